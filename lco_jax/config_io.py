@@ -1,0 +1,72 @@
+"""Configs as JSON, and the comparison that a resume makes."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from lco_jax import config as config_module
+from lco_jax.config import SCIENCE, TrainConfig
+
+
+class ScienceChangedError(ValueError):
+    """A resume was asked to go on with settings that change the numbers of the run."""
+
+
+def to_json(value: Any) -> Any:
+    """A config as plain JSON values; every dataclass carries its class name as `type`."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The config that `to_json` wrote.
+
+    Raises:
+        ValueError: unknown class or field, with the nearest known one.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    name = value.get("type")
+    cls = getattr(config_module, str(name), None)
+    if not dataclasses.is_dataclass(cls):
+        raise ValueError(f"config has an object of unknown type {name!r}")
+    known = [field.name for field in dataclasses.fields(cls)]
+    fields = {key: from_json(item) for key, item in value.items() if key != "type"}
+    for key in fields:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1) or known
+            raise ValueError(f"{name} has no field {key!r}; did you mean {near[0]!r}?")
+    return cls(**fields)
+
+
+def check_resumable(old: TrainConfig, new: TrainConfig) -> None:
+    """Allow a resume that changes only how the run is executed.
+
+    Raises:
+        ScienceChangedError: names every science field that differs, with both values.
+    """
+    before, after = to_json(old), to_json(new)
+    changes = [change for name in SCIENCE for change in _changes(name, before[name], after[name])]
+    if changes:
+        raise ScienceChangedError(
+            "the run was started with other settings:\n  "
+            + "\n  ".join(changes)
+            + "\nset them back, or choose a new --workdir to start another run"
+        )
+
+
+def _changes(path: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
+        names = [*old, *(name for name in new if name not in old)]
+        return [
+            change
+            for name in names
+            for change in _changes(f"{path}.{name}", old.get(name), new.get(name))
+        ]
+    return [] if old == new else [f"{path}: {old!r} in the run, {new!r} now"]

@@ -1,0 +1,111 @@
+"""Text pairs and triplets as TFDS datasets (array_record, no TensorFlow).
+
+Datasets are named `wordnet`, `all_nli` and `parallel_pairs`, the last optionally with a config
+(`parallel_pairs/en-id`). All have the same features: `id`, `anchor`, `positive`, `negatives`.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from lco_jax.data.builders.pairs import PairsBuilder, PairsSource
+
+CACHE = Path("~/.cache/lco_jax").expanduser()
+"""Where fetched weights and prepared datasets are kept unless a caller says otherwise."""
+
+_CLASSES = {"wordnet": "Wordnet", "all_nli": "AllNli", "parallel_pairs": "ParallelPairs"}
+_logger = logging.getLogger(__name__)
+
+
+def open_source(name: str, split: str = "train", data_dir: str | None = None) -> "PairsSource":
+    """The examples of a prepared dataset, by index; `wordnet` is prepared on first use.
+
+    Args:
+        name: dataset with optional config, e.g. `"parallel_pairs/en-id"`.
+        split: name of a split, or a slice of one (`"train[:10%]"`).
+        data_dir: where datasets are prepared (None: `tfds` in the cache folder).
+
+    Raises:
+        ValueError: unknown dataset, config or split.
+        FileNotFoundError: the dataset is not prepared.
+    """
+    from lco_jax.data.builders.pairs import PairsSource
+
+    with _quiet_tfds():
+        builder = _make_builder(name, data_dir)
+        if not builder.is_prepared() and builder.name == "wordnet":
+            prepare(name, data_dir)
+            builder = _make_builder(name, data_dir)
+        if not builder.is_prepared():
+            raise FileNotFoundError(
+                f"dataset {name!r} is not prepared in {builder.data_path}; run "
+                f"`python launch/prepare_data.py {builder.name} --source-dir FOLDER` first "
+                "(see its --help for other choices)"
+            )
+        if split.partition("[")[0] not in builder.info.splits:
+            raise ValueError(f"{name!r} has no split {split!r}; use {sorted(builder.info.splits)}")
+        return PairsSource(builder.as_data_source(split))
+
+
+def prepare(name: str, data_dir: str | None = None, **options: str | int | None) -> str:
+    """Write a dataset once and return its folder; several processes may ask at the same time.
+
+    Args:
+        name: dataset with optional config.
+        data_dir: as in `open_source`.
+        options: what the builder's constructor takes, e.g. `source_dir`.
+
+    Raises:
+        ValueError: unknown dataset or config, or a malformed row (`FILE:ROW` is named).
+        FileNotFoundError: nothing to read.
+    """
+    with _lock(name, data_dir), _quiet_tfds():
+        builder = _make_builder(name, data_dir, **options)
+        folder = str(builder.data_path)
+        if builder.is_prepared():
+            _logger.info("%s is already prepared; remove %s to do it again", name, folder)
+            return folder
+        builder.download_and_prepare()
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    _logger.info("%s is ready in %s: %s", name, folder, sizes)
+    return folder
+
+
+def _make_builder(name: str, data_dir: str | None, **options: str | int | None) -> "PairsBuilder":
+    """The TFDS builder of `name`. TFDS is imported here, on first use."""
+    base, _, config = name.partition("/")
+    if base not in _CLASSES:
+        raise ValueError(f"unknown dataset {name!r}; known are {sorted(_CLASSES)}")
+    module = importlib.import_module(f"{__name__}.{base}")
+    return getattr(module, _CLASSES[base])(
+        config_name=config, data_dir=data_dir or str(CACHE / "tfds"), **options
+    )
+
+
+def _lock(name: str, data_dir: str | None) -> contextlib.AbstractContextManager:
+    """Keeps other processes of this machine from preparing the same dataset meanwhile."""
+    folder = data_dir or str(CACHE / "tfds")
+    if "://" in folder:  # remote folders have no locks; TFDS renames into place
+        return contextlib.nullcontext()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(folder) / f"{name.replace('/', '-')}.lock")
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Without what TFDS prints and its warnings of configs made at run time; errors still show."""
+    absl_logger = logging.getLogger("absl")
+    level = absl_logger.level
+    absl_logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl_logger.setLevel(level)

@@ -1,0 +1,191 @@
+"""From sources to the packed batches of a run, ahead of time and resumable at any step."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+from jaxtyping import Int64
+
+from lco_jax.config import DataConfig, Memory
+from lco_jax.data.batch import (
+    Batch,
+    Shape,
+    choose_shape,
+    item_lengths,
+    measure,
+    pack,
+)
+from lco_jax.data.prompt import Prompter
+from lco_jax.data.records import Encoded, Item, Triplet
+from lco_jax.data.sources import ExampleStream
+
+Agree = Callable[[str, tuple[int, ...]], tuple[int, ...]]
+"""Element-wise maximum over all processes of a tuple; the string names the question."""
+
+# Tokenisation of a step takes a few tenths of a second at most: this hides it and its variation.
+_READ_THREADS = 4
+_READ_AHEAD_STEPS = 8
+_PACKED_AHEAD_STEPS = 2
+
+
+@dataclass(frozen=True)
+class LoadStats:
+    """What loading a step took; counts are of this process."""
+
+    shape: Shape
+    real_tokens: int
+    slots: int
+    waited_s: float
+    """Time for which the caller had to wait."""
+
+
+def _agree_alone(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
+    return values
+
+
+class ContrastiveLoader:
+    """This process's part of each step's batch, from the next step on.
+
+    Iterating gives `(step, batch, stats)`. The examples of a step depend on seed and sources only
+    (`ExampleStream`). Each encode chunk of a step is a contiguous piece of them, and each data
+    shard takes a contiguous piece of each chunk.
+
+    Args:
+        num_shards: data shards of the whole mesh, in order of process.
+        agree: called in a background thread, in step order and for the same steps on every
+            process; it must return or raise within bounded time.
+        num_steps: where to stop (None: never).
+
+    Raises:
+        ValueError: the batch does not divide over chunks and shards, or a source is bad.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        memory: Memory,
+        prompter: Prompter,
+        *,
+        seed: int,
+        num_shards: int = 1,
+        process_index: int = 0,
+        process_count: int = 1,
+        agree: Agree = _agree_alone,
+        num_steps: int | None = None,
+    ):
+        self._numbers = _share(
+            config.batch_size, memory.encode_chunks, num_shards, process_index, process_count
+        )
+        self._local_shards = num_shards // process_count
+        self._config = config
+        self._row_tokens = memory.row_tokens
+        self._prompter = prompter
+        self._agree = agree
+        self._num_steps = sys.maxsize if num_steps is None else num_steps
+        self._stream = ExampleStream(config, seed)
+        self._next_step = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which as many examples are seen as the sources hold."""
+        return self._stream.steps_per_epoch
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the sequence of examples, in words."""
+        return self._stream.fingerprint
+
+    def get_state(self) -> dict:
+        """Where the run is: all that is needed to go on, on any mesh and number of processes."""
+        return {"next_step": self._next_step, "fingerprint": self.fingerprint}
+
+    def set_state(self, state: dict) -> None:
+        """Go on from where `state` was taken; it takes effect at the next `iter`.
+
+        Raises:
+            ValueError: the state belongs to other data; the parts that differ are named.
+        """
+        if state["fingerprint"] != self.fingerprint:
+            saved, present = (
+                set(text.split("; ")) for text in (state["fingerprint"], self.fingerprint)
+            )
+            raise ValueError(
+                "the data differ from those of the checkpoint: it was trained with "
+                f"{sorted(saved - present)}, this run has {sorted(present - saved)}; restore the "
+                "data or start a new run"
+            )
+        self._next_step = state["next_step"]
+
+    def __iter__(self) -> Iterator[tuple[int, Batch, LoadStats]]:
+        if self._next_step >= self._num_steps:
+            return
+        steps = grain.MapDataset.range(self._next_step, self._num_steps).map(self._encode)
+        encoded = steps.to_iter_dataset(
+            grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=_READ_AHEAD_STEPS)
+        )
+        # A single thread, so that processes ask each other in step order.
+        packed = grain.experimental.ThreadPrefetchIterDataset(
+            encoded.map(self._pack), prefetch_buffer_size=_PACKED_AHEAD_STEPS
+        )
+        batches = iter(packed)
+        try:
+            while True:
+                start_s = time.perf_counter()
+                loaded = next(batches, None)
+                waited_s = time.perf_counter() - start_s
+                if loaded is None:
+                    return
+                step, shape, batch = loaded
+                self._next_step = step + 1
+                real_tokens = np.count_nonzero(batch.segments)
+                yield step, batch, LoadStats(shape, real_tokens, batch.segments.size, waited_s)
+        finally:
+            batches.close()
+
+    def _encode(self, step: int) -> tuple[int, list[Encoded | None]]:
+        """The items of this process's examples, ordered by chunk, example and role."""
+        first = step * self._config.batch_size
+        examples = [self._stream[first + number] for number in self._numbers.ravel().tolist()]
+        items = [item for example in examples for item in self._take_items(example)]
+        encoded = iter(self._prompter.encode([item for item in items if item is not None]))
+        return step, [None if item is None else next(encoded) for item in items]
+
+    def _take_items(self, example: Triplet) -> list[Item | None]:
+        """Anchor, positive and negatives; None for each negative that is lacking."""
+        wanted = self._config.num_negatives
+        negatives = example.negatives[:wanted]
+        lacking = [None] * (wanted - len(negatives))
+        return [example.anchor, example.positive, *negatives, *lacking]
+
+    def _pack(self, loaded: tuple[int, list[Encoded | None]]) -> tuple[int, Shape, Batch]:
+        step, encoded = loaded
+        lengths = item_lengths(encoded).reshape(*self._numbers.shape, -1)
+        demand = measure(lengths, self._local_shards, self._row_tokens)
+        shape = choose_shape(self._agree(f"batch shape {step}", demand), self._row_tokens)
+        head_tokens = len(self._prompter.head)
+        return step, shape, pack(encoded, self._numbers, self._local_shards, shape, head_tokens)
+
+
+def _share(
+    batch_size: int, chunks: int, num_shards: int, process_index: int, process_count: int
+) -> Int64[np.ndarray, "C I"]:
+    """Places in the global batch of a process's examples, by encode chunk."""
+    if num_shards % process_count:
+        raise ValueError(
+            f"{num_shards} data shards do not divide over {process_count} processes; choose mesh "
+            "sizes data and fsdp whose product is a multiple of the number of processes"
+        )
+    unit = chunks * num_shards
+    if batch_size % unit:
+        below = batch_size // unit * unit
+        sizes = f"{below} or {below + unit}" if below else f"{unit}"
+        raise ValueError(
+            f"batch_size={batch_size} does not divide over encode_chunks={chunks} times "
+            f"{num_shards} data shards ({unit} in all); use a batch_size of {sizes}, or other "
+            "encode_chunks or mesh sizes"
+        )
+    numbers = np.arange(batch_size).reshape(chunks, process_count, -1)
+    return numbers[:, process_index]

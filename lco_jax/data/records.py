@@ -1,0 +1,252 @@
+"""Items and triplets, and how they are read from JSON Lines."""
+
+import difflib
+import hashlib
+import json
+import logging
+import mmap
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int32, Int64
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_LOG_EVERY_LINES = 100_000
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ITEM_KEYS = ("text", "image_path", "audio_path", "video_path", "id")
+_TRIPLET_KEYS = ("anchor", "positive", "negative", "negatives", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What becomes one vector: a text, media, or both."""
+
+    text: str = ""
+    image_paths: tuple[str, ...] = ()
+    audio_paths: tuple[str, ...] = ()
+    video_paths: tuple[str, ...] = ()
+    id: str | None = None
+
+    @property
+    def has_media(self) -> bool:
+        return bool(self.image_paths or self.audio_paths or self.video_paths)
+
+    @property
+    def is_empty(self) -> bool:
+        """Neither media nor a text of more than white space."""
+        return not (self.text.strip() or self.has_media)
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """A training example: an anchor, its positive, and any number of hard negatives."""
+
+    anchor: Item
+    positive: Item
+    negatives: tuple[Item, ...] = ()
+    id: str | None = None
+
+
+class Encoded(NamedTuple):
+    """An item as the decoder reads it, without the head that all items share."""
+
+    tokens: Int32[np.ndarray, "S"]
+    content: np.uint64
+    """Hash of what the item says; equal for equal items, in every run."""
+
+
+class JsonlTriplets(Sequence[Triplet]):
+    """The triplets of a JSON Lines file: all checked once at the start, then read when asked for.
+
+    Any number of threads may read at the same time.
+
+    Raises:
+        ValueError: no such file, no record, or a bad line (`FILE:LINE: what is wrong`).
+    """
+
+    digest: str
+    """Hash of the bytes that hold the records."""
+
+    def __init__(self, path: str, max_examples: int | None = None):
+        self._path = path
+        self._bytes = _open_bytes(path)
+        lines = []
+        for line in _find_lines(self._bytes):
+            if len(lines) == max_examples:
+                break
+            _parse_line(path, self._bytes, line, parse_triplet)
+            lines.append(line)
+            if len(lines) % _LOG_EVERY_LINES == 0:
+                _logger.info("%s: %d lines checked", path, len(lines))
+        if not lines:
+            raise ValueError(f"{path}: holds no record; expected one JSON object a line")
+        self._lines: Int64[np.ndarray, "N 3"] = np.array(lines, np.int64)
+        used = memoryview(self._bytes)[: lines[-1].stop]
+        self.digest = hashlib.blake2b(used, digest_size=8).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: int) -> Triplet:
+        line = _Line(*self._lines[index].tolist())
+        return _parse_line(self._path, self._bytes, line, parse_triplet)
+
+
+def read_items(path: str) -> list[Item]:
+    """The items of a JSON Lines file, one object or string a line.
+
+    Raises:
+        ValueError: no such file, or a bad line (`FILE:LINE: what is wrong`).
+    """
+    data = _open_bytes(path)
+    return [_parse_line(path, data, line, parse_item) for line in _find_lines(data)]
+
+
+# ---------------------------------------------------------------------------- lines of a file
+
+
+class _Line(NamedTuple):
+    number: int
+    start: int
+    stop: int
+
+
+def _open_bytes(path: str) -> mmap.mmap | bytes:
+    """The bytes of a file: mapped if local, fetched as a whole if remote."""
+    location = epath.Path(path)
+    if not location.is_file():
+        raise ValueError(f"{path}: no such file")
+    if "://" in os.fspath(path) or not location.stat().length:  # an empty file cannot be mapped
+        return location.read_bytes()
+    with open(location, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _find_lines(data: mmap.mmap | bytes) -> Iterator[_Line]:
+    """Where the lines are that hold more than white space."""
+    start = len(_BYTE_ORDER_MARK) if data[:3] == _BYTE_ORDER_MARK else 0
+    number = 1
+    while start < len(data):
+        newline = data.find(b"\n", start)
+        stop = len(data) if newline < 0 else newline
+        if data[start:stop].strip():
+            yield _Line(number, start, stop)
+        start, number = stop + 1, number + 1
+
+
+def _parse_line(path: str, data: mmap.mmap | bytes, line: _Line, parse: Callable[..., _T]) -> _T:
+    """`parse` applied to a line's JSON value; errors say where the line is."""
+    try:
+        try:
+            value = json.loads(data[line.start : line.stop].decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from error
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
+        return parse(value, epath.Path(path).parent)
+    except ValueError as error:
+        raise ValueError(f"{path}:{line.number}: {error}") from error
+
+
+# --------------------------------------------------------------------------- values to records
+
+
+def parse_triplet(value: object, folder: epath.Path) -> Triplet:
+    """A triplet from a JSON object; relative media paths are taken from `folder`.
+
+    Source: LCO-Emb released trainers (`anchor`, `positive`, `negative` with `text`, `image_path`);
+    other media, several negatives and plain strings for items are additions.
+
+    Raises:
+        ValueError: the value is no triplet; the message names the field.
+    """
+    record = _require_object(value, "the line", _TRIPLET_KEYS)
+    for key in ("anchor", "positive"):
+        if record.get(key) is None:
+            raise ValueError(f"lacks {key!r}; a triplet needs at least 'anchor' and 'positive'")
+    negatives = []
+    for key in ("negative", "negatives"):
+        given = record.get(key)
+        if isinstance(given, list):
+            negatives += [
+                parse_item(item, folder, f"{key}[{index}]") for index, item in enumerate(given)
+            ]
+        elif given is not None:
+            negatives.append(parse_item(given, folder, key))
+    return Triplet(
+        anchor=parse_item(record["anchor"], folder, "anchor"),
+        positive=parse_item(record["positive"], folder, "positive"),
+        negatives=tuple(negatives),
+        id=_parse_id(record, "id"),
+    )
+
+
+def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
+    """An item from a JSON object or a plain string; `field` is what errors call it.
+
+    Raises:
+        ValueError: the value is no item, or an empty one.
+    """
+    record = _require_object(
+        {"text": value} if isinstance(value, str) else value, field, _ITEM_KEYS
+    )
+    item = Item(
+        text="" if text is None else _require_text(text, f"{field}.text"),
+        image_paths=_parse_paths(record, "image_path", folder, field),
+        audio_paths=_parse_paths(record, "audio_path", folder, field),
+        video_paths=_parse_paths(record, "video_path", folder, field),
+        id=_parse_id(record, f"{field}.id"),
+    )
+    if item.is_empty:
+        raise ValueError(f"{field} is empty; give it a text or the path of a medium")
+    return item
+
+
+def _require_object(value: object, field: str, keys: Sequence[str]) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"{field} is {_describe(value)}, expected an object with {list(keys)}")
+    for key in value:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {list(keys)}"
+            raise ValueError(f"{field} has an unknown key {key!r}; {hint}")
+    return value
+
+
+def _require_text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{field} is {_describe(value)}, expected a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # "\ud83d" alone: JSON can say it, no text contains it
+        raise ValueError(f"{field} has half a surrogate pair at {error.start}") from error
+    return value
+
+
+def _parse_paths(record: dict, key: str, folder: epath.Path, field: str) -> tuple[str, ...]:
+    given = record.get(key)
+    if given is None:
+        return ()
+    paths = given if isinstance(given, list) else [given]
+    return tuple(
+        path if "://" in path else os.fspath(folder / path)  # an absolute path stays itself
+        for path in (_require_text(path, f"{field}.{key}") for path in paths)
+        if path
+    )
+
+
+def _parse_id(record: dict, field: str) -> str | None:
+    given = record.get("id")
+    if given is not None and not isinstance(given, str | int):
+        raise ValueError(f"{field} is {_describe(given)}, expected a string or an integer")
+    return None if given is None else str(given)
+
+
+def _describe(value: object) -> str:
+    return f"of type {type(value).__name__} ({json.dumps(value, ensure_ascii=False)[:40]})"

@@ -1,0 +1,146 @@
+"""Sources of triplets, and the one endless sequence that a mixture of them makes."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import grain
+import numpy as np
+
+from lco_jax.config import DataConfig, JsonlSource, Source, TfdsSource
+from lco_jax.data.records import Item, JsonlTriplets, Triplet
+
+_logger = logging.getLogger(__name__)
+
+_DIGEST_RECORDS = 64
+"""Of a prepared dataset, evenly spread; its name, version and size are hashed as well."""
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source that is ready to be read at random access."""
+
+    name: str
+    triplets: Sequence[Triplet]
+    digest: str
+    """Hash of the content."""
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+
+def open_source(source: Source) -> OpenSource:
+    """Open and check the file or prepared dataset that `source` names.
+
+    Raises:
+        ValueError: the file is absent, or a line of it is bad (file and line are named).
+    """
+    match source:
+        case JsonlSource():
+            triplets = JsonlTriplets(source.path, source.max_examples)
+            return OpenSource(PurePath(source.path).name, triplets, triplets.digest)
+        case TfdsSource():
+            # Imported here because tensorflow-datasets takes seconds to load.
+            from lco_jax.data import builders
+
+            records = builders.open_source(source.name, source.split, source.data_dir)
+            triplets = _PreparedTriplets(records, source.max_examples)
+            return OpenSource(f"{source.name}:{source.split}", triplets, triplets.digest())
+
+
+def read_pairs(source: Source, num_pairs: int | None) -> list[Triplet]:
+    """The first `num_pairs` triplets of a source (None: all), e.g. for an evaluation."""
+    triplets = open_source(source).triplets
+    return [triplets[index] for index in range(len(triplets))[:num_pairs]]
+
+
+class ExampleStream:
+    """The endless sequence of training examples: a pure function of seed, sources and index.
+
+    Step `s` consumes the examples `s * batch_size` to `(s + 1) * batch_size - 1`, whatever the
+    number of processes. Each source is shuffled anew in each pass over it. Sources alternate by
+    weight, example by example, or batch by batch if the config says `homogeneous`.
+
+    Raises:
+        ValueError: a source is too small to fill a batch.
+    """
+
+    def __init__(self, config: DataConfig, seed: int):
+        sources = [open_source(source) for source in config.sources]
+        weights = [source.weight for source in config.sources]
+        num_examples = sum(map(len, sources))
+        self.steps_per_epoch = num_examples // config.batch_size
+        self._block = config.batch_size if config.homogeneous else 1
+        # Batches of one source never straddle two passes: a repeated example is a false negative.
+        whole_batches = config.homogeneous or len(sources) == 1
+        for source, weight in zip(sources, weights, strict=True):
+            share = 1.0 if whole_batches else weight / sum(weights)
+            if len(source) >= share * config.batch_size:
+                continue
+            message = (
+                f"batch_size={config.batch_size} takes {share * config.batch_size:.0f} examples of "
+                f"{source.name}, which has {len(source)}"
+            )
+            if whole_batches:
+                raise ValueError(f"{message}; use a smaller batch_size or more data")
+            _logger.warning("%s: it will repeat examples inside a batch", message)
+        self._examples = [
+            _shuffle_endlessly(source, seed, position, config.batch_size if whole_batches else 1)
+            for position, source in enumerate(sources)
+        ]
+        # Element k of this mixture says which source serves block k, and which of its blocks.
+        self._choices = grain.MapDataset.mix(
+            [_number_blocks(position) for position in range(len(sources))], weights
+        )
+        self.fingerprint = "; ".join(
+            [f"{source.name} {len(source)} {source.digest}" for source in sources]
+            + [f"order seed={seed} batch_size={config.batch_size} homogeneous={config.homogeneous}"]
+            + [f"weights {' '.join(f'{weight:g}' for weight in weights)}"]
+        )
+        """What decides the sequence, in words."""
+
+    def __getitem__(self, index: int) -> Triplet:
+        block, offset = divmod(index, self._block)
+        position, own_block = self._choices[block]
+        return self._examples[position][own_block * self._block + offset]
+
+
+def _shuffle_endlessly(
+    source: OpenSource, seed: int, position: int, batch_size: int
+) -> grain.MapDataset:
+    """All passes over a source, each in its own order and cut to whole batches."""
+    own_seed = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+    shuffled = grain.MapDataset.source(source.triplets).shuffle(seed=own_seed)
+    return shuffled.slice(slice(len(source) // batch_size * batch_size)).repeat()
+
+
+def _number_blocks(position: int) -> grain.MapDataset:
+    return grain.MapDataset.range(np.iinfo(np.int64).max).map(lambda block: (position, block))
+
+
+class _PreparedTriplets(Sequence[Triplet]):
+    """The triplets of a prepared dataset, read at random access."""
+
+    def __init__(self, records: Sequence[Mapping], max_examples: int | None):
+        self._records = records
+        self._size = len(range(len(records))[:max_examples])
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Triplet:
+        record = self._records[index]
+        return Triplet(
+            anchor=Item(record["anchor"]),
+            positive=Item(record["positive"]),
+            negatives=tuple(Item(text) for text in record["negatives"]),
+            id=record["id"],
+        )
+
+    def digest(self) -> str:
+        chosen = np.linspace(0, self._size - 1, min(self._size, _DIGEST_RECORDS)).astype(int)
+        content = json.dumps([self._records[index] for index in chosen.tolist()], sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

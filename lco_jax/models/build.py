@@ -1,0 +1,84 @@
+"""A model as a static graph and dictionaries of arrays: what trains and what is frozen."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import PRNGKeyArray
+
+from lco_jax.config import Full, Lora
+from lco_jax.models.config import ModelConfig
+from lco_jax.models.text import TextModel
+
+Params = dict[str, Any]
+"""Nested dictionary of arrays or of their shapes."""
+
+
+def build(
+    config: ModelConfig, trainable: Lora | Full | None, dtype: str, *, with_head: bool = False
+) -> tuple[nnx.GraphDef, Params, Params]:
+    """The graph of a model and the shapes of its trainable and frozen parameters.
+
+    Nothing is allocated. `trainable=None` freezes everything (embedding, export). Frozen weights
+    are stored in `dtype`, trainable ones in float32. The shapes carry shardings of the mesh that
+    is set.
+    """
+    model = jax.eval_shape(lambda: _make(config, trainable, dtype, with_head, jax.random.key(0)))
+    graph, train, frozen = nnx.split(model, _filter(trainable), ...)
+    return graph, _concrete(nnx.to_pure_dict(train)), _concrete(nnx.to_pure_dict(frozen))
+
+
+def init_trainable(
+    config: ModelConfig, trainable: Lora | Full, dtype: str, key: PRNGKeyArray
+) -> Params:
+    """Random values of what trains, computed in place on the mesh that is set."""
+
+    def init(key: PRNGKeyArray) -> Params:
+        model = _make(config, trainable, dtype, False, key)
+        return nnx.to_pure_dict(nnx.state(model, _filter(trainable)))
+
+    return jax.jit(init)(key)
+
+
+def init_random(config: ModelConfig, dtype: str, key: PRNGKeyArray) -> Params:
+    """Random weights of the whole decoder, for tests and benchmarks."""
+
+    def init(key: PRNGKeyArray) -> Params:
+        return nnx.to_pure_dict(nnx.state(_make(config, None, dtype, False, key)))
+
+    return jax.jit(init)(key)
+
+
+def join(first: Params, second: Params) -> Params:
+    """One dictionary of two whose leaves are apart."""
+    joined = dict(first)
+    for name, value in second.items():
+        joined[name] = join(first[name], value) if name in first else value
+    return joined
+
+
+def _make(config, trainable, dtype, with_head, key) -> TextModel:
+    return TextModel(
+        config.text,
+        lora=trainable if isinstance(trainable, Lora) else None,
+        with_head=with_head,
+        dtype=jnp.dtype(dtype),
+        weight_dtype=jnp.dtype(jnp.float32 if isinstance(trainable, Full) else dtype),
+        rngs=nnx.Rngs(params=key),
+    )
+
+
+def _filter(trainable: Lora | Full | None) -> Any:
+    return {Lora: nnx.LoRAParam, Full: nnx.Param}.get(type(trainable), nnx.Nothing())
+
+
+def _concrete(shapes: Params) -> Params:
+    """Shapes on the mesh of devices instead of the abstract one that tracing leaves behind."""
+    mesh = jax.sharding.get_mesh()
+
+    def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = jax.NamedSharding(mesh, x.sharding.spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(place, shapes)

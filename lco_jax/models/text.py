@@ -1,0 +1,218 @@
+"""The Qwen2.5 decoder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from lco_jax.config import Lora
+from lco_jax.models.config import TextConfig
+from lco_jax.nn.attention import attend, causal_mask
+from lco_jax.nn.dropout import TokenDropout
+from lco_jax.nn.linear import Embedding, Linear
+from lco_jax.nn.norm import RMSNorm
+from lco_jax.nn.rope import Rotation, mrope, rotate
+from lco_jax.nn.stack import Remat, scan_layers, stacked
+
+KeyValue = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]
+Tap = Callable[[Float[Array, "B S D"]], Any]
+
+
+class Attention(nnx.Module):
+    """Causal grouped-query attention with biases on query, key and value."""
+
+    def __init__(self, config: TextConfig, lora: Lora | None, dtype: jnp.dtype, rngs: nnx.Rngs):
+        def linear(name: str, layout: str, use_bias: bool) -> Linear:
+            branch = lora if lora and name in lora.targets else None
+            options = {"use_bias": use_bias, "lora": branch, "dtype": dtype, "rngs": rngs}
+            return Linear(layout, config.sizes, **options)
+
+        self.query = linear("query", "D -> N H", True)
+        self.key = linear("key", "D -> K H", True)
+        self.value = linear("value", "D -> K H", True)
+        self.output = linear("output", "N H -> D", False)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        rotation: Rotation,
+        mask: Bool[Array, "B S S"],
+        dropout: TokenDropout | None,
+        prefix: KeyValue | None,
+    ) -> tuple[Float[Array, "B S D"], KeyValue]:
+        """The attended values, and the keys and values for rows that have this as a prefix."""
+        lora_x = dropout(x, 0) if dropout else x
+        query = rotate(self.query(x, lora_x), rotation)
+        key = rotate(self.key(x, lora_x), rotation)
+        value = self.value(x, lora_x)
+        context = attend(query, key, value, mask, prefix)
+        lora_context = dropout(context, 1) if dropout else context
+        return self.output(context, lora_context), (key, value)
+
+
+class SwiGlu(nnx.Module):
+    """down(silu(gate(x)) · up(x))."""
+
+    def __init__(self, config: TextConfig, lora: Lora | None, dtype: jnp.dtype, rngs: nnx.Rngs):
+        def linear(name: str, layout: str) -> Linear:
+            branch = lora if lora and name in lora.targets else None
+            return Linear(layout, config.sizes, lora=branch, dtype=dtype, rngs=rngs)
+
+        self.gate = linear("gate", "D -> F")
+        self.up = linear("up", "D -> F")
+        self.down = linear("down", "F -> D")
+
+    def __call__(
+        self, x: Float[Array, "B S D"], dropout: TokenDropout | None
+    ) -> Float[Array, "B S D"]:
+        lora_x = dropout(x, 2) if dropout else x
+        hidden = jax.nn.silu(self.gate(x, lora_x)) * self.up(x, lora_x)
+        lora_hidden = dropout(hidden, 3) if dropout else hidden
+        return self.down(hidden, lora_hidden)
+
+
+class Layer(nnx.Module):
+    """Pre-norm attention and feed-forward, each with a residual."""
+
+    def __init__(self, config: TextConfig, lora: Lora | None, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=dtype)
+        self.attention = Attention(config, lora, dtype, rngs)
+        self.mlp_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=dtype)
+        self.mlp = SwiGlu(config, lora, dtype, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        rotation: Rotation,
+        mask: Bool[Array, "B S S"],
+        dropout: TokenDropout | None = None,
+        prefix: KeyValue | None = None,
+    ) -> tuple[Float[Array, "B S D"], KeyValue]:
+        attended, key_value = self.attention(
+            self.attention_norm(x), rotation, mask, dropout, prefix
+        )
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x), dropout), key_value
+
+
+class TextModel(nnx.Module):
+    """Token ids to hidden states of the last layer.
+
+    Rows are packed: several items stand in one row, told apart by `segments` (0 is padding).
+    All items may begin with the same `prefix` tokens, which then stand in no row: they are run
+    once for the batch and every item attends to their keys and values.
+
+    Source: transformers Qwen2Model and Qwen2_5_VLTextModel.
+    """
+
+    def __init__(
+        self,
+        config: TextConfig,
+        *,
+        lora: Lora | None = None,
+        with_head: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        weight_dtype: jnp.dtype | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Random weights of `weight_dtype` (None: `dtype`); activations have `dtype`."""
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.dropout_rate = lora.dropout if lora else 0.0
+        stored = jnp.dtype(weight_dtype or dtype)
+        self.embed = Embedding(config.sizes, dtype=stored, rngs=rngs)
+        self.layers = stacked(
+            lambda rngs: Layer(config, lora, stored, rngs), config.num_layers, rngs
+        )
+        self.final_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=stored)
+        self.head = None
+        if with_head and not config.tie_embeddings:
+            self.head = Linear("D -> V", config.sizes, dtype=stored, rngs=rngs)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B S"],
+        positions: Int[Array, "B S 3"],
+        segments: Int[Array, "B S"],
+        *,
+        prefix: Int[Array, "P"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+        remat: Remat = "none",
+        tap: Tap | None = None,
+    ) -> tuple[Float[Array, "B S D"], Any]:
+        """Hidden states before the final norm, and `tap` of every layer's output.
+
+        Args:
+            dropout_key: turns dropout on.
+            tap: applied to the embeddings and to each layer's output; its results are stacked
+                to a leading `L + 1`.
+        """
+        rows = self._rows(tokens, positions, segments, dropout_key)
+        shared = None
+        if prefix is not None and prefix.shape[0] > 0:
+            places = jnp.broadcast_to(jnp.arange(prefix.shape[0])[:, None], (*prefix.shape, 3))
+            # Item -1 owns the prefix: all items see it after the same dropout.
+            owner = jnp.full((1, prefix.shape[0]), -1, jnp.int32)
+            shared = self._rows(prefix[None], places[None], owner, dropout_key)
+
+        def run(layer: Layer, index: Int[Array, ""], carry):
+            x, x_shared = carry
+            key_value = None
+            if shared is not None:
+                x_shared, key_value = layer(x_shared, *shared.arguments(index))
+            x, _ = layer(x, *rows.arguments(index), prefix=key_value)
+            return (x, x_shared), tap(x) if tap else None
+
+        carry = (rows.embeddings, None if shared is None else shared.embeddings)
+        (x, _), taps = scan_layers(
+            run, self.layers, carry, num_layers=self.config.num_layers, remat=remat
+        )
+        if tap:
+            first = tap(rows.embeddings)
+            taps = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, taps)
+        return x, taps
+
+    def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        """Next-token logits of normed hidden states.
+
+        Raises:
+            ValueError: the model was built without its output head.
+        """
+        if self.config.tie_embeddings:
+            return self.embed.attend(x)
+        if self.head is None:
+            raise ValueError("the model was built without its output head; pass with_head=True")
+        return self.head(x)
+
+    def _rows(self, tokens, positions, segments, dropout_key) -> "_Rows":
+        config = self.config
+        rotation = mrope(
+            positions,
+            head_dim=config.head_dim,
+            theta=config.rope_theta,
+            section=config.mrope_section,
+        )
+        dropout = None
+        if dropout_key is not None and self.dropout_rate > 0:
+            dropout = TokenDropout(dropout_key, self.dropout_rate, segments, positions[..., 0])
+        embeddings = self.embed(tokens).astype(self.dtype)
+        return _Rows(embeddings, rotation, causal_mask(segments), dropout)
+
+
+class _Rows:
+    """What the layers need of a set of rows, computed once for all layers."""
+
+    def __init__(self, embeddings, rotation, mask, dropout):
+        self.embeddings, self.rotation, self.mask, self.dropout = (
+            embeddings,
+            rotation,
+            mask,
+            dropout,
+        )
+
+    def arguments(self, layer_index):
+        dropout = self.dropout.in_layer(layer_index) if self.dropout else None
+        return self.rotation, self.mask, dropout

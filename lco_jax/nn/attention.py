@@ -1,0 +1,54 @@
+"""Masked grouped-query attention over packed rows, with an optional prefix shared by all rows."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def causal_mask(segments: Int[Array, "B S"]) -> Bool[Array, "B S S"]:
+    """Which keys a query sees: earlier positions of its own segment."""
+    same = segments[:, :, None] == segments[:, None, :]
+    order = jnp.arange(segments.shape[1])
+    return same & (order[:, None] >= order[None, :])
+
+
+def attend(
+    query: Float[Array, "B S N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    mask: Bool[Array, "B S S"],
+    prefix: tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]] | None = None,
+) -> Float[Array, "B S N H"]:
+    """Softmax attention; the keys and values of `prefix` are visible to every query of every row.
+
+    The prefix is one set of keys for the whole batch: its scores are one matrix product and are
+    joined to a row's own scores before the softmax, so the result is that of rows which begin
+    with the prefix.
+    """
+    rows, length, num_heads, head_dim = query.shape
+    num_kv_heads = key.shape[2]
+    spec = jax.typeof(query).sharding.spec
+    grouped = (rows, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
+    query = jax.lax.reshape(query, grouped, out_sharding=jax.P(*spec[:3], None, None))
+
+    scale = head_dim**-0.5
+    scores = scale * _dot("BSKGH,BTKH->BKGST", query, key)
+    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    if prefix is None:
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        context = _dot("BKGST,BTKH->BSKGH", weights, value)
+    else:
+        prefix_key, prefix_value = (part[0] for part in prefix)
+        prefix_scores = scale * _dot("BSKGH,PKH->BKGSP", query, prefix_key)
+        weights = jax.nn.softmax(jnp.concatenate([prefix_scores, scores], axis=-1), axis=-1)
+        prefix_weights, weights = jnp.split(
+            weights.astype(value.dtype), [prefix_key.shape[0]], axis=-1
+        )
+        context = _dot("BKGST,BTKH->BSKGH", weights, value)
+        context += _dot("BKGSP,PKH->BSKGH", prefix_weights, prefix_value)
+    context = context.astype(value.dtype)
+    return jax.lax.reshape(context, (rows, length, num_heads, head_dim), out_sharding=spec)
+
+
+def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)

@@ -1,0 +1,140 @@
+"""Linear maps between named dimensions, with an optional low-rank branch; token embeddings."""
+
+import functools
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lco_jax.axes import act_spec, weight_spec
+from lco_jax.config import Lora
+
+_INIT_STD = 0.02
+
+
+def normal(rngs: nnx.Rngs, letters: str, sizes: Mapping[str, int], dtype: jnp.dtype) -> Array:
+    """A random weight whose dimensions are `letters`, sharded by them."""
+    shape = tuple(sizes[letter] for letter in letters.split())
+    values = jax.random.normal(rngs.params(), shape, out_sharding=weight_spec(letters))
+    return (_INIT_STD * values).astype(dtype)
+
+
+def zeros(letters: str, sizes: Mapping[str, int], dtype: jnp.dtype) -> Array:
+    """A weight of zeros whose dimensions are `letters`, sharded by them."""
+    shape = tuple(sizes[letter] for letter in letters.split())
+    return jnp.zeros(shape, dtype, out_sharding=weight_spec(letters))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def contract(
+    x: Float[Array, "*x"], weight: Float[Array, "*w"], equation: str
+) -> Float[Array, "*y"]:
+    """`einsum(equation, x, weight)` in the dtype of `x`, summed in float32 in both directions.
+
+    The result keeps the sharding of the dimensions that `x` brings and has that of the
+    activations for the rest. Only with float32 sums do bfloat16 products stay bfloat16 on CPU,
+    and only with a cotangent cast back to the operands' dtype does the backward pass, too.
+    """
+    x_letters, w_letters, y_letters = equation.replace("->", ",").split(",")
+    del w_letters
+    own = dict(zip(x_letters, jax.typeof(x).sharding.spec, strict=True))
+    fresh = dict(zip(y_letters, act_spec(" ".join(y_letters)), strict=True))
+    spec = jax.P(*(own.get(letter, fresh[letter]) for letter in y_letters))
+    return _einsum(equation, x, weight, spec).astype(x.dtype)
+
+
+def _einsum(equation: str, x: Array, y: Array, spec: jax.P) -> Float[Array, "*y"]:
+    y = y.astype(x.dtype)
+    return jnp.einsum(equation, x, y, out_sharding=spec, preferred_element_type=jnp.float32)
+
+
+def _contract_fwd(x, weight, equation):
+    return contract(x, weight, equation), (x, weight)
+
+
+def _contract_bwd(equation, residuals, cotangent):
+    x, weight = residuals
+    x_letters, w_letters, y_letters = equation.replace("->", ",").split(",")
+    to_x = f"{y_letters},{w_letters}->{x_letters}"
+    to_weight = f"{x_letters},{y_letters}->{w_letters}"
+    grad_x = _einsum(to_x, cotangent, weight, jax.typeof(x).sharding.spec)
+    grad_weight = _einsum(to_weight, x, cotangent, jax.typeof(weight).sharding.spec)
+    return grad_x.astype(x.dtype), grad_weight.astype(weight.dtype)
+
+
+contract.defvjp(_contract_fwd, _contract_bwd)
+
+
+def _lora_init(rngs: nnx.Rngs, letters: str, sizes: Mapping[str, int]) -> Array:
+    # The bound of peft's default initialisation (Kaiming uniform with a = sqrt(5)).
+    shape = tuple(sizes[letter] for letter in letters.split())
+    bound = math.prod(shape[:-1]) ** -0.5
+    values = jax.random.uniform(
+        rngs.params(), shape, minval=-bound, maxval=bound, out_sharding=weight_spec(letters)
+    )
+    return values.astype(jnp.float32)
+
+
+class Linear(nnx.Module):
+    """y = x W (+ b) (+ alpha / rank · (x A) B).
+
+    `layout` names the dimensions, e.g. `"D -> N H"`. The low-rank branch is applied to the
+    activations and never merged into W, so a frozen W has no gradient matrix.
+    """
+
+    def __init__(
+        self,
+        layout: str,
+        sizes: Mapping[str, int],
+        *,
+        use_bias: bool = False,
+        lora: Lora | None = None,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.inputs, self.outputs = (side.strip() for side in layout.split("->"))
+        self.kernel = nnx.Param(normal(rngs, f"{self.inputs} {self.outputs}", sizes, dtype))
+        self.bias = nnx.data(None)
+        self.lora_a = nnx.data(None)
+        self.lora_b = nnx.data(None)
+        self.lora_scale = 0.0
+        if use_bias:
+            self.bias = nnx.Param(zeros(self.outputs, sizes, dtype))
+        if lora is not None:
+            sizes = {**sizes, "R": lora.rank}
+            self.lora_a = nnx.LoRAParam(_lora_init(rngs, f"{self.inputs} R", sizes))
+            self.lora_b = nnx.LoRAParam(zeros(f"R {self.outputs}", sizes, jnp.float32))
+            self.lora_scale = lora.alpha / lora.rank
+
+    def __call__(
+        self, x: Float[Array, "B S *inputs"], lora_x: Float[Array, "B S *inputs"] | None = None
+    ) -> Float[Array, "B S *outputs"]:
+        """Map `x`; the low-rank branch reads `lora_x` (`x` after dropout) where it is given."""
+        inputs, outputs = self.inputs.replace(" ", ""), self.outputs.replace(" ", "")
+        y = contract(x, self.kernel[...], f"BS{inputs},{inputs}{outputs}->BS{outputs}")
+        if self.bias is not None:
+            y = y + self.bias[...].astype(y.dtype)
+        if self.lora_a is not None:
+            lora_x = x if lora_x is None else lora_x
+            low = contract(lora_x, self.lora_a[...], f"BS{inputs},{inputs}R->BSR")
+            update = contract(low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}")
+            y = y + self.lora_scale * update
+        return y
+
+
+class Embedding(nnx.Module):
+    """A table of token vectors."""
+
+    def __init__(self, sizes: Mapping[str, int], *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.table = nnx.Param(normal(rngs, "V D", sizes, dtype))
+
+    def __call__(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        spec = jax.P(*jax.typeof(tokens).sharding.spec, None)
+        return self.table[...].at[tokens].get(out_sharding=spec)
+
+    def attend(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        """Logits of every token: the tied output head."""
+        return contract(x, self.table[...], "BSD,VD->BSV")

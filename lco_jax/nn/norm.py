@@ -1,0 +1,34 @@
+"""Normalisation, accumulated in float32."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lco_jax.axes import weight_spec
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) · scale, cast to the input dtype before the scale.
+
+    Source: transformers Qwen2RMSNorm.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], *, eps: float, dtype: jnp.dtype):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(sizes["D"], dtype, out_sharding=weight_spec("D")))
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normed = (wide * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
+        # Moves D values: the scale is sharded like any weight, the activations' D is not.
+        return normed * jax.reshard(self.scale[...], jax.P(None)).astype(x.dtype)
+
+
+def l2_normalize(x: Float[Array, "*B E"], eps: float = 1e-12) -> Float[Array, "*B E"]:
+    """Unit vectors in float32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), -1, keepdims=True), eps**2))

@@ -1,0 +1,41 @@
+"""Rotary position embeddings; sines and cosines stay float32."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Rotation = tuple[Float[Array, "B S h"], Float[Array, "B S h"]]
+"""Cosine and sine for the H / 2 frequencies of every position."""
+
+
+def mrope(
+    positions: Int[Array, "B S 3"],
+    *,
+    head_dim: int,
+    theta: float,
+    section: tuple[int, ...] | None,
+) -> Rotation:
+    """The rotation of positions with a time, a height and a width axis.
+
+    The frequencies are cut into contiguous blocks that turn with one axis each. Text has three
+    equal axes, for which this is ordinary RoPE.
+
+    Source: transformers Qwen2_5_VLRotaryEmbedding and apply_multimodal_rotary_pos_emb.
+    """
+    half = head_dim // 2
+    frequencies = theta ** (-np.arange(half, dtype=np.float32) / np.float32(half))
+    axis = np.repeat(np.arange(3), section) if section else np.zeros(half, np.int32)
+    angles = positions.astype(jnp.float32)[..., axis] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "B S N H"], rotation: Rotation) -> Float[Array, "B S N H"]:
+    """Turn the pairs (x[i], x[i + H / 2]).
+
+    Source: transformers apply_rotary_pos_emb. The products are taken in float32, where
+    transformers takes them in the activation dtype.
+    """
+    cos, sin = (part[:, :, None, :] for part in rotation)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

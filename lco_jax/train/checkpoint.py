@@ -1,0 +1,158 @@
+"""Checkpoints of what a run cannot recompute: trained weights, optimizer, data position."""
+
+import dataclasses
+import errno
+import logging
+from typing import Any
+
+import jax
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from lco_jax.config import CheckpointConfig
+from lco_jax.train.steps import TrainState
+
+log = logging.getLogger(__name__)
+
+_STATE = "state"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message names it and the remedy."""
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, saved in the background.
+
+    A checkpoint appears under its step only when it is complete, so a killed process or a full
+    disk leaves the earlier ones as they were. Frozen weights are not in it: they never change.
+    """
+
+    def __init__(self, workdir: str, config: CheckpointConfig, best_metric: str | None = None):
+        self.folder = epath.Path(workdir) / "checkpoints"
+        policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(config.keep_last)]
+        if best_metric and config.keep_best:
+            measure = lambda metrics: metrics[best_metric]  # noqa: E731
+            kept.append(
+                policies.BestN(
+                    get_metric_fn=measure,
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self.every_steps = config.every_steps
+        self._best_metric = best_metric
+        self._checkpointer = ocp.training.Checkpointer(
+            self.folder,
+            save_decision_policy=ocp.training.save_decision_policies.SpecificStepsPolicy([]),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=True,
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+
+    def best(self) -> int | None:
+        """The step with the best evaluation, or the last step where none was evaluated."""
+        steps = self.steps()
+        if not steps:
+            return None
+        measured = {
+            checkpoint.step: checkpoint.metrics[self._best_metric]
+            for checkpoint in self._checkpointer.checkpoints
+            if self._best_metric and checkpoint.metrics and self._best_metric in checkpoint.metrics
+        }
+        return max(measured, key=lambda step: (measured[step], step)) if measured else steps[-1]
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        data: dict[str, Any],
+        metrics: dict[str, float] | None = None,
+        wait: bool = False,
+    ) -> None:
+        """Save the state after `state.step` steps and the position of the data.
+
+        Raises:
+            CheckpointError: this or the previous save failed, e.g. because the disk is full.
+        """
+        step = int(state.step)
+        saved = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+        try:
+            self._checkpointer.save_checkpointables_async(
+                step,
+                {_STATE: saved},
+                force=True,
+                overwrite=step in self.steps(),
+                metrics=metrics,
+                custom_metadata={"data": data},
+            )
+            if wait:
+                self.wait()
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def wait(self) -> None:
+        """Return when the last save is complete.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        try:
+            self._checkpointer.wait()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def restore(
+        self, state: TrainState, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """The latest readable checkpoint (or that of `step`) and its data position.
+
+        `state` gives shapes, dtypes and the shardings of the mesh to restore onto; its frozen
+        weights are passed on. A damaged checkpoint is reported and the one before it is used.
+        None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none can be read.
+        """
+        target = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), target
+        )
+        candidates = self.steps() if step is None else [step]
+        for candidate in reversed(candidates):
+            try:
+                loaded = self._checkpointer.load_checkpointables(candidate, {_STATE: abstract})
+                metadata = self._checkpointer.checkpointables_metadata(candidate).custom_metadata
+                return dataclasses.replace(state, **loaded[_STATE]), metadata["data"]
+            except Exception as error:  # orbax and tensorstore raise many kinds
+                log.warning(
+                    "checkpoint %s is not readable: %s", self.folder / str(candidate), error
+                )
+        if candidates:
+            raise CheckpointError(
+                f"none of the checkpoints {candidates} in {self.folder} can be read (reasons "
+                "above); remove the damaged ones or choose a new --workdir"
+            )
+        return None
+
+    def close(self) -> None:
+        """Finish and release the background threads."""
+        self._checkpointer.close()
+
+    def _failed(self, error: Exception) -> CheckpointError:
+        text = str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
+            phrase in text for phrase in ("No space left", "RESOURCE_EXHAUSTED", "File too large")
+        )
+        remedy = "free some space" if full else "see the reason above"
+        return CheckpointError(
+            f"could not save a checkpoint in {self.folder}: {text.splitlines()[0]}; earlier "
+            f"checkpoints {self.steps()} are intact; {remedy} and start again with the same "
+            "--workdir to go on from the last one"
+        )

@@ -1,0 +1,192 @@
+"""The training loop: mesh, data, state, restore, steps."""
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from lco_jax.data.loader import ContrastiveLoader
+from lco_jax.weights.hub import load_params, read_config, resolve_folder
+
+from lco_jax.config import TrainConfig
+from lco_jax.data.prompt import Prompter
+from lco_jax.models.build import Params, build, init_trainable, join
+from lco_jax.models.config import ModelConfig
+from lco_jax.train import mesh as meshes
+from lco_jax.train.checkpoint import Checkpoints
+from lco_jax.train.manifest import start_or_resume
+from lco_jax.train.metrics import MetricsWriter
+from lco_jax.train.optimizer import make_optimizer, make_schedule
+from lco_jax.train.progress import Reporter, StepProgress
+from lco_jax.train.signals import StopSignals
+from lco_jax.train.steps import BATCH_SPECS, TrainState, contrastive_step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model in mid-training, as an evaluation sees it."""
+
+    step: int
+    config: ModelConfig
+    graph: nnx.GraphDef
+    params: Params
+    prompter: Prompter
+    mesh: jax.sharding.Mesh
+
+
+Evaluate = Callable[[Snapshot], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    step: int
+    num_steps: int
+    metrics: dict[str, float]
+    stopped_by: signal.Signals | None
+    """The signal after which the run saved and stopped, or None if it is complete."""
+
+
+def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None) -> TrainResult:
+    """Run one contrastive stage, or go on with the one that `workdir` holds.
+
+    Args:
+        workdir: run folder, local or `gs://`.
+        evaluate: measures a snapshot; called as `config.evaluation` says.
+
+    Raises:
+        ScienceChangedError: `workdir` holds a run with other settings.
+        DivergedError: the loss became NaN or infinite; the last checkpoint is intact.
+        CheckpointError: a checkpoint could not be written or read.
+    """
+    # ------------------------------------------------------------------------------ mesh
+    mesh = meshes.make_mesh(config.mesh)
+    main = jax.process_index() == 0
+    with jax.set_mesh(mesh), StopSignals() as signals:
+        # -------------------------------------------------------------------------- data
+        folder = resolve_folder(config.model.path, config.model.revision)
+        prompter = Prompter(folder, config.data.profile, config.data.max_text_tokens)
+        share, num_shares = meshes.data_share(mesh)
+        loader = ContrastiveLoader(
+            config.data,
+            config.memory,
+            prompter,
+            seed=config.seed,
+            num_shards=meshes.num_shards(mesh),
+            process_index=share,
+            process_count=num_shares,
+            agree=meshes.agree_max,
+        )
+        num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
+        start_or_resume(
+            workdir, config, data_fingerprint=loader.fingerprint, prompt=prompter.describe()
+        )
+
+        # ------------------------------------------------------------------------- state
+        model_config = read_config(folder).first_layers(config.model.num_layers)
+        graph, _, frozen_shapes = build(model_config, config.model.trainable, config.model.dtype)
+        optimizer = make_optimizer(config.optimizer, num_steps)
+        state = _initial_state(config, model_config, folder, frozen_shapes, optimizer)
+        step_fn = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
+        schedule = make_schedule(config.optimizer, num_steps)
+        prefix = jnp.asarray(prompter.head)
+        log.info(
+            "%s trainable of %s parameters on %s",
+            f"{_count(state.trainable):,}",
+            f"{_count(state.trainable) + _count(state.frozen):,}",
+            dict(mesh.shape),
+        )
+
+        # ----------------------------------------------------------------------- restore
+        metric = config.evaluation.metric if config.evaluation else None
+        checkpoints = Checkpoints(workdir, config.checkpoint, metric)
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            state, position = restored
+            loader.set_state(position)
+            log.info("resumed after step %d", int(state.step))
+        start_step = int(state.step)
+        writer = MetricsWriter(
+            workdir, start_step=start_step, tensorboard=config.logging.tensorboard
+        ) if main else None  # fmt: skip
+
+        def measure(step: int) -> dict[str, float]:
+            params = join(state.frozen, state.trainable)
+            snapshot = Snapshot(step, model_config, graph, params, prompter, mesh)
+            scalars = evaluate(snapshot)
+            if writer:
+                writer.write(step, "eval", scalars)
+            log.info("after step %d: %s", step, _format(scalars))
+            return scalars
+
+        def save(wait: bool = False, metrics: dict[str, float] | None = None) -> None:
+            position = {**loader.get_state(), "next_step": int(state.step)}
+            checkpoints.save(state, data=position, metrics=metrics, wait=wait)
+
+        # ------------------------------------------------------------------------- steps
+        evaluated: dict[str, float] = {}
+        if evaluate and start_step == 0:
+            evaluated = measure(0)
+        report = Reporter(config, num_steps, start_step, writer, schedule, step_fn)
+        step, stopped_by = start_step, None
+        progress = config.logging.progress and main
+        with StepProgress(num_steps, start_step, enabled=progress) as bar:
+            for batch, stats in _batches(loader, mesh, num_steps - start_step):
+                with jax.transfer_guard("disallow"):
+                    state, metrics = step_fn(state, batch, prefix)
+                step += 1
+                report.after(step, metrics, stats, bar)
+                stopped_by = signals.received(step)
+                last = step == num_steps
+                every = config.evaluation.every_steps if config.evaluation else None
+                due = evaluate is not None and (last or (every and step % every == 0))
+                if due and not stopped_by:
+                    report.flush(bar)
+                    evaluated = measure(step)
+                if last or stopped_by or step % checkpoints.every_steps == 0 or due:
+                    report.flush(bar)
+                    save(metrics=evaluated if due and not stopped_by else None)
+                if stopped_by:
+                    break
+            report.flush(bar)
+        checkpoints.wait()
+        checkpoints.close()
+        loader.close()
+        if writer:
+            writer.close()
+    return TrainResult(step, num_steps, {**report.last, **evaluated}, stopped_by)
+
+
+def _initial_state(config, model_config, folder, frozen_shapes, optimizer) -> TrainState:
+    """Hub weights and fresh low-rank factors (or, for a full run, hub weights in float32)."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
+    ref = config.model
+    if frozen_shapes:
+        frozen = load_params(folder, model_config, frozen_shapes)
+        trainable = init_trainable(model_config, ref.trainable, ref.dtype, key)
+    else:
+        _, shapes, _ = build(model_config, ref.trainable, ref.dtype)
+        frozen, trainable = {}, load_params(folder, model_config, shapes)
+    step = jax.device_put(np.int32(0), jax.P())
+    return TrainState(step, trainable, frozen, jax.jit(optimizer.init)(trainable))
+
+
+def _batches(loader, mesh, count):
+    for _ in range(count):
+        _, batch, stats = next(loader)
+        yield meshes.to_global(mesh, batch, BATCH_SPECS), stats
+
+
+def _count(params: Params) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _format(scalars: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())

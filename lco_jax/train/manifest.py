@@ -1,0 +1,84 @@
+"""`config.json` of a run folder: what was run, with which data, prompt, versions and code."""
+
+import importlib.metadata
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from etils import epath
+
+from lco_jax.config import TrainConfig
+from lco_jax.config_io import ScienceChangedError, check_resumable, from_json, to_json
+
+_FORMAT = "lco_jax run 1"
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run folder says about itself."""
+
+    config: TrainConfig
+    data_fingerprint: str
+    prompt: dict[str, Any]
+
+
+def is_run_folder(path: str) -> bool:
+    """Whether `path` holds a run of ours (and not a hub folder)."""
+    file = epath.Path(path) / "config.json"
+    return file.exists() and json.loads(file.read_text()).get("format") == _FORMAT
+
+
+def read_manifest(workdir: str) -> Manifest:
+    """The manifest of a run folder."""
+    content = json.loads((epath.Path(workdir) / "config.json").read_text())
+    return Manifest(from_json(content["config"]), content["data_fingerprint"], content["prompt"])
+
+
+def start_or_resume(
+    workdir: str, config: TrainConfig, *, data_fingerprint: str, prompt: dict[str, Any]
+) -> None:
+    """Write the manifest of a new run, or check that this is the run that the folder holds.
+
+    Raises:
+        ScienceChangedError: the folder's run has other settings or other data.
+    """
+    file = epath.Path(workdir) / "config.json"
+    if file.exists():
+        if not is_run_folder(workdir):
+            raise ValueError(f"{file} is not of a run; choose another --workdir")
+        old = read_manifest(workdir)
+        check_resumable(old.config, config)
+        if old.data_fingerprint != data_fingerprint:
+            raise ScienceChangedError(
+                f"the data of the run in {workdir} has changed: its fingerprint was "
+                f"{old.data_fingerprint} and is {data_fingerprint} now; restore the data or choose "
+                "a new --workdir"
+            )
+    if jax.process_index() != 0:
+        return
+    content = {
+        "format": _FORMAT,
+        "config": to_json(config),
+        "data_fingerprint": data_fingerprint,
+        "prompt": prompt,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "git_revision": _git_revision(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    draft.replace(file)
+
+
+def _git_revision() -> str | None:
+    folder = epath.Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,112 @@
+"""Distributed start-up, the mesh, and the few things that know of processes."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from lco_jax.axes import BATCH_AXES, MESH_AXES
+from lco_jax.config import MeshConfig
+
+log = logging.getLogger(__name__)
+
+
+class NoTpuError(RuntimeError):
+    """`--tpu` was asked for on a machine without TPU devices."""
+
+
+def start_tpu() -> None:
+    """Join the other hosts of the slice and insist on TPU devices.
+
+    Raises:
+        NoTpuError: JAX finds no TPU; the message says what it found.
+    """
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        # One host needs no coordinator; without a TPU environment there is none to be found.
+        log.info("single-host run: %s", error)
+    try:
+        platform, devices = jax.default_backend(), jax.devices()
+    except RuntimeError as error:
+        raise NoTpuError(f"JAX cannot start a TPU backend: {error}") from error
+    if platform != "tpu":
+        kinds = sorted({device.device_kind for device in devices})
+        raise NoTpuError(
+            f"--tpu needs TPU devices, but JAX {jax.__version__} found {len(devices)} {platform} "
+            f"device(s) ({', '.join(kinds)}). On a TPU VM install the extra: "
+            "pip install -e '.[tpu]'; elsewhere leave --tpu out."
+        )
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The mesh of all devices, with axes data, fsdp and tensor."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(config.resolve(len(devices)), MESH_AXES, devices=devices)
+
+
+def num_shards(mesh: jax.sharding.Mesh) -> int:
+    """Into how many parts the batch is cut."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+def data_share(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Which contiguous share of the batch this process feeds: (index, number of shares).
+
+    Processes whose devices hold the same shard (a tensor axis across hosts) get the same share.
+
+    Raises:
+        ValueError: this process's shards are not contiguous, or not equally many everywhere.
+    """
+    shards = num_shards(mesh)
+    sharding = jax.NamedSharding(mesh, jax.P(BATCH_AXES))
+    slices = sharding.addressable_devices_indices_map((shards,)).values()
+    own = sorted({part[0].start or 0 for part in slices})
+    if own != list(range(own[0], own[0] + len(own))) or own[0] % len(own) or shards % len(own):
+        raise ValueError(
+            f"process {jax.process_index()} holds the batch shards {own} of {shards}; "
+            "choose mesh sizes that give each host a contiguous, equal share"
+        )
+    return own[0] // len(own), shards // len(own)
+
+
+def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
+    """Host-local numpy arrays as global arrays; every process passes its own share."""
+
+    def place(array: np.ndarray, spec: jax.P) -> jax.Array:
+        sharding = jax.NamedSharding(mesh, spec)
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(place, tree, specs)
+
+
+def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
+    """The element-wise maximum over all processes, exchanged between hosts only.
+
+    It runs beside the training step (in the loader's thread), so it must not use devices.
+    """
+    if jax.process_count() == 1:
+        return values
+    client = jax._src.distributed.global_state.client
+    folder = f"lco_jax/{key}"
+    timeout_ms = 600_000
+    client.key_value_set(f"{folder}/{jax.process_index()}", ",".join(map(str, values)))
+    client.wait_at_barrier(f"{folder}/barrier", timeout_ms)
+    entries = client.key_value_dir_get(folder)
+    parts = [tuple(map(int, value.split(","))) for _, value in entries]
+    return tuple(max(column) for column in zip(*parts, strict=True))
+
+
+def any_process(flag: bool) -> bool:
+    """True on all processes if it is on one of them."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def on_main(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` on process 0, nothing elsewhere."""
+    return function if jax.process_index() == 0 else lambda *_, **__: None

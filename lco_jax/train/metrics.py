@@ -1,0 +1,58 @@
+"""Scalars to JSON Lines and TensorBoard."""
+
+import json
+import time
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """`metrics.jsonl` and `tensorboard/` of a run folder."""
+
+    def __init__(self, workdir: str, *, start_step: int, tensorboard: bool):
+        folder = epath.Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "metrics.jsonl"
+        self._forget_after(start_step)
+        self._file = self._path.open("a")
+        # tensorboardX writes local and gs:// folders; steps after `start_step` of a killed run
+        # are purged.
+        self._board = (
+            SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
+            if tensorboard
+            else None
+        )
+
+    def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
+        """Record scalars after `step` steps; `kind` is `train` or `eval`."""
+        line = {"step": step, "kind": kind, "time": round(time.time(), 3), **scalars}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _forget_after(self, step: int) -> None:
+        # A killed run may have logged steps that its last checkpoint does not have.
+        if self._path.exists():
+            kept = [line for line in read_metrics(self._path) if line["step"] <= step]
+            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`; a line cut off by a kill is left out."""
+    records = []
+    for line in epath.Path(path).read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

@@ -1,0 +1,357 @@
+"""Safetensors files: read as zero-copy views, written tensor by tensor.
+
+Source: the safetensors format (8 bytes of header length, a JSON header, the tensors' bytes).
+"""
+
+import json
+import math
+import mmap
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit of the reference implementation."""
+
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U64": np.dtype(np.uint64),
+    "U32": np.dtype(np.uint32),
+    "U16": np.dtype(np.uint16),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of a stored tensor."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class SafetensorsFile:
+    """One safetensors file; a tensor's bytes are read when its view is."""
+
+    def __init__(self, path: Path):
+        """Read and check the header.
+
+        Raises:
+            ValueError: the file is truncated, corrupt, or holds an unknown dtype.
+        """
+        self.path = Path(path)
+        with open(self.path, "rb") as file:
+            header, data_start = _read_header(file, self.path)
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.specs: dict[str, TensorSpec] = {}
+        self._offsets: dict[str, int] = {}
+        end = 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            spec = TensorSpec(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+            first, last = entry["data_offsets"]
+            if first != end or last - first != spec.num_bytes:
+                raise ValueError(
+                    f"{self.path}: tensor {name!r} of {spec.num_bytes} bytes is expected at bytes "
+                    f"{end} to {end + spec.num_bytes}, the header says {first} to {last}; "
+                    "the file is corrupt, fetch it again"
+                )
+            self.specs[name], self._offsets[name], end = spec, data_start + first, last
+        if data_start + end != len(self._bytes):
+            raise ValueError(
+                f"{self.path}: expected {data_start + end} bytes by its header, found "
+                f"{len(self._bytes)}; the file is truncated or corrupt, fetch it again"
+            )
+
+    def view(self, name: str) -> Shaped[np.ndarray, "..."]:
+        """A tensor's values, read-only and backed by the file."""
+        spec = self.specs[name]
+        return np.ndarray(spec.shape, spec.dtype, buffer=self._bytes, offset=self._offsets[name])
+
+
+def _read_header(file: Any, path: Path) -> tuple[dict[str, Any], int]:
+    file_bytes = os.fstat(file.fileno()).st_size
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise ValueError(f"{path}: expected at least 8 bytes, found {file_bytes}; fetch it again")
+    (header_bytes,) = struct.unpack("<Q", prefix)
+    if header_bytes > _MAX_HEADER_BYTES:
+        raise ValueError(
+            f"{path}: header of {header_bytes} bytes, at most {_MAX_HEADER_BYTES} are expected; "
+            "the file is corrupt or no safetensors file"
+        )
+    if 8 + header_bytes > file_bytes:
+        raise ValueError(
+            f"{path}: expected a header of {header_bytes} bytes, found {file_bytes - 8}; "
+            "the file is truncated, fetch it again"
+        )
+    try:
+        header = json.loads(file.read(header_bytes))
+        header.pop("__metadata__", None)
+        for entry in header.values():
+            first, last = entry["data_offsets"]
+            sizes = (first, last, *entry["shape"])
+            if not all(isinstance(size, int) and size >= 0 for size in sizes):
+                raise ValueError(f"negative or fractional sizes {sizes}")
+            if entry["dtype"] not in _DTYPES:
+                raise ValueError(f"dtype {entry['dtype']!r} is not one of {sorted(_DTYPES)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: the header is no safetensors header: {error}") from error
+    return header, 8 + header_bytes
+
+
+class SafetensorsFolder:
+    """All tensors of a hub folder, in one file or in shards with an index."""
+
+    def __init__(self, folder: Path):
+        """Read and check the headers of all files.
+
+        Raises:
+            FileNotFoundError: no safetensors weights, or a shard of the index is missing.
+            ValueError: a file is damaged, or index and files disagree.
+        """
+        self.folder = Path(folder)
+        self._files: dict[str, SafetensorsFile] = {}
+        if (self.folder / SINGLE_NAME).exists():
+            file = SafetensorsFile(self.folder / SINGLE_NAME)
+            self._files = dict.fromkeys(file.specs, file)
+        elif (self.folder / INDEX_NAME).exists():
+            self._open_shards()
+        else:
+            raise FileNotFoundError(_no_weights_message(self.folder))
+
+    def _open_shards(self) -> None:
+        index = self.folder / INDEX_NAME
+        try:
+            weight_map = dict(json.loads(index.read_text())["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{index}: expected JSON with a 'weight_map': {error}") from error
+        shards = sorted(set(weight_map.values()))
+        absent = [shard for shard in shards if not (self.folder / shard).exists()]
+        if absent:
+            raise FileNotFoundError(
+                f"{self.folder}: {INDEX_NAME} names {len(shards)} files, {len(absent)} are "
+                f"missing: {', '.join(absent[:10])}; fetch them"
+            )
+        for shard in shards:
+            file = SafetensorsFile(self.folder / shard)
+            indexed = {name for name, place in weight_map.items() if place == shard}
+            if indexed != file.specs.keys():
+                raise ValueError(
+                    f"{file.path} and {INDEX_NAME} disagree: only in the index "
+                    f"{sorted(indexed - file.specs.keys())[:10]}, only in the file "
+                    f"{sorted(file.specs.keys() - indexed)[:10]}; fetch both again"
+                )
+            self._files |= dict.fromkeys(file.specs, file)
+
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        """Shape and dtype by tensor name, in the order of the files."""
+        return {name: file.specs[name] for name, file in self._files.items()}
+
+    def view(self, name: str) -> Shaped[np.ndarray, "..."]:
+        """A tensor's values, read-only and backed by the file."""
+        return self._files[name].view(name)
+
+
+def _no_weights_message(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
+        return (
+            f"{folder} holds its weights as pickles, which can run code when they are read; "
+            "convert them to safetensors (load and save_pretrained with transformers)"
+        )
+    return f"{folder} holds neither {SINGLE_NAME} nor {INDEX_NAME}"
+
+
+# ------------------------------------------------------------------------------------ writing
+
+
+class SafetensorsWriter:
+    """Writes tensors of known shapes, in any order and from any thread, into a folder.
+
+    A context manager: the files appear under their names when it ends without an error; until
+    then, and after an error, the folder holds no weights.
+    """
+
+    def __init__(self, folder: Path, specs: Mapping[str, TensorSpec], *, max_shard_bytes: int):
+        """Lay out the files, each of at most `max_shard_bytes` (or of one larger tensor).
+
+        Raises:
+            FileExistsError: the folder already holds weights.
+            OSError: the disk has too little space.
+        """
+        self.folder = Path(folder)
+        taken = [path.name for path in self.folder.glob("*.safetensors*")]
+        if taken:
+            raise FileExistsError(
+                f"{self.folder} already holds {', '.join(sorted(taken)[:3])}; "
+                "remove them or write to another folder"
+            )
+        self._specs = dict(specs)
+        self._missing = set(specs)
+        self._total_bytes = sum(spec.num_bytes for spec in specs.values())
+        free_bytes = shutil.disk_usage(self.folder).free
+        if self._total_bytes > free_bytes:
+            raise OSError(
+                f"{self.folder}: {self._total_bytes} bytes of weights do not fit into the "
+                f"{free_bytes} bytes that are free; free some space or write elsewhere"
+            )
+        shards = _split(self._specs, max_shard_bytes)
+        total = len(shards)
+        self._names = [f"model-{n:05}-of-{total:05}.safetensors" for n in range(1, total + 1)]
+        if total == 1:
+            self._names = [SINGLE_NAME]
+        self._shards = shards
+        self._places: dict[str, tuple[int, int]] = {}
+        self._files: list[int] = []
+
+    def __enter__(self) -> "SafetensorsWriter":
+        try:
+            for name, shard in zip(self._names, self._shards, strict=True):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                file = os.open(self._temporary(name), flags, 0o644)
+                self._files.append(file)
+                header, offsets = _header({tensor: self._specs[tensor] for tensor in shard})
+                self._places |= {tensor: (file, offset) for tensor, offset in offsets.items()}
+                _write_at(file, header, 0)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, name: str, array: Shaped[np.ndarray, "..."]) -> None:
+        """Write one tensor.
+
+        Raises:
+            ValueError: shape or dtype is not the announced one.
+            OSError: the disk is full.
+        """
+        spec = self._specs[name]
+        if (array.shape, array.dtype) != (spec.shape, spec.dtype):
+            raise ValueError(
+                f"tensor {name!r} has shape {array.shape} and dtype {array.dtype}, "
+                f"announced were {spec.shape} and {spec.dtype}"
+            )
+        file, offset = self._places[name]
+        _write_at(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, offset)
+        self._missing.discard(name)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._discard()
+            if isinstance(error, OSError):
+                error.add_note(f"writing weights to {self.folder}; it was left without weights")
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _finish(self) -> None:
+        if self._missing:
+            missing = sorted(self._missing)
+            raise ValueError(f"{len(missing)} tensors were not written: {missing[:10]}")
+        for file in self._files:
+            os.fsync(file)
+        for name in self._names:
+            self._temporary(name).rename(self.folder / name)
+        if len(self._names) > 1:
+            self._write_index()
+        while self._files:
+            os.close(self._files.pop())
+
+    def _write_index(self) -> None:
+        weight_map = {
+            tensor: name
+            for name, shard in zip(self._names, self._shards, strict=True)
+            for tensor in shard
+        }
+        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
+        temporary = self._temporary(INDEX_NAME)
+        temporary.write_text(json.dumps(index, indent=2) + "\n")
+        temporary.rename(self.folder / INDEX_NAME)
+
+    def _discard(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+        for name in (*self._names, INDEX_NAME):
+            self._temporary(name).unlink(missing_ok=True)
+
+    def _temporary(self, name: str) -> Path:
+        return self.folder / f".{name}.partial"
+
+
+def _split(specs: Mapping[str, TensorSpec], max_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, spec in specs.items():
+        if shards[-1] and filled + spec.num_bytes > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += spec.num_bytes
+    # Wide dtypes first, so that every tensor of a file is aligned to its own dtype.
+    return [sorted(shard, key=lambda name: -specs[name].dtype.itemsize) for shard in shards]
+
+
+def _header(specs: Mapping[str, TensorSpec]) -> tuple[bytes, dict[str, int]]:
+    """The header of a file, and where in the file each tensor begins."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, spec in specs.items():
+        entries[name] = {
+            "dtype": _DTYPE_NAMES[spec.dtype],
+            "shape": spec.shape,
+            "data_offsets": (end, end + spec.num_bytes),
+        }
+        end += spec.num_bytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    offsets = {name: start + entries[name]["data_offsets"][0] for name in specs}
+    return struct.pack("<Q", len(text)) + text, offsets
+
+
+def _write_at(file: int, data: Any, offset: int) -> None:
+    # One call writes at most 2 GiB.
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,0 +1,209 @@
+"""GGUF files of the llama architecture, rewritten as ordinary hub folders of model type `qwen2`.
+
+A llama decoder is a Qwen2 decoder whose q, k and v biases are zero, so the converted folder gives
+the same logits through `Qwen2ForCausalLM`. Weights are dequantised and stored in bfloat16; the
+tokenizer and its chat template come out of the same file.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from einops import rearrange
+from jaxtyping import Float
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+_TENSORS = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_LAYER_TENSORS = {
+    "attn_norm.weight": "input_layernorm.weight",
+    "attn_q.weight": "self_attn.q_proj.weight",
+    "attn_k.weight": "self_attn.k_proj.weight",
+    "attn_v.weight": "self_attn.v_proj.weight",
+    "attn_output.weight": "self_attn.o_proj.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+    "ffn_gate.weight": "mlp.gate_proj.weight",
+    "ffn_up.weight": "mlp.up_proj.weight",
+    "ffn_down.weight": "mlp.down_proj.weight",
+}
+
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Qwen2 splits text before byte-pair merging."""
+
+
+def convert_gguf(path: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of the GGUF file `path` into the existing `folder`.
+
+    Raises:
+        ValueError: the file is no llama decoder, or holds tensors or a tokenizer not known here.
+    """
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path} is not a complete GGUF file: {error}") from error
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    is_tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    config = model_config(fields, is_tied=is_tied)
+    tensors = {
+        name: array.astype(ml_dtypes.bfloat16)
+        for name, array in hub_tensors(reader.tensors, config)
+    }
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    build_tokenizer(fields).save(str(folder / "tokenizer.json"))
+    token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
+    _write_json(folder / "generation_config.json", token_ids)
+    _write_json(folder / "config.json", config)
+
+
+def model_config(fields: dict[str, Any], *, is_tied: bool) -> dict[str, Any]:
+    """The hub `config.json` of the decoder that the GGUF metadata `fields` describe.
+
+    Raises:
+        ValueError: the architecture is not llama, or its rotary embedding is scaled.
+    """
+    architecture = fields["general.architecture"]
+    if architecture != "llama":
+        raise ValueError(
+            f"general.architecture={architecture!r} of the GGUF file; expected 'llama'"
+        )
+    scaling = [name for name in fields if name.startswith("llama.rope.scaling")]
+    if scaling:
+        raise ValueError(f"GGUF fields {scaling}: scaled rotary embeddings are not supported")
+    hidden_size = fields["llama.embedding_length"]
+    num_heads = fields["llama.attention.head_count"]
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "hidden_size": hidden_size,
+        "intermediate_size": fields["llama.feed_forward_length"],
+        "num_hidden_layers": fields["llama.block_count"],
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": fields["llama.attention.head_count_kv"],
+        "head_dim": fields.get("llama.rope.dimension_count", hidden_size // num_heads),
+        "hidden_act": "silu",
+        "max_position_embeddings": fields["llama.context_length"],
+        "rope_theta": fields["llama.rope.freq_base"],
+        "rms_norm_eps": _shortest(fields["llama.attention.layer_norm_rms_epsilon"]),
+        "use_sliding_window": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": is_tied,
+        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal of a number that was stored in float32 (1e-05, not 9.99999974e-06)."""
+    return float(str(np.float32(value)))
+
+
+def hub_tensors(
+    tensors: Iterable[gguf.ReaderTensor], config: dict[str, Any]
+) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
+    """The tensors of a llama GGUF under their hub names, in float32, with zero q, k, v biases.
+
+    Raises:
+        ValueError: tensors of unknown name, or missing ones.
+    """
+    expected = dict(_TENSORS)
+    if config["tie_word_embeddings"]:
+        del expected["output.weight"]
+    for layer in range(config["num_hidden_layers"]):
+        for name, hub_name in _LAYER_TENSORS.items():
+            expected[f"blk.{layer}.{name}"] = f"model.layers.{layer}.{hub_name}"
+    found = {tensor.name: tensor for tensor in tensors}
+    if found.keys() != expected.keys():
+        raise ValueError(
+            "GGUF tensors do not form a llama decoder: "
+            f"unknown {sorted(found.keys() - expected.keys())[:8]}, "
+            f"missing {sorted(expected.keys() - found.keys())[:8]}"
+        )
+    num_heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, hub_name in expected.items():
+        array = gguf.dequantize(found[name].data, found[name].tensor_type)
+        projection = hub_name.split(".")[-2]
+        if projection in num_heads:
+            array = split_rotary_halves(array, num_heads[projection])
+        yield hub_name, array
+        if projection in ("q_proj", "k_proj", "v_proj"):
+            yield hub_name.replace("weight", "bias"), np.zeros(array.shape[0], np.float32)
+
+
+def split_rotary_halves(
+    weight: Float[np.ndarray, "O D"], num_heads: int
+) -> Float[np.ndarray, "O D"]:
+    """A q or k projection whose rotary pairs are `(i, i + H/2)`, as on the hub, from one whose
+    pairs are `(2i, 2i + 1)`, as in llama.cpp."""
+    return rearrange(weight, "(n pair side) d -> (n side pair) d", n=num_heads, side=2)
+
+
+def build_tokenizer(fields: dict[str, Any]) -> Tokenizer:
+    """The byte-level BPE tokenizer stored in GGUF metadata, splitting words as Qwen2 does.
+
+    transformers gives every `qwen2` folder Qwen2's word rule, whatever the folder says, so the
+    folder says it too and all readers agree. It differs from the file's own ("smollm") rule only
+    in runs of line breaks and blanks; no difference occurs in 16,824 WordNet glosses.
+
+    Raises:
+        ValueError: another kind of tokenizer, or another rule for splitting words.
+
+    Source: transformers Qwen2Tokenizer.
+    """
+    kind = (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"])
+    if kind != ("gpt2", "smollm"):
+        raise ValueError(f"tokenizer {kind} of the GGUF file; expected ('gpt2', 'smollm')")
+    tokens = fields["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [
+        AddedToken(token, special=True, normalized=False)
+        for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
+        if kind == gguf.TokenType.CONTROL
+    ]
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
+    """The hub `tokenizer_config.json`: roles of the special tokens and the chat template."""
+    tokens = fields["tokenizer.ggml.tokens"]
+    roles = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+    return {
+        "tokenizer_class": "Qwen2Tokenizer",
+        **{
+            f"{role}_token": tokens[fields[f"tokenizer.ggml.{name}_token_id"]]
+            for role, name in roles.items()
+        },
+        "model_max_length": fields["llama.context_length"],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": fields["tokenizer.chat_template"],
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,313 @@
+"""Hub folders: read into sharded arrays, and written so that transformers loads them."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import jax
+import ml_dtypes
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Shaped
+
+from lco_jax.models.config import ModelConfig
+from lco_jax.weights.files import SafetensorsFolder, SafetensorsWriter, TensorSpec
+from lco_jax.weights.layout import copy_tiled
+from lco_jax.weights.tables import TABLES, Assignment, Key, Row, Table
+
+_log = logging.getLogger(__name__)
+
+_MAX_LISTED = 10
+"""Names per kind of an error message."""
+_MAX_SHARD_BYTES = 5 * 10**9
+
+_COMPANIONS = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+"""Files that belong to a model and do not depend on its weights."""
+
+
+def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model: the folder itself, or a download of the hub id.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
+        raise FileNotFoundError(f"model {str(model)!r} is neither a folder nor a hub id 'ORG/NAME'")
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                str(model), revision=revision, allow_patterns=patterns
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"model {str(model)!r} (revision {revision or 'main'}) is no local folder and could "
+            f"not be fetched from the hub: {error}"
+        ) from error
+
+
+# ------------------------------------------------------------------------------------ loading
+
+
+def load_params(
+    folder: Path, config: ModelConfig, abstract: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The parameters that `abstract` describes, read from a hub folder.
+
+    Each process reads the bytes of its own shards, one stack of layers at a time, and casts
+    them to the wanted dtype. Layers beyond the config's and an unwanted output head stay unread.
+
+    Args:
+        abstract: nested dict of `jax.ShapeDtypeStruct`, each with its sharding.
+
+    Raises:
+        ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
+    """
+    source = SafetensorsFolder(folder)
+    table = TABLES[config.family]
+    wanted = flatten_dict(abstract, sep="/")
+    found = table.assign(source.specs)
+    shapes = {path: leaf.shape for path, leaf in wanted.items()}
+    _check(source, table, found, shapes, config.text.num_layers)
+    _log_unread(source.folder, found, shapes, config.text.num_layers)
+    params = {}
+    with ThreadPoolExecutor() as pool:
+        for path, leaf in wanted.items():
+            row = table.row(path)
+            views = [source.view(found.names[key]) for key in row.keys(config.text.num_layers)]
+            params[path] = _load_stack(row, views, leaf, pool)
+    return unflatten_dict(params, sep="/")
+
+
+def _load_stack(
+    row: Row, views: list[np.ndarray], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
+) -> Shaped[Array, "*shape"]:
+    sizes = row.layout.sizes(wanted.shape[1:] if row.is_stacked else wanted.shape)
+    sources = [row.layout.to_ours(view, sizes) for view in views]
+    shards: dict[str, np.ndarray] = {}
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        # Replicas of a shard are read once.
+        if str(index) not in shards:
+            shards[str(index)] = _read_shard(sources, index, wanted, row.is_stacked, pool)
+        return shards[str(index)]
+
+    array = jax.make_array_from_callback(wanted.shape, wanted.sharding, read)
+    # Host buffers of one stack are free before the next is read.
+    return jax.block_until_ready(array)
+
+
+def _read_shard(
+    sources: list[np.ndarray],
+    index: tuple[slice, ...],
+    wanted: jax.ShapeDtypeStruct,
+    is_stacked: bool,
+    pool: ThreadPoolExecutor,
+) -> np.ndarray:
+    shape = [len(range(size)[part]) for size, part in zip(wanted.shape, index, strict=True)]
+    shard = np.empty(shape, wanted.dtype)
+    targets = shard if is_stacked else shard[None]
+    layers, inner = (sources[index[0]], index[1:]) if is_stacked else (sources, index)
+    list(pool.map(lambda target, layer: copy_tiled(target, layer[inner]), targets, layers))
+    return shard
+
+
+def _check(
+    source: SafetensorsFolder,
+    table: Table,
+    found: Assignment,
+    shapes: Mapping[str, tuple[int, ...]],
+    num_layers: int,
+) -> None:
+    """Raise one error that lists everything in which a folder and our tree differ."""
+    optional = {"head/kernel"}
+    unread = [
+        name
+        for (path, layer), name in found.names.items()
+        if path not in shapes and path not in optional and (layer is None or layer < num_layers)
+    ]
+    rowless = shapes.keys() - {row.ours for row in table.rows}
+    missing, misshaped = [], []
+    for path in sorted(shapes.keys() - rowless):
+        row = table.row(path)
+        our_shape = shapes[path][1:] if row.is_stacked else shapes[path]
+        expected = row.layout.hub_shape(row.layout.sizes(our_shape))
+        for key in row.keys(num_layers):
+            if key not in found.names:
+                missing.append(table.name(key))
+                continue
+            shape = source.specs[found.names[key]].shape
+            if shape != expected:
+                misshaped.append(f"{found.names[key]} (expected {expected}, found {shape})")
+    problems = {
+        "unknown tensors": found.unknown + unread,
+        "missing tensors": missing,
+        "tensors given twice under different names": found.doubled,
+        "tensors of another shape": misshaped,
+        "parameters without a row in the weight table": sorted(rowless),
+    }
+    lines = [
+        f"  {len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}"
+        + (", …" if len(names) > _MAX_LISTED else "")
+        for kind, names in problems.items()
+        if names
+    ]
+    if lines:
+        raise ValueError(
+            "\n".join([f"{source.folder} does not fit a {table.family} model:", *lines])
+        )
+
+
+def _log_unread(
+    folder: Path, found: Assignment, shapes: Mapping[str, tuple[int, ...]], num_layers: int
+) -> None:
+    later = [layer for _, layer in found.names if layer is not None and layer >= num_layers]
+    has_head = ("head/kernel", None) in found.names and "head/kernel" not in shapes
+    counts = {
+        "of the vision and audio towers (not built yet)": len(found.towers),
+        "of the talker and its vocoder": len(found.ignored),
+        f"of layers from {num_layers} on": len(later),
+        "of the output head": int(has_head),
+    }
+    for kind, count in counts.items():
+        if count and jax.process_index() == 0:
+            _log.info("%s: %d tensors %s are not loaded", folder, count, kind)
+
+
+# ------------------------------------------------------------------------------------- saving
+
+
+def save_folder(
+    out: Path,
+    params: Mapping[str, Any],
+    config: ModelConfig,
+    base_folder: Path,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = _MAX_SHARD_BYTES,
+) -> None:
+    """Write a hub folder: the base folder with `params` in the place of its decoder.
+
+    Names are spelled as in the base folder; tensors that `params` does not hold (towers, an
+    unloaded output head, the talker) and the tokenizer and processor files are copied.
+
+    Args:
+        dtype: of all floating-point tensors (None: each keeps the one it has in the base).
+
+    Raises:
+        ValueError: `params` do not fit the base folder.
+        FileExistsError: `out` already holds weights.
+        OSError: the disk is full; `out` is then left without weights.
+    """
+    out, base_folder = Path(out), Path(base_folder)
+    source = SafetensorsFolder(base_folder)
+    table = TABLES[config.family]
+    held = flatten_dict(params, sep="/")
+    found = table.assign(source.specs)
+    num_layers = config.text.num_layers
+    _check(source, table, found, {path: leaf.shape for path, leaf in held.items()}, num_layers)
+
+    dropped = {
+        name for (_, layer), name in found.names.items() if layer is not None and layer >= num_layers
+    }
+    specs = {
+        name: TensorSpec(spec.shape, _stored_dtype(spec.dtype, dtype))
+        for name, spec in source.specs.items()
+        if name not in dropped
+    }
+    replaced = {found.names[key] for path in held for key in table.row(path).keys(num_layers)}
+    if jax.process_index() != 0:
+        for leaf in held.values():
+            _to_host(leaf)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        SafetensorsWriter(out, specs, max_shard_bytes=max_shard_bytes) as writer,
+        ThreadPoolExecutor() as pool,
+    ):
+        for path, leaf in held.items():
+            _write_stack(writer, table.row(path), _to_host(leaf), found.names, specs, pool)
+        for name in specs.keys() - replaced:
+            writer.write(name, source.view(name).astype(specs[name].dtype, copy=False))
+        _copy_companions(base_folder, out)
+        _write_config(base_folder, out, num_layers, dtype)
+
+
+def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
+    is_floating = ml_dtypes.finfo is not None and jax.numpy.issubdtype(base, np.floating)
+    return np.dtype(wanted) if wanted and is_floating else base
+
+
+def _to_host(array: Shaped[Array, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def _write_stack(
+    writer: SafetensorsWriter,
+    row: Row,
+    values: Shaped[np.ndarray, "*shape"],
+    names: Mapping[Key, str],
+    specs: Mapping[str, TensorSpec],
+    pool: ThreadPoolExecutor,
+) -> None:
+    layers = values if row.is_stacked else values[None]
+
+    def write(key: Key, layer: np.ndarray) -> None:
+        spec = specs[names[key]]
+        stored = np.empty(spec.shape, spec.dtype)
+        copy_tiled(stored, row.layout.to_hub(layer))
+        writer.write(names[key], stored)
+
+    list(pool.map(write, row.keys(len(layers)), layers))
+
+
+def _copy_companions(base_folder: Path, out: Path) -> None:
+    for name in _COMPANIONS:
+        if (base_folder / name).exists():
+            shutil.copyfile(base_folder / name, out / name)
+
+
+def _write_config(base_folder: Path, out: Path, num_layers: int, dtype: str | None) -> None:
+    config = json.loads((base_folder / "config.json").read_text())
+    for level in _levels(config):
+        if dtype is not None:
+            level |= {key: dtype for key in ("dtype", "torch_dtype") if key in level}
+    outer = config.get("thinker_config", config)
+    text = outer.get("text_config", outer)
+    text["num_hidden_layers"] = num_layers
+    if "layer_types" in text:
+        text["layer_types"] = text["layer_types"][:num_layers]
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _levels(config: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    yield config
+    for value in config.values():
+        if isinstance(value, dict):
+            yield from _levels(value)

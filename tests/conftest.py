@@ -1,0 +1,16 @@
+"""Eight simulated devices, one process, exact float32 products."""
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(autouse=True)
+def single_device_mesh():
+    """Every test runs under a mesh of one device unless it sets another."""
+    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        yield mesh

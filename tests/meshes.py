@@ -1,0 +1,13 @@
+"""Meshes of simulated devices that tests compare."""
+
+import jax
+
+from lco_jax.axes import MESH_AXES
+
+SIZES = ((1, 1, 1), (1, 4, 1), (2, 2, 2), (1, 2, 4))
+
+
+def make(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
+    """A mesh of the first simulated devices."""
+    count = sizes[0] * sizes[1] * sizes[2]
+    return jax.make_mesh(sizes, MESH_AXES, devices=jax.devices()[:count])
