@@ -1,5 +1,6 @@
 """The fixed-shape arrays of a step: ragged items packed into rows, and where each item ended up."""
 
+import bisect
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, UInt32
 
 from lco_jax.data.records import Encoded
+
+_ITEMS_PER_ROW = 3
+"""Of mean length, that a row should hold at least: on texts best-fit packing then fills 95 % of the
+slots (90 % with two), and attention, whose cost a token grows with the row, stays a few percent."""
 
 
 class Shape(NamedTuple):
@@ -74,21 +79,29 @@ def measure(
 def choose_shape(demand: Sequence[int], row_tokens: Sequence[int]) -> Shape:
     """The shape of a step, from the maximum over processes of what `measure` gives.
 
-    Rows are as short as possible (attention within a row costs the square of its length), but hold
-    the longest item, and two of mean length, so that items fill each other's gaps.
+    Rows are the shortest allowed ones that hold the longest item, and a few of mean length so that
+    items fill each other's gaps.
 
     Raises:
         ValueError: the longest item fits no allowed row.
     """
     longest, mean, *rows = demand
+    _check_fits(longest, row_tokens)
+    choice = _choose_row(row_tokens, max(longest, _ITEMS_PER_ROW * mean))
+    return Shape(row_tokens[choice], round_rows(rows[choice]))
+
+
+def _check_fits(longest: int, row_tokens: Sequence[int]) -> None:
     if longest > row_tokens[-1]:
         raise ValueError(
             f"an item of {longest} tokens does not fit into rows of {row_tokens[-1]}; add a longer "
             "row to memory.row_tokens or lower data.max_text_tokens"
         )
-    wanted = min(max(longest, 2 * mean), row_tokens[-1])
-    choice = next(index for index, size in enumerate(row_tokens) if size >= wanted)
-    return Shape(row_tokens[choice], round_rows(rows[choice]))
+
+
+def _choose_row(row_tokens: Sequence[int], wanted: int) -> int:
+    """Index of the first allowed row of at least `wanted` tokens, or of the longest one."""
+    return min(bisect.bisect_left(row_tokens, wanted), len(row_tokens) - 1)
 
 
 # ----------------------------------------------------------------------------------- packing
@@ -138,17 +151,25 @@ def pack_stream(
 ) -> Iterator[tuple[Batch, Int64[np.ndarray, "I"]]]:
     """Batches of one chunk and one role that hold all items once, for embedding.
 
-    Each comes with the index in `encoded` of the item in each slot (-1: none). Items share rows of
-    the shortest allowed length that holds two of them, so there is one shape for each row length in
-    use: about `tokens_per_shard` tokens on each shard, or fewer if there are few items.
+    Each comes with the index in `encoded` of the item in each slot (-1: none). Most items share
+    rows of one length, few long ones take longer rows; batches with rows of the same length have
+    the same shape: at most `tokens_per_shard` tokens (but one row) on each shard, fewer if there
+    are few items.
 
     Raises:
         ValueError: an item fits no allowed row.
     """
+    if not encoded:
+        return
     lengths = item_lengths(encoded)
-    longest = int(lengths.max(initial=0))
-    choose_shape((longest, longest, *(1 for _ in row_tokens)), row_tokens)  # raises if too long
-    choices = np.searchsorted(row_tokens, np.minimum(2 * lengths, row_tokens[-1]))
+    _check_fits(int(lengths.max()), row_tokens)
+    usual = _choose_row(row_tokens, _ITEMS_PER_ROW * int(lengths.mean()))
+    choices = np.array(
+        [
+            usual if length <= row_tokens[usual] else _choose_row(row_tokens, 2 * length)
+            for length in lengths.tolist()
+        ]
+    )
     for choice in np.unique(choices):
         members = np.flatnonzero(choices == choice)
         yield from _pack_group(
@@ -172,14 +193,15 @@ def _pack_group(
 ) -> Iterator[tuple[Batch, Int64[np.ndarray, "I"]]]:
     """The batches of the items `members`, in rows of `row_tokens`."""
     starts, total_rows = _place(lengths[members], row_tokens)
-    rows = min(max(1, tokens_per_shard // row_tokens), round_rows(-(-total_rows // num_shards)))
+    most_rows = max(1, tokens_per_shard // row_tokens)
+    num_batches = -(-total_rows // (most_rows * num_shards))
+    rows = min(most_rows, round_rows(-(-total_rows // (num_batches * num_shards))))
     shard_tokens = rows * row_tokens
     # A bound from the shortest item, not the largest count found: it varies less between calls.
     slots_per_shard = rows * int(row_tokens // lengths[members].min())
     order = np.argsort(starts, kind="stable")
     shard = starts[order] // shard_tokens
     slot = np.arange(len(order)) - np.searchsorted(shard, shard)
-    num_batches = -(-(int(shard[-1]) + 1) // num_shards)
     indices = np.full((num_batches * num_shards, slots_per_shard), -1)
     indices[shard, slot] = members[order]
     own_starts = np.zeros_like(indices)

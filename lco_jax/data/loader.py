@@ -140,7 +140,7 @@ class ContrastiveLoader:
                     return
                 step, shape, batch = loaded
                 self._next_step = step + 1
-                real_tokens = np.count_nonzero(batch.segments)
+                real_tokens = int(np.count_nonzero(batch.segments))
                 yield step, batch, LoadStats(shape, real_tokens, batch.segments.size, waited_s)
         finally:
             batches.close()

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import itertools
 import json
 import logging
 import mmap
@@ -12,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -67,45 +68,42 @@ class JsonlTriplets(Sequence[Triplet]):
     Any number of threads may read at the same time.
 
     Raises:
-        ValueError: no such file, no record, or a bad line (`FILE:LINE: what is wrong`).
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no record, or a bad one (`FILE:LINE: what is wrong`).
     """
 
     digest: str
     """Hash of the bytes that hold the records."""
 
     def __init__(self, path: str, max_examples: int | None = None):
-        self._path = path
-        self._bytes = _open_bytes(path)
+        self._file = _LineFile(path)
         lines = []
-        for line in _find_lines(self._bytes):
-            if len(lines) == max_examples:
-                break
-            _parse_line(path, self._bytes, line, parse_triplet)
+        for line in itertools.islice(self._file.find_lines(), max_examples):
+            self._file.parse_line(line, parse_triplet)
             lines.append(line)
             if len(lines) % _LOG_EVERY_LINES == 0:
                 _logger.info("%s: %d lines checked", path, len(lines))
         if not lines:
             raise ValueError(f"{path}: holds no record; expected one JSON object a line")
-        self._lines: Int64[np.ndarray, "N 3"] = np.array(lines, np.int64)
-        used = memoryview(self._bytes)[: lines[-1].stop]
-        self.digest = hashlib.blake2b(used, digest_size=8).hexdigest()
+        self._lines = np.array(lines, np.int64)
+        self.digest = self._file.hash_until(lines[-1].stop)
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def __getitem__(self, index: int) -> Triplet:
-        line = _Line(*self._lines[index].tolist())
-        return _parse_line(self._path, self._bytes, line, parse_triplet)
+        return self._file.parse_line(_Line(*self._lines[index].tolist()), parse_triplet)
 
 
 def read_items(path: str) -> list[Item]:
     """The items of a JSON Lines file, one object or string a line.
 
     Raises:
-        ValueError: no such file, or a bad line (`FILE:LINE: what is wrong`).
+        FileNotFoundError: there is no such file.
+        ValueError: a line is bad (`FILE:LINE: what is wrong`).
     """
-    data = _open_bytes(path)
-    return [_parse_line(path, data, line, parse_item) for line in _find_lines(data)]
+    file = _LineFile(path)
+    return [file.parse_line(line, parse_item) for line in file.find_lines()]
 
 
 # ---------------------------------------------------------------------------- lines of a file
@@ -117,41 +115,53 @@ class _Line(NamedTuple):
     stop: int
 
 
-def _open_bytes(path: str) -> mmap.mmap | bytes:
-    """The bytes of a file: mapped if local, fetched as a whole if remote."""
-    location = epath.Path(path)
-    if not location.is_file():
-        raise ValueError(f"{path}: no such file")
-    if "://" in os.fspath(path) or not location.stat().length:  # an empty file cannot be mapped
-        return location.read_bytes()
-    with open(location, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+class _LineFile:
+    """The bytes of a JSON Lines file: mapped if it is local, fetched as a whole if remote."""
 
+    def __init__(self, path: str):
+        location = epath.Path(path)
+        if not location.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        self._path = path
+        self._folder = location.parent
+        is_remote = "://" in os.fspath(path)
+        if is_remote or not location.stat().length:  # an empty file cannot be mapped
+            self._bytes = location.read_bytes()
+        else:
+            with open(location, "rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-def _find_lines(data: mmap.mmap | bytes) -> Iterator[_Line]:
-    """Where the lines are that hold more than white space."""
-    start = len(_BYTE_ORDER_MARK) if data[:3] == _BYTE_ORDER_MARK else 0
-    number = 1
-    while start < len(data):
-        newline = data.find(b"\n", start)
-        stop = len(data) if newline < 0 else newline
-        if data[start:stop].strip():
-            yield _Line(number, start, stop)
-        start, number = stop + 1, number + 1
+    def find_lines(self) -> Iterator[_Line]:
+        """Where the lines are that hold more than white space."""
+        data = self._bytes
+        start = len(_BYTE_ORDER_MARK) if data[:3] == _BYTE_ORDER_MARK else 0
+        number = 1
+        while start < len(data):
+            newline = data.find(b"\n", start)
+            stop = len(data) if newline < 0 else newline
+            if data[start:stop].strip():
+                yield _Line(number, start, stop)
+            start, number = stop + 1, number + 1
 
-
-def _parse_line(path: str, data: mmap.mmap | bytes, line: _Line, parse: Callable[..., _T]) -> _T:
-    """`parse` applied to a line's JSON value; errors say where the line is."""
-    try:
+    def parse_line(self, line: _Line, parse: Callable[[object, epath.Path], _T]) -> _T:
+        """`parse` applied to a line's JSON value and the file's folder; errors say where."""
         try:
-            value = json.loads(data[line.start : line.stop].decode())
-        except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from error
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
-        return parse(value, epath.Path(path).parent)
-    except ValueError as error:
-        raise ValueError(f"{path}:{line.number}: {error}") from error
+            return parse(_load_json(self._bytes[line.start : line.stop]), self._folder)
+        except ValueError as error:
+            raise ValueError(f"{self._path}:{line.number}: {error}") from error
+
+    def hash_until(self, stop: int) -> str:
+        with memoryview(self._bytes) as data, data[:stop] as used:
+            return hashlib.blake2b(used, digest_size=8).hexdigest()
+
+
+def _load_json(line: bytes) -> object:
+    try:
+        return json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
 
 
 # --------------------------------------------------------------------------- values to records
@@ -193,9 +203,10 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
     Raises:
         ValueError: the value is no item, or an empty one.
     """
-    record = _require_object(
-        {"text": value} if isinstance(value, str) else value, field, _ITEM_KEYS
-    )
+    if isinstance(value, str):
+        value = {"text": value}
+    record = _require_object(value, field, _ITEM_KEYS)
+    text = record.get("text")
     item = Item(
         text="" if text is None else _require_text(text, f"{field}.text"),
         image_paths=_parse_paths(record, "image_path", folder, field),

@@ -11,6 +11,7 @@ import grain
 import numpy as np
 
 from lco_jax.config import DataConfig, JsonlSource, Source, TfdsSource
+from lco_jax.data import builders
 from lco_jax.data.records import Item, JsonlTriplets, Triplet
 
 _logger = logging.getLogger(__name__)
@@ -36,16 +37,14 @@ def open_source(source: Source) -> OpenSource:
     """Open and check the file or prepared dataset that `source` names.
 
     Raises:
-        ValueError: the file is absent, or a line of it is bad (file and line are named).
+        FileNotFoundError: the file is absent, or the dataset not prepared.
+        ValueError: a line of the file is bad (both are named), or the dataset unknown.
     """
     match source:
         case JsonlSource():
             triplets = JsonlTriplets(source.path, source.max_examples)
             return OpenSource(PurePath(source.path).name, triplets, triplets.digest)
         case TfdsSource():
-            # Imported here because tensorflow-datasets takes seconds to load.
-            from lco_jax.data import builders
-
             records = builders.open_source(source.name, source.split, source.data_dir)
             triplets = _PreparedTriplets(records, source.max_examples)
             return OpenSource(f"{source.name}:{source.split}", triplets, triplets.digest())

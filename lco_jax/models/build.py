@@ -26,7 +26,7 @@ def build(
     """
     model = jax.eval_shape(lambda: _make(config, trainable, dtype, with_head, jax.random.key(0)))
     graph, train, frozen = nnx.split(model, _filter(trainable), ...)
-    return graph, _concrete(nnx.to_pure_dict(train)), _concrete(nnx.to_pure_dict(frozen))
+    return graph, on_mesh(nnx.to_pure_dict(train)), on_mesh(nnx.to_pure_dict(frozen))
 
 
 def init_trainable(
@@ -58,6 +58,17 @@ def join(first: Params, second: Params) -> Params:
     return joined
 
 
+def on_mesh(shapes: Any) -> Any:
+    """Shapes on the devices of the mesh that is set, where tracing left an abstract mesh."""
+    mesh = jax.sharding.get_mesh()
+
+    def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = x.sharding.spec if x.sharding else jax.P()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, shapes)
+
+
 def _make(config, trainable, dtype, with_head, key) -> TextModel:
     return TextModel(
         config.text,
@@ -71,14 +82,3 @@ def _make(config, trainable, dtype, with_head, key) -> TextModel:
 
 def _filter(trainable: Lora | Full | None) -> Any:
     return {Lora: nnx.LoRAParam, Full: nnx.Param}.get(type(trainable), nnx.Nothing())
-
-
-def _concrete(shapes: Params) -> Params:
-    """Shapes on the mesh of devices instead of the abstract one that tracing leaves behind."""
-    mesh = jax.sharding.get_mesh()
-
-    def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        sharding = jax.NamedSharding(mesh, x.sharding.spec)
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    return jax.tree.map(place, shapes)

@@ -1,7 +1,9 @@
 """Sizes of a model, read from the `config.json` of its checkpoint."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 FAMILIES = ("qwen2", "qwen2_5_vl", "qwen2_5_omni", "qwen2_5_omni_thinker")
@@ -56,6 +58,18 @@ class ModelConfig:
                 "the number of layers of the checkpoint"
             )
         return dataclasses.replace(self, text=dataclasses.replace(self.text, num_layers=num_layers))
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The sizes of the checkpoint in `folder`.
+
+    Raises:
+        ValueError: no `config.json`, or one that `from_hf` refuses.
+    """
+    file = Path(folder) / "config.json"
+    if not file.exists():
+        raise ValueError(f"{folder} is not a model folder: it has no config.json")
+    return from_hf(json.loads(file.read_text()))
 
 
 def from_hf(config: dict[str, Any]) -> ModelConfig:

@@ -128,7 +128,7 @@ class TextModel(nnx.Module):
             lambda rngs: Layer(config, lora, stored, rngs), config.num_layers, rngs
         )
         self.final_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=stored)
-        self.head = None
+        self.head = nnx.data(None)
         if with_head and not config.tie_embeddings:
             self.head = Linear("D -> V", config.sizes, dtype=stored, rngs=rngs)
 

@@ -1,5 +1,6 @@
 """The training loop: mesh, data, state, restore, steps."""
 
+import itertools
 import logging
 import signal
 from collections.abc import Callable
@@ -10,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from lco_jax.data.loader import ContrastiveLoader
-from lco_jax.weights.hub import load_params, read_config, resolve_folder
+from lco_jax.weights.hub import load_params, resolve_folder
 
 from lco_jax.config import TrainConfig
 from lco_jax.data.prompt import Prompter
 from lco_jax.models.build import Params, build, init_trainable, join
-from lco_jax.models.config import ModelConfig
+from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.train import mesh as meshes
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import start_or_resume
@@ -127,8 +128,7 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
             return scalars
 
         def save(wait: bool = False, metrics: dict[str, float] | None = None) -> None:
-            position = {**loader.get_state(), "next_step": int(state.step)}
-            checkpoints.save(state, data=position, metrics=metrics, wait=wait)
+            checkpoints.save(state, data=loader.get_state(), metrics=metrics, wait=wait)
 
         # ------------------------------------------------------------------------- steps
         evaluated: dict[str, float] = {}
@@ -137,11 +137,13 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         report = Reporter(config, num_steps, start_step, writer, schedule, step_fn)
         step, stopped_by = start_step, None
         progress = config.logging.progress and main
+        batches = itertools.islice(loader, num_steps - start_step)
         with StepProgress(num_steps, start_step, enabled=progress) as bar:
-            for batch, stats in _batches(loader, mesh, num_steps - start_step):
+            for index, local_batch, stats in batches:
+                batch = meshes.to_global(mesh, local_batch, BATCH_SPECS)
                 with jax.transfer_guard("disallow"):
                     state, metrics = step_fn(state, batch, prefix)
-                step += 1
+                step = index + 1
                 report.after(step, metrics, stats, bar)
                 stopped_by = signals.received(step)
                 last = step == num_steps
@@ -158,7 +160,6 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
             report.flush(bar)
         checkpoints.wait()
         checkpoints.close()
-        loader.close()
         if writer:
             writer.close()
     return TrainResult(step, num_steps, {**report.last, **evaluated}, stopped_by)
@@ -176,12 +177,6 @@ def _initial_state(config, model_config, folder, frozen_shapes, optimizer) -> Tr
         frozen, trainable = {}, load_params(folder, model_config, shapes)
     step = jax.device_put(np.int32(0), jax.P())
     return TrainState(step, trainable, frozen, jax.jit(optimizer.init)(trainable))
-
-
-def _batches(loader, mesh, count):
-    for _ in range(count):
-        _, batch, stats = next(loader)
-        yield meshes.to_global(mesh, batch, BATCH_SPECS), stats
 
 
 def _count(params: Params) -> int:

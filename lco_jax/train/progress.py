@@ -81,7 +81,7 @@ class Reporter:
             "step_seconds": seconds / steps,
             "tokens_per_second": self._tokens / seconds,
             "real_tokens": stats.real_tokens / stats.slots,
-            "input_wait_seconds": stats.wait_seconds,
+            "input_wait_seconds": stats.waited_s,
             "programs": self.step_fn._cache_size(),
         }
         self.last = scalars

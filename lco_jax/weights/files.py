@@ -1,4 +1,4 @@
-"""Safetensors files: read as zero-copy views, written tensor by tensor.
+"""Safetensors files and folders of them, read as zero-copy views.
 
 Source: the safetensors format (8 bytes of header length, a JSON header, the tensors' bytes).
 """
@@ -7,12 +7,9 @@ import json
 import math
 import mmap
 import os
-import shutil
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ml_dtypes
@@ -25,7 +22,7 @@ SINGLE_NAME = "model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000
 """The limit of the reference implementation."""
 
-_DTYPES = {
+DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -42,10 +39,7 @@ _DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-
-
-# ------------------------------------------------------------------------------------ reading
+"""By the name in a header."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class SafetensorsFile:
         self._offsets: dict[str, int] = {}
         end = 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            spec = TensorSpec(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+            spec = TensorSpec(tuple(entry["shape"]), DTYPES[entry["dtype"]])
             first, last = entry["data_offsets"]
             if first != end or last - first != spec.num_bytes:
                 raise ValueError(
@@ -122,8 +116,8 @@ def _read_header(file: Any, path: Path) -> tuple[dict[str, Any], int]:
             sizes = (first, last, *entry["shape"])
             if not all(isinstance(size, int) and size >= 0 for size in sizes):
                 raise ValueError(f"negative or fractional sizes {sizes}")
-            if entry["dtype"] not in _DTYPES:
-                raise ValueError(f"dtype {entry['dtype']!r} is not one of {sorted(_DTYPES)}")
+            if entry["dtype"] not in DTYPES:
+                raise ValueError(f"dtype {entry['dtype']!r} is not one of {sorted(DTYPES)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: the header is no safetensors header: {error}") from error
     return header, 8 + header_bytes
@@ -192,166 +186,3 @@ def _no_weights_message(folder: Path) -> str:
             "convert them to safetensors (load and save_pretrained with transformers)"
         )
     return f"{folder} holds neither {SINGLE_NAME} nor {INDEX_NAME}"
-
-
-# ------------------------------------------------------------------------------------ writing
-
-
-class SafetensorsWriter:
-    """Writes tensors of known shapes, in any order and from any thread, into a folder.
-
-    A context manager: the files appear under their names when it ends without an error; until
-    then, and after an error, the folder holds no weights.
-    """
-
-    def __init__(self, folder: Path, specs: Mapping[str, TensorSpec], *, max_shard_bytes: int):
-        """Lay out the files, each of at most `max_shard_bytes` (or of one larger tensor).
-
-        Raises:
-            FileExistsError: the folder already holds weights.
-            OSError: the disk has too little space.
-        """
-        self.folder = Path(folder)
-        taken = [path.name for path in self.folder.glob("*.safetensors*")]
-        if taken:
-            raise FileExistsError(
-                f"{self.folder} already holds {', '.join(sorted(taken)[:3])}; "
-                "remove them or write to another folder"
-            )
-        self._specs = dict(specs)
-        self._missing = set(specs)
-        self._total_bytes = sum(spec.num_bytes for spec in specs.values())
-        free_bytes = shutil.disk_usage(self.folder).free
-        if self._total_bytes > free_bytes:
-            raise OSError(
-                f"{self.folder}: {self._total_bytes} bytes of weights do not fit into the "
-                f"{free_bytes} bytes that are free; free some space or write elsewhere"
-            )
-        shards = _split(self._specs, max_shard_bytes)
-        total = len(shards)
-        self._names = [f"model-{n:05}-of-{total:05}.safetensors" for n in range(1, total + 1)]
-        if total == 1:
-            self._names = [SINGLE_NAME]
-        self._shards = shards
-        self._places: dict[str, tuple[int, int]] = {}
-        self._files: list[int] = []
-
-    def __enter__(self) -> "SafetensorsWriter":
-        try:
-            for name, shard in zip(self._names, self._shards, strict=True):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                file = os.open(self._temporary(name), flags, 0o644)
-                self._files.append(file)
-                header, offsets = _header({tensor: self._specs[tensor] for tensor in shard})
-                self._places |= {tensor: (file, offset) for tensor, offset in offsets.items()}
-                _write_at(file, header, 0)
-        except BaseException:
-            self._discard()
-            raise
-        return self
-
-    def write(self, name: str, array: Shaped[np.ndarray, "..."]) -> None:
-        """Write one tensor.
-
-        Raises:
-            ValueError: shape or dtype is not the announced one.
-            OSError: the disk is full.
-        """
-        spec = self._specs[name]
-        if (array.shape, array.dtype) != (spec.shape, spec.dtype):
-            raise ValueError(
-                f"tensor {name!r} has shape {array.shape} and dtype {array.dtype}, "
-                f"announced were {spec.shape} and {spec.dtype}"
-            )
-        file, offset = self._places[name]
-        _write_at(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, offset)
-        self._missing.discard(name)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._discard()
-            if isinstance(error, OSError):
-                error.add_note(f"writing weights to {self.folder}; it was left without weights")
-            return
-        try:
-            self._finish()
-        except BaseException:
-            self._discard()
-            raise
-
-    def _finish(self) -> None:
-        if self._missing:
-            missing = sorted(self._missing)
-            raise ValueError(f"{len(missing)} tensors were not written: {missing[:10]}")
-        for file in self._files:
-            os.fsync(file)
-        for name in self._names:
-            self._temporary(name).rename(self.folder / name)
-        if len(self._names) > 1:
-            self._write_index()
-        while self._files:
-            os.close(self._files.pop())
-
-    def _write_index(self) -> None:
-        weight_map = {
-            tensor: name
-            for name, shard in zip(self._names, self._shards, strict=True)
-            for tensor in shard
-        }
-        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
-        temporary = self._temporary(INDEX_NAME)
-        temporary.write_text(json.dumps(index, indent=2) + "\n")
-        temporary.rename(self.folder / INDEX_NAME)
-
-    def _discard(self) -> None:
-        while self._files:
-            os.close(self._files.pop())
-        for name in (*self._names, INDEX_NAME):
-            self._temporary(name).unlink(missing_ok=True)
-
-    def _temporary(self, name: str) -> Path:
-        return self.folder / f".{name}.partial"
-
-
-def _split(specs: Mapping[str, TensorSpec], max_bytes: int) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, spec in specs.items():
-        if shards[-1] and filled + spec.num_bytes > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += spec.num_bytes
-    # Wide dtypes first, so that every tensor of a file is aligned to its own dtype.
-    return [sorted(shard, key=lambda name: -specs[name].dtype.itemsize) for shard in shards]
-
-
-def _header(specs: Mapping[str, TensorSpec]) -> tuple[bytes, dict[str, int]]:
-    """The header of a file, and where in the file each tensor begins."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, spec in specs.items():
-        entries[name] = {
-            "dtype": _DTYPE_NAMES[spec.dtype],
-            "shape": spec.shape,
-            "data_offsets": (end, end + spec.num_bytes),
-        }
-        end += spec.num_bytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    offsets = {name: start + entries[name]["data_offsets"][0] for name in specs}
-    return struct.pack("<Q", len(text)) + text, offsets
-
-
-def _write_at(file: int, data: Any, offset: int) -> None:
-    # One call writes at most 2 GiB.
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written

@@ -11,16 +11,17 @@ from typing import Any
 
 import huggingface_hub
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Shaped
 
-from lco_jax.models.config import ModelConfig
-from lco_jax.weights.files import SafetensorsFolder, SafetensorsWriter, TensorSpec
+from lco_jax.models.config import ModelConfig, from_hf
+from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
 from lco_jax.weights.tables import TABLES, Assignment, Key, Row, Table
+from lco_jax.weights.writer import SafetensorsWriter
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ _COMPANIONS = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
+    "spk_dict.pt",
 )
-"""Files that belong to a model and do not depend on its weights."""
+"""Files that belong to a model and do not depend on its weights; copied unread."""
+
+_HEAD: Key = ("head/kernel", None)
+_TABLE: Key = ("embed/table", None)
 
 
 def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
@@ -56,26 +61,37 @@ def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
         return Path(model)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
         raise FileNotFoundError(f"model {str(model)!r} is neither a folder nor a hub id 'ORG/NAME'")
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "spk_dict.pt"]
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                str(model), revision=revision, allow_patterns=patterns
-            )
+        folder = huggingface_hub.snapshot_download(
+            str(model), revision=revision, allow_patterns=patterns
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"model {str(model)!r} (revision {revision or 'main'}) is no local folder and could "
             f"not be fetched from the hub: {error}"
         ) from error
+    return Path(folder)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The sizes that a hub folder's `config.json` states.
+
+    Raises:
+        FileNotFoundError: the folder has no `config.json`.
+        ValueError: it is not JSON, or of a model that is not supported.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        return from_hf(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------ loading
 
 
-def load_params(
-    folder: Path, config: ModelConfig, abstract: Mapping[str, Any]
-) -> dict[str, Any]:
+def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that `abstract` describes, read from a hub folder.
 
     Each process reads the bytes of its own shards, one stack of layers at a time, and casts
@@ -144,11 +160,10 @@ def _check(
     num_layers: int,
 ) -> None:
     """Raise one error that lists everything in which a folder and our tree differ."""
-    optional = {"head/kernel"}
     unread = [
         name
         for (path, layer), name in found.names.items()
-        if path not in shapes and path not in optional and (layer is None or layer < num_layers)
+        if path not in {*shapes, _HEAD[0]} and (layer is None or layer < num_layers)
     ]
     rowless = shapes.keys() - {row.ours for row in table.rows}
     missing, misshaped = [], []
@@ -164,7 +179,7 @@ def _check(
             if shape != expected:
                 misshaped.append(f"{found.names[key]} (expected {expected}, found {shape})")
     problems = {
-        "unknown tensors": found.unknown + unread,
+        "tensors that no parameter takes": found.unknown + unread,
         "missing tensors": missing,
         "tensors given twice under different names": found.doubled,
         "tensors of another shape": misshaped,
@@ -186,7 +201,7 @@ def _log_unread(
     folder: Path, found: Assignment, shapes: Mapping[str, tuple[int, ...]], num_layers: int
 ) -> None:
     later = [layer for _, layer in found.names if layer is not None and layer >= num_layers]
-    has_head = ("head/kernel", None) in found.names and "head/kernel" not in shapes
+    has_head = _HEAD in found.names and _HEAD[0] not in shapes
     counts = {
         "of the vision and audio towers (not built yet)": len(found.towers),
         "of the talker and its vocoder": len(found.ignored),
@@ -232,17 +247,19 @@ def save_folder(
     _check(source, table, found, {path: leaf.shape for path, leaf in held.items()}, num_layers)
 
     dropped = {
-        name for (_, layer), name in found.names.items() if layer is not None and layer >= num_layers
+        name
+        for (_, layer), name in found.names.items()
+        if layer is not None and layer >= num_layers
     }
     specs = {
         name: TensorSpec(spec.shape, _stored_dtype(spec.dtype, dtype))
         for name, spec in source.specs.items()
         if name not in dropped
     }
-    replaced = {found.names[key] for path in held for key in table.row(path).keys(num_layers)}
+    names = {key: found.names[key] for path in held for key in table.row(path).keys(num_layers)}
     if jax.process_index() != 0:
         for leaf in held.values():
-            _to_host(leaf)
+            to_host(leaf)
         return
     out.mkdir(parents=True, exist_ok=True)
     with (
@@ -250,19 +267,25 @@ def save_folder(
         ThreadPoolExecutor() as pool,
     ):
         for path, leaf in held.items():
-            _write_stack(writer, table.row(path), _to_host(leaf), found.names, specs, pool)
-        for name in specs.keys() - replaced:
+            _write_stack(writer, table.row(path), to_host(leaf), names, specs, pool)
+        if config.text.tie_embeddings and _HEAD in found.names:
+            # A redundant copy of the embeddings must not outlive a change of them.
+            names[_HEAD] = found.names[_HEAD]
+            _write_stack(
+                writer, table.row(_TABLE[0]), held[_TABLE[0]], {_TABLE: names[_HEAD]}, specs, pool
+            )
+        for name in specs.keys() - set(names.values()):
             writer.write(name, source.view(name).astype(specs[name].dtype, copy=False))
         _copy_companions(base_folder, out)
         _write_config(base_folder, out, num_layers, dtype)
 
 
 def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
-    is_floating = ml_dtypes.finfo is not None and jax.numpy.issubdtype(base, np.floating)
-    return np.dtype(wanted) if wanted and is_floating else base
+    return jnp.dtype(wanted) if wanted and jnp.issubdtype(base, jnp.floating) else base
 
 
-def _to_host(array: Shaped[Array, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+def to_host(array: Shaped[Array, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """The whole of an array on every process; all processes call it together."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)

@@ -36,7 +36,7 @@ def open_source(name: str, split: str = "train", data_dir: str | None = None) ->
         ValueError: unknown dataset, config or split.
         FileNotFoundError: the dataset is not prepared.
     """
-    from lco_jax.data.builders.pairs import PairsSource
+    from lco_jax.data.builders.pairs import read_split
 
     with _quiet_tfds():
         builder = _make_builder(name, data_dir)
@@ -44,14 +44,15 @@ def open_source(name: str, split: str = "train", data_dir: str | None = None) ->
             prepare(name, data_dir)
             builder = _make_builder(name, data_dir)
         if not builder.is_prepared():
+            choice = name.replace("/", " --config ")
             raise FileNotFoundError(
                 f"dataset {name!r} is not prepared in {builder.data_path}; run "
-                f"`python launch/prepare_data.py {builder.name} --source-dir FOLDER` first "
-                "(see its --help for other choices)"
+                f"`python launch/prepare_data.py {choice} --source-dir FOLDER` first "
+                "(without --source-dir it is downloaded)"
             )
         if split.partition("[")[0] not in builder.info.splits:
             raise ValueError(f"{name!r} has no split {split!r}; use {sorted(builder.info.splits)}")
-        return PairsSource(builder.as_data_source(split))
+        return read_split(builder, split)
 
 
 def prepare(name: str, data_dir: str | None = None, **options: str | int | None) -> str:

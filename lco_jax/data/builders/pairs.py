@@ -41,6 +41,13 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield pair["id"], pair
 
 
+def read_split(builder: PairsBuilder, split: str) -> "PairsSource":
+    """The examples of a split that `builder` has prepared."""
+    # TFDS pickles a builder along with its source, and can rebuild only its own kinds.
+    reader = tfds.builder_from_directory(builder.data_path)
+    return PairsSource(reader.as_data_source(split))
+
+
 class PairsSource(Sequence[Pair]):
     """A split of a prepared dataset; pickles, so loader processes can share it."""
 
@@ -51,6 +58,8 @@ class PairsSource(Sequence[Pair]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
         record = self._source[index]
         return Pair(
             id=record["id"].decode(),

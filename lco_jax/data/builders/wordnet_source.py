@@ -98,6 +98,7 @@ def read_synsets(folder: Path) -> dict[str, Synset]:
 def parse_synset(line: str) -> Synset:
     """One line of a database file."""
     head, gloss = line.rstrip().split(" | ", 1)
+    definition, *examples = re.split(r'[;:] (?=")', gloss, maxsplit=1)
     fields = head.split()
     num_words = int(fields[3], 16)
     words = fields[4 : 4 + 2 * num_words : 2]
@@ -107,8 +108,8 @@ def parse_synset(line: str) -> Synset:
         id=_synset_id(fields[0], fields[2]),
         # "(p)" and the like mark where an adjective may stand.
         lemmas=tuple(re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in words),
-        definition=re.split(r'[;:] "', gloss)[0].strip(),
-        examples=tuple(example.strip() for example in _QUOTED.findall(gloss)),
+        definition=definition.strip(),
+        examples=tuple(text.strip() for text in _QUOTED.findall("".join(examples))),
         pointers=tuple(
             (symbol, _synset_id(offset, part))
             for symbol, offset, part in zip(

@@ -1,0 +1,184 @@
+"""The figures of the run report, as inline SVG that follows the colours and fonts of its page."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lco_jax.analysis.comparison import EmbeddedPairs
+
+# Drawn in these colours, which `_svg` replaces by the page's variables of the same names, so that
+# one figure serves the light and the dark theme.
+_COLOURS = {
+    "ink": "#1c1e26",
+    "muted": "#6b7078",
+    "line": "#d9dce2",
+    "before": "#c8702a",
+    "after": "#0a7d8c",
+}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text, in the fonts of the page
+    "svg.hashsalt": "lco_jax",  # the same run gives the same bytes
+    "font.size": 10,
+    "text.color": _COLOURS["ink"],
+    "axes.labelcolor": _COLOURS["muted"],
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.edgecolor": _COLOURS["line"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _COLOURS["line"],
+    "grid.linewidth": 0.6,
+    "xtick.color": _COLOURS["line"],
+    "ytick.color": _COLOURS["line"],
+    "xtick.labelcolor": _COLOURS["muted"],
+    "ytick.labelcolor": _COLOURS["muted"],
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+}
+_SMOOTH_FROM = 60  # curves with more points also get a running mean
+_HEATMAP_PAIRS = 40
+
+Records = Sequence[dict[str, Any]]
+
+
+def progress(train: Records, evals: Records) -> str:
+    """Loss and accuracy of the training batches, with held-out retrieval beside it."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 3.3), layout="constrained")
+        loss, accuracy = figure.subplots(1, 2)
+        _curve(loss, train, "loss", "Contrastive loss")
+        _curve(accuracy, train, "accuracy@1", "Accuracy", label="training batch, accuracy@1")
+        scored = [record for record in evals if "recall@1" in record]
+        if scored:
+            accuracy.plot(
+                [record["step"] for record in scored],
+                [record["recall@1"] for record in scored],
+                "o--",
+                color=_COLOURS["before"],
+                markersize=5,
+                linewidth=1,
+                label="held out, recall@1",
+            )
+        accuracy.set_ylim(0, 1.03)
+        accuracy.legend(loc="lower right")
+        return _svg(figure)
+
+
+def vitals(train: Records) -> str:
+    """Small curves of what tells a healthy run from a sick one."""
+    with matplotlib.rc_context(_STYLE | {"font.size": 9, "axes.titlesize": 10}):
+        figure = Figure(figsize=(10, 2.2), layout="constrained")
+        cosines, norm, rate, speed = figure.subplots(1, 4)
+        _curve(cosines, train, "positive_cosine", "Cosine in the batch", label="positive")
+        _curve(cosines, train, "negative_cosine", label="negative", colour="before")
+        if cosines.lines:
+            cosines.legend(fontsize=8)
+        _curve(norm, train, "gradient_norm", "Gradient norm")
+        _curve(rate, train, "learning_rate", "Learning rate")
+        rate.ticklabel_format(axis="y", scilimits=(-2, 3))
+        _curve(speed, train, "tokens_per_second", "Tokens per second")
+        for axes in (norm, rate, speed):
+            axes.set_ylim(bottom=0)
+        return _svg(figure)
+
+
+def cosine_histograms(evaluations: Sequence[EmbeddedPairs]) -> str:
+    """Cosines of true pairs over those of random pairs, one panel per evaluation."""
+    cosines = [pairs.cosines() for pairs in evaluations]
+    lowest = min(float(values.min()) for values in cosines)
+    bins = np.linspace(min(lowest, 0.0), 1.0, 71)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 1.9 * len(cosines) + 0.4), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(len(cosines), 1, sharex=True))
+        for axes, pairs, values in zip(panels, evaluations, cosines, strict=True):
+            colour = _COLOURS["before" if pairs is evaluations[0] else "after"]
+            true = np.diagonal(values)
+            random = values[~np.eye(len(values), dtype=bool)]
+            style = {"bins": bins, "density": True, "color": colour}
+            axes.hist(random, alpha=0.3, label=f"random pairs, mean {random.mean():.2f}", **style)
+            axes.hist(
+                true,
+                histtype="step",
+                linewidth=1.8,
+                label=f"true pairs, mean {true.mean():.2f}",
+                **style,
+            )
+            axes.set_title(_title(pairs, evaluations))
+            axes.set_yticks([])
+            axes.spines.left.set_visible(False)
+            axes.legend(loc="upper left")
+        panels[-1].set_xlabel("cosine of an anchor with a positive")
+        return _svg(figure)
+
+
+def similarity_matrices(evaluations: Sequence[EmbeddedPairs]) -> str:
+    """The cosines of the first anchors (rows) and positives (columns), on one colour scale."""
+    blocks = [pairs.cosines()[:_HEATMAP_PAIRS, :_HEATMAP_PAIRS] for pairs in evaluations]
+    lowest = min(0.0, *(float(block.min()) for block in blocks))
+    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(blocks)))
+        for axes, pairs, block in zip(panels, evaluations, blocks, strict=True):
+            image = axes.imshow(block, cmap="magma", vmin=lowest, vmax=1, interpolation="nearest")
+            axes.set_title(_title(pairs, evaluations))
+            axes.set(xlabel="positive", ylabel="anchor", xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        bar = figure.colorbar(image, ax=list(panels), shrink=0.85, aspect=30, pad=0.02)
+        bar.set_label("cosine")
+        bar.outline.set_visible(False)
+        return _svg(figure)
+
+
+def _curve(
+    axes: Axes,
+    records: Records,
+    name: str,
+    title: str | None = None,
+    *,
+    label: str | None = None,
+    colour: str = "after",
+) -> None:
+    points = [(record["step"], record[name]) for record in records if name in record]
+    if title:
+        axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    if not points:
+        return
+    steps, values = np.array(points, dtype=float).T
+    style = {"color": _COLOURS[colour], "label": label}
+    if len(points) < _SMOOTH_FROM:
+        marker = "o" if len(points) == 1 else None
+        axes.plot(steps, values, linewidth=1.6, marker=marker, **style)
+        return
+    window = len(points) // 20
+    axes.plot(steps, values, linewidth=0.8, alpha=0.35, color=_COLOURS[colour])
+    means = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    axes.plot(steps[window - 1 :], means, linewidth=1.8, **style)
+
+
+def _title(pairs: EmbeddedPairs, evaluations: Sequence[EmbeddedPairs]) -> str:
+    if len(evaluations) == 1:
+        return f"step {pairs.step}"
+    return f"{'before' if pairs is evaluations[0] else 'after'} (step {pairs.step})"
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]  # an inline figure has neither XML declaration nor DTD
+    for name, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg

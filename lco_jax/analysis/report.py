@@ -1,0 +1,262 @@
+"""The report of a run: one self-contained HTML page, made from nothing but the run's files."""
+
+import io
+import json
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from lco_jax.analysis import figures
+from lco_jax.analysis.comparison import EmbeddedPairs, bootstrap_interval
+from lco_jax.train.manifest import is_run_folder
+from lco_jax.train.metrics import read_metrics
+
+_METRICS = {
+    "recall@1": "Recall@1",
+    "recall@10": "Recall@10",
+    "mrr": "MRR",
+    "ndcg@10": "nDCG@10",
+    "mean_cosine": "Mean cosine of random pairs",
+    "effective_rank": "Effective rank",
+}
+# What became of a query's top answer, and how many queries of each kind are shown.
+_OUTCOMES = {"gained": 3, "lost": 2, "right both times": 1, "wrong both times": 2}
+_NUM_EXAMPLES = sum(_OUTCOMES.values())
+
+
+@dataclass(frozen=True)
+class _Run:
+    manifest: dict[str, Any]
+    train: list[dict[str, Any]]
+    evals: list[dict[str, Any]]
+    texts: list[dict[str, str]]
+    evaluations: list[EmbeddedPairs]
+    """The first and the last; fewer if there are fewer."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    values: list[str]
+    change: str | None
+    interval: str | None
+
+
+def write_report(workdir: str) -> epath.Path:
+    """Write `report/index.html` of a run folder; sections whose files are missing say so.
+
+    Raises:
+        ValueError: `workdir` is no run folder, or its evaluations do not fit its pairs.
+    """
+    run = _read_run(epath.Path(workdir))
+    environment = Environment(
+        loader=PackageLoader("lco_jax", "analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        name=epath.Path(workdir).name,
+        manifest=run.manifest,
+        config=run.manifest["config"],
+        steps=run.train[-1]["step"] if run.train else 0,
+        num_pairs=len(run.evaluations[0].anchors) if run.evaluations else None,
+        facts=_facts(run),
+        figures={name: Markup(svg) for name, svg in _figures(run).items()},
+        manifest_json=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+        **_comparison(run),
+        **_examples(run),
+    )
+    file = epath.Path(workdir) / "report" / "index.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(page)
+    draft.replace(file)
+    return file
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+def _read_run(folder: epath.Path) -> _Run:
+    if not is_run_folder(folder):
+        raise ValueError(f"{folder} is no run folder: it has no config.json of a run")
+    metrics_file = folder / "metrics.jsonl"
+    records = read_metrics(metrics_file) if metrics_file.exists() else []
+    pairs_file = folder / "evaluations" / "pairs.jsonl"
+    lines = pairs_file.read_text().splitlines() if pairs_file.exists() else []
+    texts = [json.loads(line) for line in lines]
+    files = sorted(folder.glob("evaluations/*.npz"), key=lambda file: int(file.stem))
+    evaluations = [
+        _read_evaluation(file) for file in (files if len(files) < 2 else files[:: len(files) - 1])
+    ]
+    for pairs in evaluations:
+        if texts and len(pairs.anchors) != len(texts):
+            raise ValueError(
+                f"{folder / 'evaluations'}: step {pairs.step} has {len(pairs.anchors)} pairs, but "
+                f"pairs.jsonl has {len(texts)} lines; remove the evaluations of another data set"
+            )
+    return _Run(
+        manifest=json.loads((folder / "config.json").read_text()),
+        train=[record for record in records if record["kind"] == "train"],
+        evals=[record for record in records if record["kind"] == "eval"],
+        texts=texts,
+        evaluations=evaluations,
+    )
+
+
+def _read_evaluation(file: epath.Path) -> EmbeddedPairs:
+    with np.load(io.BytesIO(file.read_bytes())) as arrays:
+        return EmbeddedPairs(int(file.stem), arrays["anchors"], arrays["positives"])
+
+
+# --------------------------------------------------------------------------- before and after
+
+
+def _comparison(run: _Run) -> dict[str, Any]:
+    """The columns and rows of the table: from vectors if there are any, else as logged."""
+    titles, columns = [], []
+    scores = [pairs.scores() for pairs in run.evaluations]
+    for pairs, values in zip(run.evaluations, scores, strict=True):
+        titles.append(f"step {pairs.step}")
+        columns.append({**_means(values), **pairs.spread()})
+    if not columns:
+        ends = run.evals if len(run.evals) < 2 else [run.evals[0], run.evals[-1]]
+        titles, columns = [f"step {record['step']}" for record in ends], list(ends)
+
+    paired = len(columns) == 2
+    differences = (
+        {name: scores[1][name] - scores[0][name] for name in scores[0]} if paired and scores else {}
+    )
+    centred = _means(run.evaluations[0].centred().scores()) if scores else {}
+    rows = {}
+    for name, label in _METRICS.items():
+        if not all(name in column for column in columns) or not columns:
+            continue
+        values = [_number(name, column[name]) for column in columns]
+        if centred:
+            values.insert(1, _number(name, centred[name]) if name in centred else "")
+        change = columns[1][name] - columns[0][name] if paired else None
+        interval = bootstrap_interval(differences[name]) if name in differences else None
+        rows[name] = _Row(
+            label,
+            values,
+            None if change is None else _number(name, change, "+"),
+            interval and f"{interval[0]:+.3f} to {interval[1]:+.3f}",
+        )
+    return {"titles": titles, "rows": rows, "has_centred": bool(centred), "paired": paired}
+
+
+def _means(scores: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in scores.items()}
+
+
+def _number(name: str, value: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f}" if name == "effective_rank" else f"{value:{sign}.3f}"
+
+
+def _examples(run: _Run) -> dict[str, Any]:
+    """A few queries of every outcome, drawn with a fixed seed, and how many there are of each."""
+    if len(run.evaluations) < 2 or not run.texts:
+        return {"examples": [], "outcomes": {}}
+    ranks = [pairs.ranks() for pairs in run.evaluations]
+    before, after = (rank <= 1 for rank in ranks)
+    kinds = (~before & after, before & ~after, before & after, ~before & ~after)
+    rng = np.random.default_rng(0)
+    drawn = {
+        outcome: rng.permutation(np.flatnonzero(kind))
+        for outcome, kind in zip(_OUTCOMES, kinds, strict=True)
+    }
+    shown = [(outcome, i) for outcome, count in _OUTCOMES.items() for i in drawn[outcome][:count]]
+    # Where an outcome is rarer than its share of the table, the others fill the place.
+    spare = [(outcome, i) for outcome, count in _OUTCOMES.items() for i in drawn[outcome][count:]]
+    shown = sorted(
+        shown + spare[: _NUM_EXAMPLES - len(shown)], key=lambda item: list(_OUTCOMES).index(item[0])
+    )
+    nearest = [pairs.cosines().argmax(axis=1) for pairs in run.evaluations]
+    examples = [
+        {
+            "outcome": outcome,
+            "anchor": run.texts[i]["anchor"],
+            "positive": run.texts[i]["positive"],
+            "answers": [
+                {
+                    "text": run.texts[best[i]]["positive"],
+                    "correct": bool(rank[i] <= 1),
+                    "rank": f"{rank[i]:g}",
+                }
+                for best, rank in zip(nearest, ranks, strict=True)
+            ],
+        }
+        for outcome, i in shown
+    ]
+    return {"examples": examples, "outcomes": {name: len(items) for name, items in drawn.items()}}
+
+
+# ------------------------------------------------------------------------ figures and facts
+
+
+def _figures(run: _Run) -> dict[str, str]:
+    drawn = {}
+    if run.train:
+        drawn["progress"] = figures.progress(run.train, run.evals)
+        drawn["vitals"] = figures.vitals(run.train)
+    # One pair has no random pair to compare with.
+    if run.evaluations and len(run.evaluations[0].anchors) > 1:
+        drawn["cosines"] = figures.cosine_histograms(run.evaluations)
+        drawn["matrices"] = figures.similarity_matrices(run.evaluations)
+    return drawn
+
+
+def _facts(run: _Run) -> dict[str, str]:
+    """What the run was and what it cost, label by label."""
+    manifest, config = run.manifest, run.manifest["config"]
+    trainable = config["model"]["trainable"]
+    facts = {
+        "Model": config["model"]["path"],
+        "Trained": (
+            f"LoRA, rank {trainable['rank']}, alpha {trainable['alpha']:g}"
+            if trainable["type"] == "Lora"
+            else "all weights of the decoder"
+        ),
+        "Devices": manifest["devices"],
+        "Batch": f"{config['data']['batch_size']:,} triplets",
+    }
+    if run.train:
+        facts |= _speed(run.train)
+    facts["Code revision"] = manifest["git_revision"] or "unknown"
+    facts["Data fingerprint"] = manifest["data_fingerprint"]
+    return facts
+
+
+def _speed(train: list[dict[str, Any]]) -> dict[str, str]:
+    last = train[-1]
+    steps = np.diff([0, *(record["step"] for record in train)])
+    seconds = float(np.dot(steps, [record["step_seconds"] for record in train]))
+    wait = statistics.mean(record["input_wait_seconds"] for record in train)
+    return {
+        "Negatives per anchor": f"{last['negatives_per_anchor']:,.0f}",
+        "Steps": f"{last['step']:,} in {_duration(seconds)}",
+        "Tokens per second": f"{_median(train, 'tokens_per_second'):,.0f} (median)",
+        "Step time": f"{_median(train, 'step_seconds'):.3g} s (median)",
+        "Real tokens": f"{statistics.mean(record['real_tokens'] for record in train):.1%} of slots",
+        "Waiting for input": f"{1000 * wait:.1f} ms a step (mean)",
+        "Programs compiled": f"{last['programs']:.0f}",
+    }
+
+
+def _median(records: list[dict[str, Any]], name: str) -> float:
+    return statistics.median(record[name] for record in records)
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 2:
+        return f"{hours:.1f} hours"
+    return f"{minutes:.1f} minutes" if minutes >= 2 else f"{seconds:.0f} seconds"

@@ -1,0 +1,146 @@
+"""The embedding model as its users know it: the names are those of sentence-transformers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from lco_jax.config import Memory, MeshConfig
+from lco_jax.data.records import Item, parse_item
+from lco_jax.evaluate.encoder import Encoder, progress_bar
+from lco_jax.train.mesh import make_mesh
+from lco_jax.train.restore import open_model
+
+Input = str | Item | dict[str, Any]
+"""A text, an item, or an item as it stands in a JSON Lines file."""
+
+
+class Embedder:
+    """Unit vectors of texts.
+
+        embedder = Embedder("runs/quickstart")
+        vectors = embedder.encode(["a small cat", "a large dog"])
+
+    Queries and documents are encoded alike: the recipe has one prompt for both.
+
+    Args:
+        model: hub folder, hub id or run folder.
+        checkpoint: step of a run folder (None: the best evaluated one, else the last).
+        profile: prompt recipe (None: that of the run or export, else `lco`).
+        dtype: of weights and activations (None: as the run was trained, else bfloat16 on
+            accelerators and float32 on CPU).
+        truncate_dim: keep the first dimensions of every vector and normalise again.
+        tokens_per_batch: packed tokens that a device computes at a time.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ValueError: the folder does not hold a model of a supported family.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        checkpoint: int | None = None,
+        profile: str | None = None,
+        max_text_tokens: int | None = None,
+        dtype: str | None = None,
+        truncate_dim: int | None = None,
+        tokens_per_batch: int = 4096,
+        mesh: MeshConfig | None = None,
+    ):
+        self._mesh = make_mesh(mesh or MeshConfig())
+        with jax.set_mesh(self._mesh):
+            opened = open_model(
+                str(model),
+                checkpoint=checkpoint,
+                profile=profile,
+                max_text_tokens=max_text_tokens,
+                dtype=dtype,
+            )
+        self.config, self.prompter = opened.config, opened.prompter
+        self.truncate_dim = truncate_dim
+        self._encoder = Encoder(
+            opened.graph,
+            opened.params,
+            opened.prompter,
+            self._mesh,
+            row_tokens=Memory().row_tokens,
+            tokens_per_batch=tokens_per_batch,
+        )
+
+    def encode(
+        self,
+        inputs: Input | Sequence[Input],
+        *,
+        truncate_dim: int | None = None,
+        show_progress_bar: bool = False,
+    ) -> Float[np.ndarray, "... E"]:
+        """Unit vectors, float32, in input order; one vector for a single input.
+
+        Unlike in sentence-transformers, truncated vectors are unit vectors again.
+
+        Raises:
+            ValueError: an input is empty, too long or not an item; the message says which.
+        """
+        single = isinstance(inputs, Input)
+        items = [_to_item(value, i) for i, value in enumerate([inputs] if single else inputs)]
+        with progress_bar(len(items), show_progress_bar) as bar:
+            advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
+            pooled = self._encoder.encode(items, on_progress=advance)
+        width = truncate_dim or self.truncate_dim or self.get_embedding_dimension()
+        if not 0 < width <= self.get_embedding_dimension():
+            raise ValueError(
+                f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}"
+            )
+        pooled = pooled.reshape(len(items), -1)[:, :width]
+        vectors = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        return vectors[0] if single else vectors
+
+    def encode_query(self, inputs: Input | Sequence[Input], **options: Any) -> np.ndarray:
+        """As `encode`."""
+        return self.encode(inputs, **options)
+
+    def encode_document(self, inputs: Input | Sequence[Input], **options: Any) -> np.ndarray:
+        """As `encode`."""
+        return self.encode(inputs, **options)
+
+    def similarity(
+        self, a: Float[np.ndarray, "N E"], b: Float[np.ndarray, "M E"]
+    ) -> Float[np.ndarray, "N M"]:
+        """Cosine of every pair."""
+        return _unit(a) @ _unit(b).T
+
+    def similarity_pairwise(
+        self, a: Float[np.ndarray, "N E"], b: Float[np.ndarray, "N E"]
+    ) -> Float[np.ndarray, "N"]:
+        """Cosine of the pairs in order."""
+        return np.sum(_unit(a) * _unit(b), axis=-1)
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the full vectors."""
+        return self.config.text.hidden_size
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What `encode` takes."""
+        return ("text",)
+
+    def supports(self, modality: str) -> bool:
+        """Whether `encode` takes items of this modality."""
+        return modality in self.modalities
+
+
+def _unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+    vectors = np.atleast_2d(vectors)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _to_item(value: Input, index: int) -> Item:
+    if isinstance(value, Item):
+        return value
+    return parse_item(value, epath.Path("."), f"input {index}")

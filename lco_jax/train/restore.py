@@ -1,0 +1,142 @@
+"""A model by name: hub folder, hub id or run folder, ready to embed or export."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lco_jax.config import Lora
+from lco_jax.data.prompt import Prompter
+from lco_jax.models.build import Params, build, join, on_mesh
+from lco_jax.models.config import ModelConfig, read_config
+from lco_jax.train.checkpoint import Checkpoints
+from lco_jax.train.manifest import is_run_folder, read_manifest
+from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.steps import TrainState
+from lco_jax.weights.adapter import merge_lora
+from lco_jax.weights.hub import load_params, resolve_folder
+
+PROFILE_FILE = "lco_jax.json"
+"""In an export: the prompt recipe that its vectors are made with."""
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """Merged weights of a model on the mesh that is set, and how it reads text."""
+
+    config: ModelConfig
+    graph: nnx.GraphDef
+    params: Params
+    """Without low-rank factors: they are merged."""
+    lora_params: Params | None
+    """The factors of a run, for export as an adapter."""
+    lora: Lora | None
+    prompter: Prompter
+    base_folder: Path
+    base_name: str
+    dtype: str
+    step: int | None
+    """Of the run's checkpoint."""
+
+
+def open_model(
+    path: str,
+    *,
+    checkpoint: int | None = None,
+    profile: str | None = None,
+    max_text_tokens: int | None = None,
+    dtype: str | None = None,
+) -> OpenedModel:
+    """Load a model for inference.
+
+    Args:
+        checkpoint: step of a run folder (None: the best evaluated one, else the last).
+        profile: prompt recipe (None: that of the run or export, else `lco`).
+        dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
+            float32 on CPU).
+
+    Raises:
+        FileNotFoundError: no such model or checkpoint.
+        ValueError: the weights do not fit a supported family.
+    """
+    if is_run_folder(path):
+        return _open_run(path, checkpoint, profile, max_text_tokens, dtype)
+    if checkpoint is not None:
+        raise ValueError(f"checkpoint={checkpoint} was asked for, but {path} is not a run folder")
+    folder = resolve_folder(path)
+    config = read_config(folder)
+    dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    graph, _, shapes = build(config, None, dtype)
+    recipe = _stored_recipe(folder)
+    prompter = Prompter(
+        folder,
+        profile or recipe.get("profile", "lco"),
+        max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
+    )
+    params = load_params(folder, config, shapes)
+    return OpenedModel(
+        config, graph, params, None, None, prompter, folder, path, dtype, step=None
+    )
+
+
+def _open_run(path, checkpoint, profile, max_text_tokens, dtype) -> OpenedModel:
+    run = read_manifest(path).config
+    ref = run.model
+    folder = resolve_folder(ref.path, ref.revision)
+    config = read_config(folder).first_layers(ref.num_layers)
+    dtype = dtype or ref.dtype
+    graph, trainable, frozen = build(config, ref.trainable, dtype)
+    optimizer = make_optimizer(run.optimizer, num_steps=1)
+    shapes = TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated()),
+        trainable=trainable,
+        frozen={},
+        opt_state=on_mesh(jax.eval_shape(optimizer.init, trainable)),
+    )
+    metric = run.evaluation.metric if run.evaluation else None
+    checkpoints = Checkpoints(path, run.checkpoint, metric)
+    try:
+        step = checkpoints.best() if checkpoint is None else checkpoint
+        if step is None or step not in checkpoints.steps():
+            raise FileNotFoundError(
+                f"run folder {path} has no checkpoint {'' if step is None else step}; it has "
+                f"{checkpoints.steps() or 'none yet'}"
+            )
+        state, _ = checkpoints.restore(shapes, step)
+    finally:
+        checkpoints.close()
+    lora = ref.trainable if isinstance(ref.trainable, Lora) else None
+    graph, _, plain = build(config, None, dtype)
+    if lora:
+        base = load_params(folder, config, frozen)
+        params = merge_lora(join(base, state.trainable), lora.alpha / lora.rank)
+    else:
+        params = jax.tree.map(lambda x, shape: x.astype(shape.dtype), state.trainable, plain)
+    return OpenedModel(
+        config=config,
+        graph=graph,
+        params=params,
+        lora_params=state.trainable if lora else None,
+        lora=lora,
+        prompter=Prompter(
+            folder,
+            profile or run.data.profile,
+            max_text_tokens or (None if profile else run.data.max_text_tokens),
+        ),
+        base_folder=folder,
+        base_name=ref.path,
+        dtype=dtype,
+        step=int(state.step),
+    )
+
+
+def _stored_recipe(folder: Path) -> dict:
+    file = folder / PROFILE_FILE
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _replicated() -> jax.NamedSharding:
+    return jax.NamedSharding(jax.sharding.get_mesh(), jax.P())

@@ -1,0 +1,113 @@
+"""Tiny random checkpoints of every family, written by transformers; nothing is downloaded."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from tests.tokenizers import write_tokenizer
+
+VOCABULARY = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """A checkpoint on disk and the model that wrote it (float32, evaluation mode)."""
+
+    folder: Path
+    model: PreTrainedModel
+
+    @property
+    def decoder(self) -> torch.nn.Module:
+        """The text decoder of the torch model."""
+        inner = self.model.model
+        return getattr(inner, "language_model", inner)
+
+
+def write(
+    folder: Path,
+    family: str = "qwen2",
+    *,
+    tied: bool = True,
+    num_kv_heads: int = 2,
+    num_layers: int = 3,
+    seed: int = 0,
+) -> Tiny:
+    """Write a checkpoint with its tokenizer; weights, biases and norms are all random."""
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": num_kv_heads,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-6,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }
+    mrope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    torch.manual_seed(seed)
+    if family == "qwen2":
+        plain = {"rope_type": "default", "rope_theta": 1e4}
+        config = Qwen2Config(**text, rope_parameters=plain, tie_word_embeddings=tied)
+        model = Qwen2ForCausalLM(config)
+    elif family == "qwen2_5_vl":
+        config = Qwen2_5_VLConfig(
+            text_config={**text, "rope_parameters": mrope},
+            vision_config={**vision, "out_hidden_size": 32, "fullatt_block_indexes": [0]},
+            tie_word_embeddings=tied,
+        )
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    elif family == "qwen2_5_omni_thinker":
+        audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2}
+        config = Qwen2_5OmniThinkerConfig(
+            text_config={**text, "rope_parameters": mrope},
+            vision_config={**vision, "out_hidden_size": 32, "fullatt_block_indexes": [0]},
+            audio_config={**audio, "encoder_ffn_dim": 16, "output_dim": 32},
+            # Unused ids behind the tokenizer's 400; the class has no default for the first.
+            vision_start_token_id=500,
+            vision_end_token_id=501,
+            image_token_id=502,
+            video_token_id=503,
+            audio_token_id=504,
+            audio_start_token_id=505,
+            audio_end_token_id=506,
+            tie_word_embeddings=tied,
+        )
+        model = Qwen2_5OmniThinkerForConditionalGeneration(config)
+    else:
+        raise ValueError(f"no tiny checkpoint of family {family!r}")
+    _randomize(model)
+    model = model.eval()
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return Tiny(Path(folder), model)
+
+
+def _randomize(model: torch.nn.Module) -> None:
+    """Zeros and ones hide bugs: every norm and bias is random, too."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+                parameter.copy_(center + 0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(4)
+
+
+def update_config(folder: Path, **fields) -> None:
+    """Change fields of a checkpoint's `config.json`."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
