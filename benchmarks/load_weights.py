@@ -5,6 +5,7 @@ python benchmarks/load_weights.py
 
 import json
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
@@ -78,6 +79,7 @@ def write_checkpoint(folder: Path) -> None:
         for name, spec in specs.items():
             values = rng.integers(0, 2**14, spec.shape, np.uint16)
             writer.write(name, values.view(spec.dtype))
+    os.sync()  # The disk is quiet while loads are timed.
 
 
 def _in_process(folder: Path, fsdp: int, tensor: int) -> dict[str, float]:
@@ -93,7 +95,8 @@ def _measure(folder: Path, fsdp: int, tensor: int) -> dict[str, float]:
     jax.config.update("jax_num_cpu_devices", fsdp * tensor)
     from lco_jax.axes import MESH_AXES
     from lco_jax.models.build import build
-    from lco_jax.weights.hub import load_params, read_config
+    from lco_jax.models.config import read_config
+    from lco_jax.weights.hub import load_params
 
     for file in folder.glob("*.safetensors"):
         file.read_bytes()

@@ -21,5 +21,5 @@ setup_venv requirements.txt
 python launch/fetch.py
 python launch/train.py "$@"
 if [[ -f $workdir/report/index.html ]]; then
-    echo "report: $(pwd)/$workdir/report/index.html"
+    echo "report: $(cd "$workdir" && pwd)/report/index.html"
 fi

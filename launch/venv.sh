@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the shell programs here: creates or reuses .venv with the given requirements.
 
 # setup_venv REQUIREMENTS: leaves an activated .venv that has the file's packages and lco_jax.

@@ -6,11 +6,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-from lco_jax.analysis.comparison import EmbeddedPairs
 
 # Drawn in these colours, which `_svg` replaces by the page's variables of the same names, so that
 # one figure serves the light and the dark theme.
@@ -45,8 +44,8 @@ _STYLE = {
     "legend.frameon": False,
     "lines.solid_capstyle": "round",
 }
-_SMOOTH_FROM = 60  # curves with more points also get a running mean
-_HEATMAP_PAIRS = 40
+_SMOOTH_FROM = 100  # curves with more points also get a running mean
+NUM_MATRIX = 40  # pairs in a similarity matrix
 
 Records = Sequence[dict[str, Any]]
 
@@ -57,20 +56,22 @@ def progress(train: Records, evals: Records) -> str:
         figure = Figure(figsize=(10, 3.3), layout="constrained")
         loss, accuracy = figure.subplots(1, 2)
         _curve(loss, train, "loss", "Contrastive loss")
-        _curve(accuracy, train, "accuracy@1", "Accuracy", label="training batch, accuracy@1")
+        _curve(accuracy, train, "accuracy@1", "Accuracy", label="training batch")
         scored = [record for record in evals if "recall@1" in record]
         if scored:
             accuracy.plot(
                 [record["step"] for record in scored],
                 [record["recall@1"] for record in scored],
                 "o--",
-                color=_COLOURS["before"],
+                color=_COLOURS["ink"],
                 markersize=5,
                 linewidth=1,
-                label="held out, recall@1",
+                label="held-out Recall@1",
             )
         accuracy.set_ylim(0, 1.03)
-        accuracy.legend(loc="lower right")
+        # On the line of the title, where no curve can run through it.
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "borderaxespad": 0}
+        accuracy.legend(ncols=2, fontsize=9, handlelength=1.4, columnspacing=1.2, **place)
         return _svg(figure)
 
 
@@ -80,40 +81,39 @@ def vitals(train: Records) -> str:
         figure = Figure(figsize=(10, 2.2), layout="constrained")
         cosines, norm, rate, speed = figure.subplots(1, 4)
         _curve(cosines, train, "positive_cosine", "Cosine in the batch", label="positive")
-        _curve(cosines, train, "negative_cosine", label="negative", colour="before")
+        _curve(cosines, train, "negative_cosine", label="negative", colour="muted")
         if cosines.lines:
             cosines.legend(fontsize=8)
         _curve(norm, train, "gradient_norm", "Gradient norm")
-        _curve(rate, train, "learning_rate", "Learning rate")
-        rate.ticklabel_format(axis="y", scilimits=(-2, 3))
+        _curve(rate, train, "learning_rate", "Learning rate", smooth=False)
+        rate.yaxis.set_major_formatter("{x:g}")
         _curve(speed, train, "tokens_per_second", "Tokens per second")
         for axes in (norm, rate, speed):
             axes.set_ylim(bottom=0)
         return _svg(figure)
 
 
-def cosine_histograms(evaluations: Sequence[EmbeddedPairs]) -> str:
-    """Cosines of true pairs over those of random pairs, one panel per evaluation."""
-    cosines = [pairs.cosines() for pairs in evaluations]
-    lowest = min(float(values.min()) for values in cosines)
-    bins = np.linspace(min(lowest, 0.0), 1.0, 71)
+def cosine_histograms(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
+    """Cosines of true pairs over those of random pairs, one panel per evaluation.
+
+    Args:
+        cosines: by title, every anchor (row) with every positive (column).
+    """
+    lowest = min(0.0, *(float(values.min()) for values in cosines.values()))
+    bins = np.linspace(lowest, 1.0, 71)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 1.9 * len(cosines) + 0.4), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(len(cosines), 1, sharex=True))
-        for axes, pairs, values in zip(panels, evaluations, cosines, strict=True):
-            colour = _COLOURS["before" if pairs is evaluations[0] else "after"]
+        panels = figure.subplots(len(cosines), 1, sharex=True, squeeze=False)[:, 0]
+        colours = ("before", "after")[-len(cosines) :]
+        for axes, colour, (title, values) in zip(panels, colours, cosines.items(), strict=True):
+            values = np.minimum(values, 1.0)  # rounding may exceed the last bin
             true = np.diagonal(values)
             random = values[~np.eye(len(values), dtype=bool)]
-            style = {"bins": bins, "density": True, "color": colour}
+            style = {"bins": bins, "density": True, "color": _COLOURS[colour]}
             axes.hist(random, alpha=0.3, label=f"random pairs, mean {random.mean():.2f}", **style)
-            axes.hist(
-                true,
-                histtype="step",
-                linewidth=1.8,
-                label=f"true pairs, mean {true.mean():.2f}",
-                **style,
-            )
-            axes.set_title(_title(pairs, evaluations))
+            label = f"true pairs, mean {true.mean():.2f}"
+            axes.hist(true, histtype="step", linewidth=1.8, label=label, **style)
+            axes.set_title(title)
             axes.set_yticks([])
             axes.spines.left.set_visible(False)
             axes.legend(loc="upper left")
@@ -121,16 +121,16 @@ def cosine_histograms(evaluations: Sequence[EmbeddedPairs]) -> str:
         return _svg(figure)
 
 
-def similarity_matrices(evaluations: Sequence[EmbeddedPairs]) -> str:
+def similarity_matrices(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
     """The cosines of the first anchors (rows) and positives (columns), on one colour scale."""
-    blocks = [pairs.cosines()[:_HEATMAP_PAIRS, :_HEATMAP_PAIRS] for pairs in evaluations]
-    lowest = min(0.0, *(float(block.min()) for block in blocks))
+    blocks = {title: values[:NUM_MATRIX, :NUM_MATRIX] for title, values in cosines.items()}
+    lowest = min(0.0, *(float(block.min()) for block in blocks.values()))
     with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, len(blocks)))
-        for axes, pairs, block in zip(panels, evaluations, blocks, strict=True):
+        panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+        for axes, (title, block) in zip(panels, blocks.items(), strict=True):
             image = axes.imshow(block, cmap="magma", vmin=lowest, vmax=1, interpolation="nearest")
-            axes.set_title(_title(pairs, evaluations))
+            axes.set_title(title)
             axes.set(xlabel="positive", ylabel="anchor", xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=list(panels), shrink=0.85, aspect=30, pad=0.02)
@@ -147,6 +147,7 @@ def _curve(
     *,
     label: str | None = None,
     colour: str = "after",
+    smooth: bool = True,
 ) -> None:
     points = [(record["step"], record[name]) for record in records if name in record]
     if title:
@@ -157,20 +158,14 @@ def _curve(
         return
     steps, values = np.array(points, dtype=float).T
     style = {"color": _COLOURS[colour], "label": label}
-    if len(points) < _SMOOTH_FROM:
+    if len(points) < _SMOOTH_FROM or not smooth:
         marker = "o" if len(points) == 1 else None
         axes.plot(steps, values, linewidth=1.6, marker=marker, **style)
         return
-    window = len(points) // 20
+    window = len(points) // 20 * 2 + 1  # odd, so that the mean is centred on a step
     axes.plot(steps, values, linewidth=0.8, alpha=0.35, color=_COLOURS[colour])
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
-    axes.plot(steps[window - 1 :], means, linewidth=1.8, **style)
-
-
-def _title(pairs: EmbeddedPairs, evaluations: Sequence[EmbeddedPairs]) -> str:
-    if len(evaluations) == 1:
-        return f"step {pairs.step}"
-    return f"{'before' if pairs is evaluations[0] else 'after'} (step {pairs.step})"
+    axes.plot(steps[window // 2 : -(window // 2)], means, linewidth=1.8, **style)
 
 
 def _svg(figure: Figure) -> str:

@@ -21,7 +21,7 @@ _METRICS = {
     "recall@10": "Recall@10",
     "mrr": "MRR",
     "ndcg@10": "nDCG@10",
-    "mean_cosine": "Mean cosine of random pairs",
+    "mean_cosine": "Mean cosine of two positives",
     "effective_rank": "Effective rank",
 }
 # What became of a query's top answer, and how many queries of each kind are shown.
@@ -42,9 +42,9 @@ class _Run:
 @dataclass(frozen=True)
 class _Row:
     label: str
-    values: list[str]
-    change: str | None
-    interval: str | None
+    cells: list[str]
+    change: str
+    interval: str
 
 
 def write_report(workdir: str) -> epath.Path:
@@ -53,7 +53,7 @@ def write_report(workdir: str) -> epath.Path:
     Raises:
         ValueError: `workdir` is no run folder, or its evaluations do not fit its pairs.
     """
-    run = _read_run(epath.Path(workdir))
+    run = _read_run(workdir)
     environment = Environment(
         loader=PackageLoader("lco_jax", "analysis"),
         autoescape=True,
@@ -66,6 +66,7 @@ def write_report(workdir: str) -> epath.Path:
         manifest=run.manifest,
         config=run.manifest["config"],
         steps=run.train[-1]["step"] if run.train else 0,
+        num_matrix=figures.NUM_MATRIX,
         num_pairs=len(run.evaluations[0].anchors) if run.evaluations else None,
         facts=_facts(run),
         figures={name: Markup(svg) for name, svg in _figures(run).items()},
@@ -84,22 +85,21 @@ def write_report(workdir: str) -> epath.Path:
 # ---------------------------------------------------------------------------------- reading
 
 
-def _read_run(folder: epath.Path) -> _Run:
-    if not is_run_folder(folder):
-        raise ValueError(f"{folder} is no run folder: it has no config.json of a run")
-    metrics_file = folder / "metrics.jsonl"
+def _read_run(workdir: str) -> _Run:
+    if not is_run_folder(workdir):
+        raise ValueError(f"{workdir} is no run folder: it has no config.json of a run")
+    folder = epath.Path(workdir)
+    metrics_file, pairs_file = folder / "metrics.jsonl", folder / "evaluations" / "pairs.jsonl"
     records = read_metrics(metrics_file) if metrics_file.exists() else []
-    pairs_file = folder / "evaluations" / "pairs.jsonl"
-    lines = pairs_file.read_text().splitlines() if pairs_file.exists() else []
-    texts = [json.loads(line) for line in lines]
+    # Not splitlines(), which also splits at the line separators that a text may contain.
+    lines = pairs_file.read_text().split("\n") if pairs_file.exists() else []
+    texts = [json.loads(line) for line in lines if line]
     files = sorted(folder.glob("evaluations/*.npz"), key=lambda file: int(file.stem))
-    evaluations = [
-        _read_evaluation(file) for file in (files if len(files) < 2 else files[:: len(files) - 1])
-    ]
+    evaluations = [_read_evaluation(file) for file in _ends(files)]
     for pairs in evaluations:
         if texts and len(pairs.anchors) != len(texts):
             raise ValueError(
-                f"{folder / 'evaluations'}: step {pairs.step} has {len(pairs.anchors)} pairs, but "
+                f"{pairs_file.parent}: step {pairs.step} has {len(pairs.anchors)} pairs, but "
                 f"pairs.jsonl has {len(texts)} lines; remove the evaluations of another data set"
             )
     return _Run(
@@ -111,6 +111,10 @@ def _read_run(folder: epath.Path) -> _Run:
     )
 
 
+def _ends(items: list) -> list:
+    return items if len(items) < 2 else [items[0], items[-1]]
+
+
 def _read_evaluation(file: epath.Path) -> EmbeddedPairs:
     with np.load(io.BytesIO(file.read_bytes())) as arrays:
         return EmbeddedPairs(int(file.stem), arrays["anchors"], arrays["positives"])
@@ -120,44 +124,51 @@ def _read_evaluation(file: epath.Path) -> EmbeddedPairs:
 
 
 def _comparison(run: _Run) -> dict[str, Any]:
-    """The columns and rows of the table: from vectors if there are any, else as logged."""
-    titles, columns = [], []
+    """The table of metrics: from the vectors if there are any, else as they were logged."""
     scores = [pairs.scores() for pairs in run.evaluations]
-    for pairs, values in zip(run.evaluations, scores, strict=True):
-        titles.append(f"step {pairs.step}")
-        columns.append({**_means(values), **pairs.spread()})
-    if not columns:
-        ends = run.evals if len(run.evals) < 2 else [run.evals[0], run.evals[-1]]
-        titles, columns = [f"step {record['step']}" for record in ends], list(ends)
+    if run.evaluations:
+        measured = [
+            {**_means(terms), **pairs.spread()}
+            for terms, pairs in zip(scores, run.evaluations, strict=True)
+        ]
+        steps = [pairs.step for pairs in run.evaluations]
+    else:
+        measured = _ends(run.evals)
+        steps = [record["step"] for record in measured]
+    titles = _titles(steps)
+    columns = dict(zip(titles, measured, strict=True))
+    if run.evaluations:
+        centred = _means(run.evaluations[0].centred().scores())
+        columns = {titles[0]: measured[0], "the same, mean removed": centred, **columns}
 
-    paired = len(columns) == 2
-    differences = (
-        {name: scores[1][name] - scores[0][name] for name in scores[0]} if paired and scores else {}
-    )
-    centred = _means(run.evaluations[0].centred().scores()) if scores else {}
     rows = {}
     for name, label in _METRICS.items():
-        if not all(name in column for column in columns) or not columns:
+        if not measured or not all(name in values for values in measured):
             continue
-        values = [_number(name, column[name]) for column in columns]
-        if centred:
-            values.insert(1, _number(name, centred[name]) if name in centred else "")
-        change = columns[1][name] - columns[0][name] if paired else None
-        interval = bootstrap_interval(differences[name]) if name in differences else None
-        rows[name] = _Row(
-            label,
-            values,
-            None if change is None else _number(name, change, "+"),
-            interval and f"{interval[0]:+.3f} to {interval[1]:+.3f}",
-        )
-    return {"titles": titles, "rows": rows, "has_centred": bool(centred), "paired": paired}
+        cells = [_number(name, values.get(name)) for values in columns.values()]
+        change = interval = ""
+        if len(measured) == 2:
+            change = _number(name, measured[1][name] - measured[0][name], "+")
+        if len(scores) == 2 and name in scores[0]:
+            low, high = bootstrap_interval(scores[1][name] - scores[0][name])
+            interval = f"{low:+.3f} to {high:+.3f}"
+        rows[name] = _Row(label, cells, change, interval)
+    return {"columns": list(columns), "rows": rows, "paired": len(measured) == 2}
+
+
+def _titles(steps: list[int]) -> list[str]:
+    if len(steps) < 2:
+        return [f"step {step}" for step in steps]
+    return [f"{word} (step {step})" for word, step in zip(("before", "after"), steps, strict=True)]
 
 
 def _means(scores: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in scores.items()}
 
 
-def _number(name: str, value: float, sign: str = "") -> str:
+def _number(name: str, value: float | None, sign: str = "") -> str:
+    if value is None:
+        return ""
     return f"{value:{sign}.1f}" if name == "effective_rank" else f"{value:{sign}.3f}"
 
 
@@ -176,9 +187,9 @@ def _examples(run: _Run) -> dict[str, Any]:
     shown = [(outcome, i) for outcome, count in _OUTCOMES.items() for i in drawn[outcome][:count]]
     # Where an outcome is rarer than its share of the table, the others fill the place.
     spare = [(outcome, i) for outcome, count in _OUTCOMES.items() for i in drawn[outcome][count:]]
-    shown = sorted(
-        shown + spare[: _NUM_EXAMPLES - len(shown)], key=lambda item: list(_OUTCOMES).index(item[0])
-    )
+    fill = rng.permutation(len(spare))[: _NUM_EXAMPLES - len(shown)]
+    shown += [spare[position] for position in fill]
+    shown.sort(key=lambda item: list(_OUTCOMES).index(item[0]))
     nearest = [pairs.cosines().argmax(axis=1) for pairs in run.evaluations]
     examples = [
         {
@@ -207,10 +218,12 @@ def _figures(run: _Run) -> dict[str, str]:
     if run.train:
         drawn["progress"] = figures.progress(run.train, run.evals)
         drawn["vitals"] = figures.vitals(run.train)
-    # One pair has no random pair to compare with.
-    if run.evaluations and len(run.evaluations[0].anchors) > 1:
-        drawn["cosines"] = figures.cosine_histograms(run.evaluations)
-        drawn["matrices"] = figures.similarity_matrices(run.evaluations)
+    if run.evaluations:
+        titles = _titles([pairs.step for pairs in run.evaluations])
+        cosines = [pairs.cosines() for pairs in run.evaluations]
+        named = dict(zip(titles, cosines, strict=True))
+        drawn["cosines"] = figures.cosine_histograms(named)
+        drawn["matrices"] = figures.similarity_matrices(named)
     return drawn
 
 

@@ -12,6 +12,8 @@ from lco_jax.data.records import Encoded
 _ITEMS_PER_ROW = 3
 """Of mean length, that a row should hold at least: on texts best-fit packing then fills 95 % of the
 slots (90 % with two), and attention, whose cost a token grows with the row, stays a few percent."""
+_STREAM_WASTE = 0.03
+"""Share of empty rows in a stream of batches that is not worth another program."""
 
 
 class Shape(NamedTuple):
@@ -68,7 +70,7 @@ def measure(
     """
     shards = _split_shards(lengths, num_shards)
     longest = int(lengths.max())
-    mean = max(-(-int(shard.sum()) // max(1, np.count_nonzero(shard))) for shard in shards)
+    mean = max(-(-int(shard.sum()) // max(1, int(np.count_nonzero(shard)))) for shard in shards)
     rows = (
         max(_place(shard, size)[1] for shard in shards) if size >= longest else 0
         for size in row_tokens
@@ -129,9 +131,7 @@ def pack(
     for index, shard in enumerate(_split_shards(lengths, num_shards)):
         starts[index], rows = _place(shard, shape.row_tokens)
         if rows > shape.rows:
-            raise ValueError(
-                f"a shard needs {rows} rows of {shape.row_tokens}, {shape=} is too few"
-            )
+            raise ValueError(f"a shard needs {rows} rows of {shape.row_tokens}, more than {shape}")
     return _fill(
         encoded,
         starts.reshape(lengths.shape),
@@ -193,9 +193,9 @@ def _pack_group(
 ) -> Iterator[tuple[Batch, Int64[np.ndarray, "I"]]]:
     """The batches of the items `members`, in rows of `row_tokens`."""
     starts, total_rows = _place(lengths[members], row_tokens)
-    most_rows = max(1, tokens_per_shard // row_tokens)
-    num_batches = -(-total_rows // (most_rows * num_shards))
-    rows = min(most_rows, round_rows(-(-total_rows // (num_batches * num_shards))))
+    needed_rows = -(-total_rows // num_shards)
+    rows = _choose_stream_rows(needed_rows, max(1, tokens_per_shard // row_tokens))
+    num_batches = -(-needed_rows // rows)
     shard_tokens = rows * row_tokens
     # A bound from the shortest item, not the largest count found: it varies less between calls.
     slots_per_shard = rows * int(row_tokens // lengths[members].min())
@@ -218,6 +218,19 @@ def _pack_group(
             head_tokens,
         )
         yield batch, chosen
+
+
+def _choose_stream_rows(needed_rows: int, most_rows: int) -> int:
+    """Rows of each batch on a shard: as many as allowed, unless the last batch would be too empty.
+
+    Many batches always take `most_rows`, so that calls of all sizes share one program.
+    """
+    largest = min(most_rows, round_rows(needed_rows))
+    sizes = sorted({round_rows(rows) for rows in range(-(-largest // 2), largest)} | {largest})
+    sizes = [rows for rows in reversed(sizes) if rows <= largest]
+    total_rows = [-(-needed_rows // rows) * rows for rows in sizes]
+    bound = max(min(total_rows), int(needed_rows * (1 + _STREAM_WASTE)))
+    return next(rows for rows, total in zip(sizes, total_rows, strict=True) if total <= bound)
 
 
 def _split_shards(lengths: Int[np.ndarray, "C I J"], num_shards: int) -> Int[np.ndarray, "G N"]:

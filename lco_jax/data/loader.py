@@ -1,8 +1,11 @@
 """From sources to the packed batches of a run, ahead of time and resumable at any step."""
 
+import collections
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grain
@@ -55,8 +58,8 @@ class ContrastiveLoader:
 
     Args:
         num_shards: data shards of the whole mesh, in order of process.
-        agree: called in a background thread, in step order and for the same steps on every
-            process; it must return or raise within bounded time.
+        agree: called in a background thread, in step order; for the same steps on every process
+            if all stop iterating after the same step. It must return or raise in bounded time.
         num_steps: where to stop (None: never).
 
     Raises:
@@ -84,7 +87,7 @@ class ContrastiveLoader:
         self._row_tokens = memory.row_tokens
         self._prompter = prompter
         self._agree = agree
-        self._num_steps = sys.maxsize if num_steps is None else num_steps
+        self._stop = sys.maxsize if num_steps is None else num_steps
         self._stream = ExampleStream(config, seed)
         self._next_step = 0
 
@@ -120,30 +123,30 @@ class ContrastiveLoader:
         self._next_step = state["next_step"]
 
     def __iter__(self) -> Iterator[tuple[int, Batch, LoadStats]]:
-        if self._next_step >= self._num_steps:
+        if self._next_step >= self._stop:
             return
-        steps = grain.MapDataset.range(self._next_step, self._num_steps).map(self._encode)
+        steps = grain.MapDataset.range(self._next_step, self._stop).map(self._encode)
         encoded = steps.to_iter_dataset(
             grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=_READ_AHEAD_STEPS)
         )
-        # A single thread, so that processes ask each other in step order.
-        packed = grain.experimental.ThreadPrefetchIterDataset(
-            encoded.map(self._pack), prefetch_buffer_size=_PACKED_AHEAD_STEPS
-        )
-        batches = iter(packed)
-        try:
+        batches = iter(encoded.map(self._pack))
+        # A single thread, so that processes ask each other in step order. When the caller leaves,
+        # it finishes what is ahead: processes that leave after the same step have asked the same.
+        with contextlib.closing(batches), ThreadPoolExecutor(max_workers=1) as packer:
+            ahead = collections.deque(
+                packer.submit(next, batches, None) for _ in range(_PACKED_AHEAD_STEPS)
+            )
             while True:
                 start_s = time.perf_counter()
-                loaded = next(batches, None)
+                loaded = ahead.popleft().result()
                 waited_s = time.perf_counter() - start_s
                 if loaded is None:
                     return
+                ahead.append(packer.submit(next, batches, None))
                 step, shape, batch = loaded
                 self._next_step = step + 1
                 real_tokens = int(np.count_nonzero(batch.segments))
                 yield step, batch, LoadStats(shape, real_tokens, batch.segments.size, waited_s)
-        finally:
-            batches.close()
 
     def _encode(self, step: int) -> tuple[int, list[Encoded | None]]:
         """The items of this process's examples, ordered by chunk, example and role."""

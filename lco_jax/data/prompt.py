@@ -8,13 +8,15 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Int32
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lco_jax.data.records import Encoded, Item
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,10 @@ class Prompter:
         return ids[len(self.head) :]
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    # Imported here because transformers loads torch where that is installed.
+    from transformers import AutoTokenizer
+
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; expected a checkpoint with its tokenizer")
     try:
@@ -173,7 +178,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _split_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+def _split_template(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     """What the chat template writes before and after the content of the only user turn."""
     as_parts = False
     before, found, after = _render(tokenizer, _SENTINEL, as_parts).partition(_SENTINEL)
@@ -189,7 +194,7 @@ def _split_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     return before, after
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, text: str, as_parts: bool) -> str:
+def _render(tokenizer: "PreTrainedTokenizerBase", text: str, as_parts: bool) -> str:
     content = [{"type": "text", "text": text}] if as_parts else text
     turn = [{"role": "user", "content": content}]
     return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)

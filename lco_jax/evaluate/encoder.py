@@ -18,6 +18,7 @@ from lco_jax.data.prompt import Prompter
 from lco_jax.data.records import Item
 from lco_jax.train import mesh as meshes
 from lco_jax.train.steps import BATCH_SPECS, embed_step
+from lco_jax.weights.hub import to_host
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _collect(vectors, pending, count, on_progress):
     if pending is None:
         return vectors
     pooled, indices = pending
-    values = meshes.to_host(pooled)
+    values = to_host(pooled)
     if vectors is None:
         vectors = np.empty((count, values.shape[1]), np.float32)
     real = indices >= 0

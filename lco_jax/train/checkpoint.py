@@ -29,7 +29,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, config: CheckpointConfig, best_metric: str | None = None):
-        self.folder = epath.Path(workdir) / "checkpoints"
+        self.folder = (epath.Path(workdir) / "checkpoints").resolve()  # orbax wants it absolute
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(config.keep_last)]
         if best_metric and config.keep_best:

@@ -83,13 +83,6 @@ def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
     return jax.tree.map(place, tree, specs)
 
 
-def to_host(array: jax.Array) -> np.ndarray:
-    """A global array as numpy, whole on every process."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    return multihost_utils.process_allgather(array, tiled=True)
-
-
 def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     """The element-wise maximum over all processes, exchanged between hosts only.
 

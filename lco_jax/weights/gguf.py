@@ -157,8 +157,8 @@ def build_tokenizer(fields: dict[str, Any]) -> Tokenizer:
     """The byte-level BPE tokenizer stored in GGUF metadata, splitting words as Qwen2 does.
 
     transformers gives every `qwen2` folder Qwen2's word rule, whatever the folder says, so the
-    folder says it too and all readers agree. It differs from the file's own ("smollm") rule only
-    in runs of line breaks and blanks; no difference occurs in 16,824 WordNet glosses.
+    folder says it too and all readers agree. The file's own rule ("smollm") differs where line
+    breaks meet blanks; the tokens of 16,824 WordNet glosses are the same under both.
 
     Raises:
         ValueError: another kind of tokenizer, or another rule for splitting words.

@@ -1,7 +1,7 @@
 """Hub folders: read into sharded arrays, and written so that transformers loads them."""
 
 import json
-import logging
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -17,17 +17,16 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Shaped
 
-from lco_jax.models.config import ModelConfig, from_hf
+from lco_jax.models.config import ModelConfig
+from lco_jax.weights.completeness import check_fit, log_unread
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
-from lco_jax.weights.tables import TABLES, Assignment, Key, Row, Table
+from lco_jax.weights.tables import TABLES, Key, Row
 from lco_jax.weights.writer import SafetensorsWriter
 
-_log = logging.getLogger(__name__)
-
-_MAX_LISTED = 10
-"""Names per kind of an error message."""
 _MAX_SHARD_BYTES = 5 * 10**9
+_ALIGNMENT = 64
+"""Bytes, of buffers on XLA's CPU devices."""
 
 _COMPANIONS = (
     "generation_config.json",
@@ -74,20 +73,6 @@ def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
     return Path(folder)
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The sizes that a hub folder's `config.json` states.
-
-    Raises:
-        FileNotFoundError: the folder has no `config.json`.
-        ValueError: it is not JSON, or of a model that is not supported.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        return from_hf(json.loads(path.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 # ------------------------------------------------------------------------------------ loading
 
 
@@ -108,8 +93,8 @@ def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) 
     wanted = flatten_dict(abstract, sep="/")
     found = table.assign(source.specs)
     shapes = {path: leaf.shape for path, leaf in wanted.items()}
-    _check(source, table, found, shapes, config.text.num_layers)
-    _log_unread(source.folder, found, shapes, config.text.num_layers)
+    check_fit(source, table, found, shapes, config.text.num_layers)
+    log_unread(source.folder, found, shapes, config.text.num_layers)
     params = {}
     with ThreadPoolExecutor() as pool:
         for path, leaf in wanted.items():
@@ -145,72 +130,19 @@ def _read_shard(
     pool: ThreadPoolExecutor,
 ) -> np.ndarray:
     shape = [len(range(size)[part]) for size, part in zip(wanted.shape, index, strict=True)]
-    shard = np.empty(shape, wanted.dtype)
+    shard = _aligned_empty(shape, wanted.dtype)
     targets = shard if is_stacked else shard[None]
     layers, inner = (sources[index[0]], index[1:]) if is_stacked else (sources, index)
     list(pool.map(lambda target, layer: copy_tiled(target, layer[inner]), targets, layers))
     return shard
 
 
-def _check(
-    source: SafetensorsFolder,
-    table: Table,
-    found: Assignment,
-    shapes: Mapping[str, tuple[int, ...]],
-    num_layers: int,
-) -> None:
-    """Raise one error that lists everything in which a folder and our tree differ."""
-    unread = [
-        name
-        for (path, layer), name in found.names.items()
-        if path not in {*shapes, _HEAD[0]} and (layer is None or layer < num_layers)
-    ]
-    rowless = shapes.keys() - {row.ours for row in table.rows}
-    missing, misshaped = [], []
-    for path in sorted(shapes.keys() - rowless):
-        row = table.row(path)
-        our_shape = shapes[path][1:] if row.is_stacked else shapes[path]
-        expected = row.layout.hub_shape(row.layout.sizes(our_shape))
-        for key in row.keys(num_layers):
-            if key not in found.names:
-                missing.append(table.name(key))
-                continue
-            shape = source.specs[found.names[key]].shape
-            if shape != expected:
-                misshaped.append(f"{found.names[key]} (expected {expected}, found {shape})")
-    problems = {
-        "tensors that no parameter takes": found.unknown + unread,
-        "missing tensors": missing,
-        "tensors given twice under different names": found.doubled,
-        "tensors of another shape": misshaped,
-        "parameters without a row in the weight table": sorted(rowless),
-    }
-    lines = [
-        f"  {len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}"
-        + (", …" if len(names) > _MAX_LISTED else "")
-        for kind, names in problems.items()
-        if names
-    ]
-    if lines:
-        raise ValueError(
-            "\n".join([f"{source.folder} does not fit a {table.family} model:", *lines])
-        )
-
-
-def _log_unread(
-    folder: Path, found: Assignment, shapes: Mapping[str, tuple[int, ...]], num_layers: int
-) -> None:
-    later = [layer for _, layer in found.names if layer is not None and layer >= num_layers]
-    has_head = _HEAD in found.names and _HEAD[0] not in shapes
-    counts = {
-        "of the vision and audio towers (not built yet)": len(found.towers),
-        "of the talker and its vocoder": len(found.ignored),
-        f"of layers from {num_layers} on": len(later),
-        "of the output head": int(has_head),
-    }
-    for kind, count in counts.items():
-        if count and jax.process_index() == 0:
-            _log.info("%s: %d tensors %s are not loaded", folder, count, kind)
+def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    """A buffer that CPU devices take over without a copy, which would cost a second stack."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 # ------------------------------------------------------------------------------------- saving
@@ -244,7 +176,7 @@ def save_folder(
     held = flatten_dict(params, sep="/")
     found = table.assign(source.specs)
     num_layers = config.text.num_layers
-    _check(source, table, found, {path: leaf.shape for path, leaf in held.items()}, num_layers)
+    check_fit(source, table, found, {path: leaf.shape for path, leaf in held.items()}, num_layers)
 
     dropped = {
         name
@@ -256,7 +188,8 @@ def save_folder(
         for name, spec in source.specs.items()
         if name not in dropped
     }
-    names = {key: found.names[key] for path in held for key in table.row(path).keys(num_layers)}
+    written = {found.names[key] for path in held for key in table.row(path).keys(num_layers)}
+    tied_head = found.names.get(_HEAD) if config.text.tie_embeddings else None
     if jax.process_index() != 0:
         for leaf in held.values():
             to_host(leaf)
@@ -267,14 +200,12 @@ def save_folder(
         ThreadPoolExecutor() as pool,
     ):
         for path, leaf in held.items():
-            _write_stack(writer, table.row(path), to_host(leaf), names, specs, pool)
-        if config.text.tie_embeddings and _HEAD in found.names:
-            # A redundant copy of the embeddings must not outlive a change of them.
-            names[_HEAD] = found.names[_HEAD]
-            _write_stack(
-                writer, table.row(_TABLE[0]), held[_TABLE[0]], {_TABLE: names[_HEAD]}, specs, pool
-            )
-        for name in specs.keys() - set(names.values()):
+            row, values = table.row(path), to_host(leaf)
+            _write_stack(writer, row, values, found.names, specs, pool)
+            if (path, None) == _TABLE and tied_head:
+                # A redundant copy of the embeddings must not outlive a change of them.
+                _write_stack(writer, row, values, {_TABLE: tied_head}, specs, pool)
+        for name in specs.keys() - written - {tied_head}:
             writer.write(name, source.view(name).astype(specs[name].dtype, copy=False))
         _copy_companions(base_folder, out)
         _write_config(base_folder, out, num_layers, dtype)

@@ -158,6 +158,20 @@ def test_stream(count, longest, num_shards, tokens_per_shard, seed):
     assert all(len(found) == 1 for found in shapes.values())
 
 
+def test_stream_sizes_waste_little_and_agree_for_many_items():
+    rng = np.random.default_rng(0)
+    few, many = set(), set()
+    for count in rng.integers(300, 9000, 25).tolist():
+        items = make_items(rng, rng.integers(10, 40, count))
+        batches = [batch for batch, _ in pack_stream(items, (64, 128), 16 * 128, 1, HEAD)]
+        total = sum(batch.tokens.size for batch in batches)
+        real = sum(np.count_nonzero(batch.segments) for batch in batches)
+        assert real / total > 0.88
+        (many if count > 3000 else few).add(batches[0].tokens.shape)
+    assert many == {(1, 16, 128)}
+    assert len(few) <= 8
+
+
 def test_stream_without_items_and_with_too_long_ones():
     assert list(pack_stream([], ROW_TOKENS, 64, 1, HEAD)) == []
     items = make_items(np.random.default_rng(0), [3, 70])

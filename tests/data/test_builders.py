@@ -161,7 +161,8 @@ def test_parallel_pairs_are_drawn_evenly_and_reproducibly(tmp_path):
 def test_parallel_pairs_of_one_language(tmp_path):
     texts = random_texts(6, 12, 2)
     write_rows(tmp_path / "copy/en-id/train.parquet", ("src", "tgt"), texts)
-    write_rows(tmp_path / "copy/en-th/train.parquet", ("src", "tgt"), random_texts(7, 12, 2))
+    for other in ("en-th", "en-id-x"):
+        write_rows(tmp_path / f"copy/{other}/train.parquet", ("src", "tgt"), random_texts(7, 12, 2))
     data_dir, source_dir = str(tmp_path / "tfds"), str(tmp_path / "copy")
     prepare("parallel_pairs/en-id", data_dir, source_dir=source_dir)
     source = open_source("parallel_pairs/en-id", "train", data_dir)

@@ -1,6 +1,7 @@
 """Translated sentence pairs in many languages, in the manner of the paper's Scale-1M set."""
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class ParallelPairs(PairsBuilder):
             source = Path(self._source_dir)
         splits = {}
         for split, files in find_files(source).items():
-            chosen = [path for path in files if config == _EVERY or config in _names(path, source)]
+            chosen = files if config == _EVERY else _files_of(config, files)
             if chosen:
                 limit = self._max_pairs if split == "train" else None
                 splits[split] = self._generate_examples(_sample(chosen, source, limit, self._seed))
@@ -64,9 +65,10 @@ class ParallelPairs(PairsBuilder):
         return splits
 
 
-def _names(path: Path, source: Path) -> str:
-    """The part of a path that may name its language pair."""
-    return str(path.relative_to(source)) if path != source else path.name
+def _files_of(config: str, files: list[Path]) -> list[Path]:
+    """Those in a folder called like the language pair, else those that mention it in their name."""
+    in_folder = [path for path in files if config in path.parent.parts]
+    return in_folder or [path for path in files if re.search(rf"\b{config}\b", path.name)]
 
 
 def _sample(files: list[Path], source: Path, limit: int | None, seed: int) -> Iterator[Pair]:
@@ -74,7 +76,7 @@ def _sample(files: list[Path], source: Path, limit: int | None, seed: int) -> It
     counts = [sum(1 for _ in read_rows(path, _LAYOUTS, any_names=True)) for path in files]
     quotas = counts if limit is None else even_quotas(counts, limit)
     for path, count, quota in zip(files, counts, quotas, strict=True):
-        name = _names(path, source)
+        name = path.name if path == source else path.relative_to(source).as_posix()
         chosen = set(random.Random(f"{seed} {name}").sample(range(count), quota))
         rows = read_rows(path, _LAYOUTS, any_names=True)
         for index, (number, (anchor, positive)) in enumerate(rows):

@@ -1,0 +1,294 @@
+"""The order of examples, each process's share of it, and going on where a run stopped."""
+
+import json
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lco_jax.config import DataConfig, JsonlSource, Memory, TfdsSource
+from lco_jax.data.loader import ContrastiveLoader
+from lco_jax.data.prompt import Prompter
+from lco_jax.data.sources import ExampleStream, open_source, read_pairs
+from tests.tokenizers import write_tokenizer
+
+BATCH = 24
+MEMORY = Memory(encode_chunks=2, row_tokens=(64, 128))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three sources whose texts say where they come from, and a tokenizer."""
+    path = tmp_path_factory.mktemp("data")
+    write_tokenizer(path)
+    rng = np.random.default_rng(0)
+    for name, size in {"a": 100, "b": 60, "c": 30}.items():
+        lines = []
+        for index in range(size):
+            filler = " ".join(["word"] * int(rng.integers(1, 12)))
+            line = {"anchor": f"{name} {index}", "positive": f"{name} {index} is {filler}"}
+            if index % 3:
+                line["negative"] = f"{name} {index} is not {filler}"
+            lines.append(json.dumps(line))
+        (path / f"{name}.jsonl").write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def prompter(folder):
+    return Prompter(folder)
+
+
+def data_config(folder, names="a", weights=(1.0, 1.0, 1.0), **changes):
+    sources = tuple(
+        JsonlSource(str(folder / f"{name}.jsonl"), weight)
+        for name, weight in zip(names, weights, strict=False)
+    )
+    return DataConfig(sources, **{"batch_size": BATCH, **changes})
+
+
+def make_loader(folder, prompter, *, names="a", memory=MEMORY, num_steps=10, seed=3, **changes):
+    return ContrastiveLoader(
+        data_config(folder, names), memory, prompter, seed=seed, num_steps=num_steps, **changes
+    )
+
+
+def load_with_processes(folder, prompter, process_count, **arguments):
+    """What each of `process_count` loaders gives, with agreement through shared memory."""
+    barrier, asked = threading.Barrier(process_count), {}
+    results = [None] * process_count
+
+    def run(index):
+        def agree(key, values):
+            asked.setdefault(key, {})[index] = values
+            barrier.wait(30)
+            return tuple(np.max(list(asked[key].values()), axis=0).tolist())
+
+        loader = make_loader(
+            folder,
+            prompter,
+            num_shards=4,
+            process_index=index,
+            process_count=process_count,
+            agree=agree,
+            **arguments,
+        )
+        results[index] = list(loader)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(process_count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def items_of(batch):
+    """Each item of a batch by its number: its tokens, and its content hash."""
+    order = np.argsort(batch.segments.ravel(), kind="stable")
+    segments, tokens = batch.segments.ravel()[order], batch.tokens.ravel()[order]
+    return {
+        int(segment): tuple(tokens[segments == segment].tolist())
+        for segment in np.unique(segments[segments > 0])
+    }
+
+
+def hashes(batch):
+    return [tuple(pair) for pair in batch.content[batch.valid].tolist()]
+
+
+def assert_equal(left, right):
+    for one, other in zip(left, right, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def texts_of_step(stream, step, batch_size=BATCH):
+    return [stream[step * batch_size + index].anchor.text for index in range(batch_size)]
+
+
+def test_batch_holds_the_examples_of_the_step(folder, prompter):
+    config = data_config(folder)
+    stream = ExampleStream(config, 3)
+    for step, batch, stats in make_loader(folder, prompter, num_shards=4, num_steps=3):
+        found = items_of(batch)
+        expected = {}
+        for index in range(BATCH):
+            example = stream[step * BATCH + index]
+            items = (example.anchor, example.positive, *example.negatives)
+            for role, encoded in enumerate(prompter.encode(items)):
+                expected[index * 3 + role + 1] = tuple(encoded.tokens.tolist())
+        assert found == expected
+        assert stats.shape.rows * 4 == batch.tokens.shape[1]
+        assert stats.slots == batch.tokens.size
+        assert (
+            stats.real_tokens == np.count_nonzero(batch.segments) == sum(map(len, found.values()))
+        )
+        assert stats.waited_s >= 0
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_together_have_the_same_batch(folder, prompter, process_count):
+    alone = list(make_loader(folder, prompter, num_shards=4, names="abc"))
+    together = load_with_processes(folder, prompter, process_count, names="abc")
+    for index, (step, batch, _) in enumerate(alone):
+        parts = [part[index] for part in together]
+        assert all(part[0] == step for part in parts)
+        # Rows and examples of the processes, side by side, are the arrays of the single process.
+        joined = [
+            np.concatenate(arrays, axis=2 if name in ("pool", "valid", "content") else 1)
+            for name, arrays in zip(
+                batch._fields, zip(*(part[1] for part in parts), strict=True), strict=True
+            )
+        ]
+        assert_equal(joined, batch)
+
+
+def test_the_mesh_does_not_change_what_is_read(folder, prompter):
+    reference = [items_of(batch) for _, batch, _ in make_loader(folder, prompter)]
+    for chunks, num_shards in ((1, 1), (1, 8), (4, 2), (3, 4)):
+        memory = Memory(encode_chunks=chunks, row_tokens=(64, 128))
+        loader = make_loader(folder, prompter, memory=memory, num_shards=num_shards)
+        assert [items_of(batch) for _, batch, _ in loader] == reference
+
+
+def test_resume_is_exact(folder, prompter):
+    whole = list(make_loader(folder, prompter, names="ab"))
+    first = make_loader(folder, prompter, names="ab")
+    for step, _, _ in first:
+        if step == 5:
+            break
+    state = json.loads(json.dumps(first.get_state()))
+    assert state["next_step"] == 6
+    second = make_loader(folder, prompter, names="ab")
+    second.set_state(state)
+    rest = list(second)
+    assert [step for step, _, _ in rest] == [6, 7, 8, 9]
+    for (_, batch, _), (_, expected, _) in zip(rest, whole[6:], strict=True):
+        assert_equal(batch, expected)
+    assert list(second) == []  # at its end
+
+
+def test_processes_that_stop_early_have_asked_the_same(folder, prompter):
+    keys = {}
+    for delay_s in (0.0, 0.02):  # a slow and a fast process
+        keys[delay_s] = asked = []
+
+        def agree(key, values, asked=asked, delay_s=delay_s):
+            time.sleep(delay_s)
+            asked.append(key)
+            return values
+
+        batches = iter(make_loader(folder, prompter, num_shards=2, process_count=2, agree=agree))
+        assert [next(batches)[0] for _ in range(3)] == [0, 1, 2]
+        batches.close()
+    assert keys[0.0] == keys[0.02] == [f"batch shape {step}" for step in range(5)]
+
+
+def test_other_data_are_refused_by_name(folder, prompter):
+    state = make_loader(folder, prompter, names="ab").get_state()
+    with pytest.raises(ValueError, match=r"trained with \['b\.jsonl 60 .*has \['c\.jsonl 30") as no:
+        make_loader(folder, prompter, names="ac").set_state(state)
+    assert "a.jsonl" not in str(no.value)
+    with pytest.raises(ValueError, match=r"seed=3.*seed=4"):
+        make_loader(folder, prompter, names="ab", seed=4).set_state(state)
+
+
+def test_each_pass_sees_all_examples_in_another_order(folder):
+    stream = ExampleStream(data_config(folder), 3)
+    assert stream.steps_per_epoch == 4
+    passes = [texts_of_step(stream, number, batch_size=96) for number in range(3)]
+    for texts in passes:
+        assert len(set(texts)) == 96  # whole batches of 100 examples, none twice
+    assert len({tuple(texts) for texts in passes}) == 3
+    assert set().union(*passes) == {f"a {index}" for index in range(100)}
+    assert texts_of_step(ExampleStream(data_config(folder), 3), 7) == texts_of_step(stream, 7)
+    assert texts_of_step(ExampleStream(data_config(folder), 4), 7) != texts_of_step(stream, 7)
+
+
+def test_weights_of_a_mixture(folder):
+    stream = ExampleStream(data_config(folder, "abc", weights=(3.0, 2.0, 1.0)), 0)
+    assert stream.steps_per_epoch == 190 // BATCH
+    for step in range(12):  # every batch has the shares, not only their mean
+        counts = Counter(text[0] for text in texts_of_step(stream, step))
+        assert counts == {"a": 12, "b": 8, "c": 4}
+
+
+def test_homogeneous_batches(folder):
+    config = data_config(folder, "abc", weights=(3.0, 2.0, 1.0), homogeneous=True)
+    stream = ExampleStream(config, 0)
+    batches = [texts_of_step(stream, step) for step in range(60)]
+    names = [{text[0] for text in texts} for texts in batches]
+    assert all(len(found) == 1 for found in names)
+    assert Counter(min(found) for found in names) == {"a": 30, "b": 20, "c": 10}
+    assert all(len(set(texts)) == BATCH for texts in batches)
+
+
+def test_small_sources(folder, caplog):
+    with pytest.raises(ValueError, match=r"batch_size=40 takes 40 examples of c\.jsonl, .* has 30"):
+        ExampleStream(data_config(folder, "c", batch_size=40), 0)
+    with pytest.raises(ValueError, match=r"c\.jsonl"):
+        ExampleStream(data_config(folder, "ac", batch_size=40, homogeneous=True), 0)
+    ExampleStream(data_config(folder, "ac", batch_size=80), 0)
+    assert "c.jsonl, which has 30: it will repeat" in caplog.text
+
+
+def test_negatives_are_taken_as_wanted(folder, prompter):
+    for num_negatives, present in ((0, 0), (1, 16), (2, 16)):
+        config = data_config(folder, num_negatives=num_negatives)
+        loader = ContrastiveLoader(config, MEMORY, prompter, seed=0, num_steps=1)
+        ((_, batch, _),) = loader
+        assert batch.pool.shape == (2, 2 + num_negatives, 12)
+        assert batch.valid[:, :2].all()
+        assert batch.valid[:, 2:3].sum() == pytest.approx(present, abs=6 if num_negatives else 0)
+        assert not batch.valid[:, 3:].any()
+        assert len(set(hashes(batch))) == np.count_nonzero(batch.valid)
+
+
+def test_division_is_checked(folder, prompter):
+    with pytest.raises(
+        ValueError, match=r"batch_size=24 .*chunks=2 times 5 .*\(10 in all\); .*20 or 30"
+    ):
+        make_loader(folder, prompter, num_shards=5)
+    with pytest.raises(ValueError, match="4 data shards do not divide over 3 processes"):
+        make_loader(folder, prompter, num_shards=4, process_count=3)
+
+
+def test_errors_of_the_background_reach_the_caller(folder, prompter):
+    memory = Memory(row_tokens=(16,))
+    with pytest.raises(ValueError, match=r"memory\.row_tokens"):
+        list(make_loader(folder, prompter, memory=memory))
+
+
+def test_prepared_datasets(folder, monkeypatch):
+    records = [
+        {"id": str(i), "anchor": f"d {i}", "positive": f"p {i}", "negatives": ["n"] * (i % 3)}
+        for i in range(200)
+    ]
+    asked = []
+
+    def open_prepared(*arguments):
+        asked.append(arguments)
+        return records
+
+    monkeypatch.setattr("lco_jax.data.builders.open_source", open_prepared)
+    source = TfdsSource("pairs/en-id", "dev", "dir", max_examples=150)
+    opened = open_source(source)
+    assert asked == [("pairs/en-id", "dev", "dir")]
+    assert len(opened) == 150 and opened.name == "pairs/en-id:dev"
+    assert opened.triplets[5].id == "5"
+    assert [item.text for item in opened.triplets[5].negatives] == ["n", "n"]
+    assert opened.digest == open_source(source).digest
+    records[149]["positive"] = "changed"
+    assert opened.digest != open_source(source).digest
+    mixed = DataConfig((source, JsonlSource(str(folder / "a.jsonl"))), batch_size=BATCH)
+    counts = Counter(text[0] for text in texts_of_step(ExampleStream(mixed, 0), 0))
+    assert counts == {"d": 12, "a": 12}
+
+
+def test_read_pairs(folder):
+    source = JsonlSource(str(folder / "b.jsonl"))
+    assert [pair.anchor.text for pair in read_pairs(source, 3)] == ["b 0", "b 1", "b 2"]
+    assert len(read_pairs(source, None)) == len(read_pairs(source, 100)) == 60
+    assert len(open_source(JsonlSource(source.path, max_examples=9))) == 9
