@@ -64,6 +64,14 @@ class Embedder:
             )
         self.config, self.prompter = opened.config, opened.prompter
         self.truncate_dim = truncate_dim
+        self.identity = (
+            str(Path(model).resolve()),
+            opened.step,
+            opened.dtype,
+            truncate_dim,
+            opened.prompter.describe(),
+        )
+        """What vectors depend on besides their items."""
         self._encoder = Encoder(
             opened.graph,
             opened.params,
@@ -87,16 +95,14 @@ class Embedder:
         Raises:
             ValueError: an input is empty, too long or not an item; the message says which.
         """
-        single = isinstance(inputs, Input)
+        single = isinstance(inputs, str | Item | dict)
         items = [_to_item(value, i) for i, value in enumerate([inputs] if single else inputs)]
         with progress_bar(len(items), show_progress_bar) as bar:
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
             pooled = self._encoder.encode(items, on_progress=advance)
-        width = truncate_dim or self.truncate_dim or self.get_embedding_dimension()
+        width = truncate_dim or self.width
         if not 0 < width <= self.get_embedding_dimension():
-            raise ValueError(
-                f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}"
-            )
+            raise ValueError(f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}")
         pooled = pooled.reshape(len(items), -1)[:, :width]
         vectors = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         return vectors[0] if single else vectors
@@ -124,6 +130,11 @@ class Embedder:
     def get_embedding_dimension(self) -> int:
         """Width of the full vectors."""
         return self.config.text.hidden_size
+
+    @property
+    def width(self) -> int:
+        """Width of what `encode` returns by default."""
+        return self.truncate_dim or self.get_embedding_dimension()
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -67,9 +67,7 @@ class Encoder:
         head = len(self.prompter.head)
         share, num_shares = meshes.data_share(self.mesh)
         num_shards = meshes.num_shards(self.mesh)
-        batches = pack_stream(
-            encoded, self.row_tokens, self.tokens_per_batch, num_shards, head
-        )
+        batches = pack_stream(encoded, self.row_tokens, self.tokens_per_batch, num_shards, head)
         vectors = None
         pending = None  # the device works on one batch while the host packs the next
         with jax.set_mesh(self.mesh):

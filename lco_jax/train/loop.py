@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from lco_jax.data.loader import ContrastiveLoader
-from lco_jax.weights.hub import load_params, resolve_folder
 
 from lco_jax.config import TrainConfig
+from lco_jax.data.loader import ContrastiveLoader
 from lco_jax.data.prompt import Prompter
 from lco_jax.models.build import Params, build, init_trainable, join
 from lco_jax.models.config import ModelConfig, read_config
@@ -25,6 +24,7 @@ from lco_jax.train.optimizer import make_optimizer, make_schedule
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.signals import StopSignals
 from lco_jax.train.steps import BATCH_SPECS, TrainState, contrastive_step
+from lco_jax.weights.hub import load_params, resolve_folder
 
 log = logging.getLogger(__name__)
 

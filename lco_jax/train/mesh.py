@@ -1,5 +1,6 @@
 """Distributed start-up, the mesh, and the few things that know of processes."""
 
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,9 @@ def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
     return jax.tree.map(place, tree, specs)
 
 
+_agreements = itertools.count()
+
+
 def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     """The element-wise maximum over all processes, exchanged between hosts only.
 
@@ -91,7 +95,8 @@ def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     if jax.process_count() == 1:
         return values
     client = jax._src.distributed.global_state.client
-    folder = f"lco_jax/{key}"
+    # A stage may ask under the keys of the one before; barriers serve only once.
+    folder = f"lco_jax/{next(_agreements)}/{key}"
     timeout_ms = 600_000
     client.key_value_set(f"{folder}/{jax.process_index()}", ",".join(map(str, values)))
     client.wait_at_barrier(f"{folder}/barrier", timeout_ms)

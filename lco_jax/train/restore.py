@@ -77,9 +77,7 @@ def open_model(
         max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
     )
     params = load_params(folder, config, shapes)
-    return OpenedModel(
-        config, graph, params, None, None, prompter, folder, path, dtype, step=None
-    )
+    return OpenedModel(config, graph, params, None, None, prompter, folder, path, dtype, step=None)
 
 
 def _open_run(path, checkpoint, profile, max_text_tokens, dtype) -> OpenedModel:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from lco_jax.data.batch import Batch
 
 from lco_jax.axes import act_spec
 from lco_jax.config import Contrastive, Memory
+from lco_jax.data.batch import Batch
 from lco_jax.models.text import Tap, TextModel
 from lco_jax.nn.stack import Remat
 from lco_jax.train.losses import contrastive_loss

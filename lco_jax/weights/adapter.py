@@ -74,7 +74,7 @@ def _merge_stack(
     kernel: Float[Array, "L *shape"],
     lora_a: Float[Array, "L *inputs R"],
     lora_b: Float[Array, "L R *outputs"],
-    scale: float,
+    scale: Float[Array, ""],
 ) -> Float[Array, "L *shape"]:
     def merge(layer: tuple[Array, Array, Array]) -> Array:
         weight, a, b = layer

@@ -215,7 +215,7 @@ def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
     return jnp.dtype(wanted) if wanted and jnp.issubdtype(base, jnp.floating) else base
 
 
-def to_host(array: Shaped[Array, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+def to_host(array: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
     """The whole of an array on every process; all processes call it together."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return multihost_utils.process_allgather(array, tiled=True)

@@ -48,11 +48,12 @@ SPELLINGS: dict[str, tuple[str, Rename]] = {
 }
 
 
-def write(folder: Path, spelling: str, *, tied: bool = False, dtype=torch.bfloat16) -> Path:
-    """A random checkpoint whose tensors are named in `spelling`."""
+def write(folder: Path, spelling: str, *, dtype=torch.bfloat16, **options) -> Path:
+    """A random checkpoint (untied by default) whose tensors are named in `spelling`."""
+    options = {"tied": False, **options}
     family, rename = SPELLINGS[spelling]
     is_full = family == "qwen2_5_omni"
-    tiny.write(folder, "qwen2_5_omni_thinker" if is_full else family, tied=tied)
+    tiny.write(folder, "qwen2_5_omni_thinker" if is_full else family, **options)
     tensors = {rename(name): value.to(dtype) for name, value in read(folder).items()}
     if is_full:
         tensors["talker.model.norm.weight"] = torch.randn(4)
@@ -62,10 +63,11 @@ def write(folder: Path, spelling: str, *, tied: bool = False, dtype=torch.bfloat
             {
                 "model_type": "qwen2_5_omni",
                 "thinker_config": _read_json(folder / "config.json"),
-                "tie_word_embeddings": tied,
+                "tie_word_embeddings": options["tied"],
             },
         )
     store(folder, tensors)
+    tiny.update_config(folder, dtype=str(dtype).removeprefix("torch."))
     return folder
 
 

@@ -102,7 +102,7 @@ def test_truncated(folder, kept, message):
 def test_trailing_bytes(folder):
     with open(folder / "model.safetensors", "ab") as file:
         file.write(b"more")
-    with pytest.raises(ValueError, match="expected .* bytes by its header, found"):
+    with pytest.raises(ValueError, match=r"expected .* bytes by its header, found"):
         SafetensorsFolder(folder)
 
 
@@ -234,7 +234,7 @@ def test_other_shape_than_announced(tmp_path):
 
 def test_existing_weights_are_kept(folder):
     before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(FileExistsError, match="already holds model.safetensors"):
+    with pytest.raises(FileExistsError, match=r"already holds model\.safetensors"):
         SafetensorsWriter(folder, {}, max_shard_bytes=10**6)
     assert (folder / "model.safetensors").read_bytes() == before
 

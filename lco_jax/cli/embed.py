@@ -1,0 +1,66 @@
+"""The command line of `launch/embed.py`."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro
+
+from lco_jax.cli.exits import DONE, USAGE, program
+from lco_jax.config import MeshConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Embed a JSON Lines file: one item (a string, or an object with `text`) a line."""
+
+    model: str
+    """Hub folder, hub id or run folder."""
+    input: str
+    """JSON Lines file of items."""
+    output: str
+    """`.npy` or `.parquet` file; a stopped job goes on where it was."""
+    checkpoint: int | None = None
+    """Step of a run folder (default: the best evaluated one, else the last)."""
+    profile: Literal["lco", "mteb"] | None = None
+    """Prompt recipe (default: that of the run or export)."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of weights and activations."""
+    truncate_dim: int | None = None
+    """Keep the first dimensions and normalise again."""
+    tokens_per_batch: int = 4096
+    """Packed tokens that a device computes at a time."""
+    tpu: bool = False
+    """Join the other hosts of the slice and insist on TPU devices."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@program
+def main() -> int:
+    """Parse, embed, say how many."""
+    arguments = tyro.cli(_Arguments)
+    from lco_jax.train import mesh
+
+    if arguments.tpu:
+        try:
+            mesh.start_tpu()
+        except mesh.NoTpuError as error:
+            log.error("%s", error)
+            return USAGE
+    from lco_jax.evaluate.embed_file import embed_file
+    from lco_jax.evaluate.embedder import Embedder
+
+    embedder = Embedder(
+        arguments.model,
+        checkpoint=arguments.checkpoint,
+        profile=arguments.profile,
+        dtype=arguments.dtype,
+        truncate_dim=arguments.truncate_dim,
+        tokens_per_batch=arguments.tokens_per_batch,
+        mesh=arguments.mesh,
+    )
+    count = embed_file(embedder, arguments.input, arguments.output)
+    log.info("%d vectors of width %d in %s", count, embedder.width, arguments.output)
+    return DONE
