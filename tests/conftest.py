@@ -1,5 +1,7 @@
 """Eight simulated devices, one process, exact float32 products."""
 
+import socket
+
 import jax
 import pytest
 
@@ -14,3 +16,11 @@ def single_device_mesh():
     mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
         yield mesh
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]

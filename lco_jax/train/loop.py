@@ -5,13 +5,15 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
-from lco_jax.config import TrainConfig
+from lco_jax.config import Lora, TrainConfig
 from lco_jax.data.loader import ContrastiveLoader
 from lco_jax.data.prompt import Prompter
 from lco_jax.models.build import Params, build, init_trainable, join
@@ -27,6 +29,9 @@ from lco_jax.train.steps import BATCH_SPECS, TrainState, contrastive_step
 from lco_jax.weights.hub import load_params, resolve_folder
 
 log = logging.getLogger(__name__)
+
+_INIT = 2**31 - 1
+"""Number of the random stream of the initial factors; the streams of steps count from 0."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,9 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
 
         # ------------------------------------------------------------------------- state
         model_config = read_config(folder).first_layers(config.model.num_layers)
-        graph, _, frozen_shapes = build(model_config, config.model.trainable, config.model.dtype)
+        graph, _, _ = build(model_config, config.model.trainable, config.model.dtype)
         optimizer = make_optimizer(config.optimizer, num_steps)
-        state = _initial_state(config, model_config, folder, frozen_shapes, optimizer)
+        state = initial_state(config, model_config, folder, optimizer)
         step_fn = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
         schedule = make_schedule(config.optimizer, num_steps)
         prefix = jnp.asarray(prompter.head)
@@ -165,16 +170,21 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
     return TrainResult(step, num_steps, {**report.last, **evaluated}, stopped_by)
 
 
-def _initial_state(config, model_config, folder, frozen_shapes, optimizer) -> TrainState:
+def initial_state(
+    config: TrainConfig,
+    model_config: ModelConfig,
+    folder: Path,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
     """Hub weights and fresh low-rank factors (or, for a full run, hub weights in float32)."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
     ref = config.model
-    if frozen_shapes:
+    _, trainable_shapes, frozen_shapes = build(model_config, ref.trainable, ref.dtype)
+    if isinstance(ref.trainable, Lora):
         frozen = load_params(folder, model_config, frozen_shapes)
+        key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
         trainable = init_trainable(model_config, ref.trainable, ref.dtype, key)
     else:
-        _, shapes, _ = build(model_config, ref.trainable, ref.dtype)
-        frozen, trainable = {}, load_params(folder, model_config, shapes)
+        frozen, trainable = {}, load_params(folder, model_config, trainable_shapes)
     step = jax.device_put(np.int32(0), jax.P())
     return TrainState(step, trainable, frozen, jax.jit(optimizer.init)(trainable))
 

@@ -108,7 +108,7 @@ def contrastive_step(
             state.trainable, state.frozen, key, batch, prefix
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
-        metrics |= {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         trainable = optax.apply_updates(state.trainable, updates)
         return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 

@@ -1,0 +1,99 @@
+"""Small runs that tests share: data, config, and single steps on a given mesh."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lco_jax.config import (
+    DataConfig,
+    JsonlSource,
+    LoggingConfig,
+    Lora,
+    Memory,
+    MeshConfig,
+    ModelRef,
+    OptimizerConfig,
+    TrainConfig,
+)
+from lco_jax.data.loader import ContrastiveLoader
+from lco_jax.data.prompt import Prompter
+from lco_jax.models.build import build
+from lco_jax.models.config import read_config
+from lco_jax.train import mesh as meshes
+from lco_jax.train.loop import initial_state
+from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.steps import BATCH_SPECS, contrastive_step
+
+WORDS = "a quick brown fox jumps over the lazy dog while two women watch a busy market".split()
+
+
+def write_triplets(path: Path, count: int = 64, seed: int = 0) -> Path:
+    """Triplets of random words; a positive shares words with its anchor."""
+    rng = np.random.default_rng(seed)
+
+    def phrase(words):
+        return {"text": " ".join(rng.permutation(words)), "image_path": ""}
+
+    lines = []
+    for _ in range(count):
+        chosen = rng.choice(WORDS, rng.integers(2, 12))
+        others = rng.choice(WORDS, rng.integers(2, 12))
+        triplet = {"anchor": phrase(chosen), "positive": phrase(chosen), "negative": phrase(others)}
+        lines.append(json.dumps(triplet))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def make_config(folder: Path, triplets: Path, **changes) -> TrainConfig:
+    """A run of a tiny checkpoint that takes seconds."""
+    config = TrainConfig(
+        model=ModelRef(str(folder), trainable=Lora(rank=4, alpha=8), dtype="float32"),
+        data=DataConfig(sources=(JsonlSource(str(triplets)),), batch_size=16),
+        optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=2),
+        num_steps=6,
+        mesh=MeshConfig(data=1),
+        memory=Memory(row_tokens=(64, 128)),
+        logging=LoggingConfig(progress=False, tensorboard=False),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def run_steps(config: TrainConfig, mesh: jax.sharding.Mesh, count: int = 2) -> list[dict]:
+    """The metrics of the first steps on `mesh`, and the shapes of their batches."""
+    with jax.set_mesh(mesh):
+        prompter = Prompter(config.model.path)
+        share, num_shares = meshes.data_share(mesh)
+        loader = ContrastiveLoader(
+            config.data,
+            config.memory,
+            prompter,
+            seed=config.seed,
+            num_shards=meshes.num_shards(mesh),
+            process_index=share,
+            process_count=num_shares,
+            agree=meshes.agree_max,
+        )
+        model = read_config(Path(config.model.path))
+        graph, _, _ = build(model, config.model.trainable, config.model.dtype)
+        optimizer = make_optimizer(config.optimizer, config.num_steps)
+        state = initial_state(config, model, Path(config.model.path), optimizer)
+        # B is zero at first: random factors give every gradient something to say.
+        state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
+        step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
+        results = []
+        for _, batch, stats in loader:
+            batch = meshes.to_global(mesh, batch, BATCH_SPECS)
+            state, metrics = step(state, batch, jnp.asarray(prompter.head))
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            results.append({**values, "shape": tuple(stats.shape)})
+            if len(results) == count:
+                return results
+
+
+def _noise(x: jax.Array) -> jax.Array:
+    noise = np.random.default_rng(x.size).normal(size=x.shape).astype(np.float32)
+    return jax.make_array_from_callback(x.shape, x.sharding, lambda index: noise[index])
