@@ -22,7 +22,7 @@ def attend(
     """Softmax attention; the keys and values of `prefix` are visible to every query of every row.
 
     The prefix is one set of keys for the whole batch: its scores are one matrix product and are
-    joined to a row's own scores before the softmax, so the result is that of rows which begin
+    normalised together with a row's own, so the result is that of rows which begin
     with the prefix.
     """
     rows, length, num_heads, head_dim = query.shape
@@ -34,20 +34,25 @@ def attend(
     scale = head_dim**-0.5
     scores = scale * _dot("BSKGH,BTKH->BKGST", query, key)
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    if prefix is None:
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        context = _dot("BKGST,BTKH->BSKGH", weights, value)
-    else:
+    highest = scores.max(axis=-1, keepdims=True)
+    if prefix is not None:
         prefix_key, prefix_value = (part[0] for part in prefix)
         prefix_scores = scale * _dot("BSKGH,PKH->BKGSP", query, prefix_key)
-        weights = jax.nn.softmax(jnp.concatenate([prefix_scores, scores], axis=-1), axis=-1)
-        prefix_weights, weights = jnp.split(
-            weights.astype(value.dtype), [prefix_key.shape[0]], axis=-1
-        )
-        context = _dot("BKGST,BTKH->BSKGH", weights, value)
-        context += _dot("BKGSP,PKH->BSKGH", prefix_weights, prefix_value)
-    context = context.astype(value.dtype)
-    return jax.lax.reshape(context, (rows, length, num_heads, head_dim), out_sharding=spec)
+        highest = jnp.maximum(highest, prefix_scores.max(axis=-1, keepdims=True))
+    highest = jax.lax.stop_gradient(highest)
+
+    # The sum divides the small context instead of the large weights.
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(axis=-1)
+    context = _dot("BKGST,BTKH->BSKGH", weights.astype(value.dtype), value)
+    if prefix is not None:
+        prefix_weights = jnp.exp(prefix_scores - highest)
+        total += prefix_weights.sum(axis=-1)
+        context += _dot("BKGSP,PKH->BSKGH", prefix_weights.astype(value.dtype), prefix_value)
+    context = context / jnp.einsum("BKGS->BSKG", total)[..., None]
+    return jax.lax.reshape(
+        context.astype(value.dtype), (rows, length, num_heads, head_dim), out_sharding=spec
+    )
 
 
 def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:

@@ -59,9 +59,13 @@ def _contract_bwd(equation, residuals, cotangent):
     x, weight = residuals
     x_letters, w_letters, y_letters = equation.replace("->", ",").split(",")
     to_x = f"{y_letters},{w_letters}->{x_letters}"
-    to_weight = f"{x_letters},{y_letters}->{w_letters}"
     grad_x = _einsum(to_x, cotangent, weight, jax.typeof(x).sharding.spec)
-    grad_weight = _einsum(to_weight, x, cotangent, jax.typeof(weight).sharding.spec)
+    spec = jax.typeof(weight).sharding.spec
+    # The order of the operands is that of the weight's dimensions, so no result is transposed.
+    if w_letters[0] in x_letters:
+        grad_weight = _einsum(f"{x_letters},{y_letters}->{w_letters}", x, cotangent, spec)
+    else:
+        grad_weight = _einsum(f"{y_letters},{x_letters}->{w_letters}", cotangent, x, spec)
     return grad_x.astype(x.dtype), grad_weight.astype(weight.dtype)
 
 
@@ -71,7 +75,7 @@ contract.defvjp(_contract_fwd, _contract_bwd)
 def _lora_init(rngs: nnx.Rngs, letters: str, sizes: Mapping[str, int]) -> Array:
     # The bound of peft's default initialisation (Kaiming uniform with a = sqrt(5)).
     shape = tuple(sizes[letter] for letter in letters.split())
-    bound = math.prod(shape[:-1]) ** -0.5
+    bound = math.prod(shape[1:]) ** -0.5
     values = jax.random.uniform(
         rngs.params(), shape, minval=-bound, maxval=bound, out_sharding=weight_spec(letters)
     )
@@ -105,7 +109,7 @@ class Linear(nnx.Module):
             self.bias = nnx.Param(zeros(self.outputs, sizes, dtype))
         if lora is not None:
             sizes = {**sizes, "R": lora.rank}
-            self.lora_a = nnx.LoRAParam(_lora_init(rngs, f"{self.inputs} R", sizes))
+            self.lora_a = nnx.LoRAParam(_lora_init(rngs, f"R {self.inputs}", sizes))
             self.lora_b = nnx.LoRAParam(zeros(f"R {self.outputs}", sizes, jnp.float32))
             self.lora_scale = lora.alpha / lora.rank
 
@@ -119,7 +123,7 @@ class Linear(nnx.Module):
             y = y + self.bias[...].astype(y.dtype)
         if self.lora_a is not None:
             lora_x = x if lora_x is None else lora_x
-            low = contract(lora_x, self.lora_a[...], f"BS{inputs},{inputs}R->BSR")
+            low = contract(lora_x, self.lora_a[...], f"BS{inputs},R{inputs}->BSR")
             update = contract(low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}")
             y = y + self.lora_scale * update
         return y

@@ -72,14 +72,14 @@ def _is_factor(path: str) -> bool:
 @jax.jit
 def _merge_stack(
     kernel: Float[Array, "L *shape"],
-    lora_a: Float[Array, "L *inputs R"],
+    lora_a: Float[Array, "L R *inputs"],
     lora_b: Float[Array, "L R *outputs"],
     scale: Float[Array, ""],
 ) -> Float[Array, "L *shape"]:
     def merge(layer: tuple[Array, Array, Array]) -> Array:
         weight, a, b = layer
         sharding = jax.typeof(weight).sharding
-        update = jnp.tensordot(a, b, axes=1, precision="highest", out_sharding=sharding)
+        update = jnp.tensordot(a, b, (0, 0), precision="highest", out_sharding=sharding)
         return (weight.astype(jnp.float32) + scale * update).astype(weight.dtype)
 
     # Layer by layer, so that the float32 update of only one exists.
@@ -90,7 +90,12 @@ def _merge_stack(
 
 
 def save_peft(
-    out: Path, params: Mapping[str, Any], table: Table, lora: Lora, base_name: str
+    out: Path,
+    params: Mapping[str, Any],
+    table: Table,
+    lora: Lora,
+    base_name: str,
+    revision: str | None = None,
 ) -> None:
     """Write the low-rank factors in `params` as an adapter that peft loads.
 
@@ -99,6 +104,7 @@ def save_peft(
 
     Args:
         base_name: hub id or folder of the model that the adapter refines.
+        revision: of the hub id.
     """
     out = Path(out)
     names = table.adapter()
@@ -116,6 +122,7 @@ def save_peft(
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
         "base_model_name_or_path": base_name,
+        "revision": revision,
         "inference_mode": True,
         "r": lora.rank,
         # Readers declare it an integer, and most alphas are.
@@ -187,11 +194,9 @@ def load_peft(folder: Path, config: ModelConfig) -> tuple[dict[str, Any], Lora]:
     for (path, layer), name in found.names.items():
         key = _module(path), layer
         values = table.row(path).layout.to_ours(file.view(name), {**sizes, "R": ranks[key]})
-        if path.endswith("/lora_a"):
-            params[path][layer, ..., : ranks[key]] = values
-        else:
-            fold = scales[key] / scale if scales[key] != scale else 1.0
-            params[path][layer, : ranks[key]] = fold * values.astype(np.float32)
+        folds = path.endswith("/lora_b") and scales[key] != scale
+        factor = values.astype(np.float32) * (scales[key] / scale if folds else 1.0)
+        params[path][layer, : ranks[key]] = factor
     targets = tuple(name for name in LORA_TARGETS if any(_target(path) == name for path in params))
     untouched = sizes["L"] * len(params) // 2 - len(ranks)
     if untouched and jax.process_index() == 0:

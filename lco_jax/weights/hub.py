@@ -155,6 +155,7 @@ def save_folder(
     base_folder: Path,
     *,
     dtype: str | None = None,
+    thinker_only: bool = False,
     max_shard_bytes: int = _MAX_SHARD_BYTES,
 ) -> None:
     """Write a hub folder: the base folder with `params` in the place of its decoder.
@@ -164,6 +165,9 @@ def save_folder(
 
     Args:
         dtype: of all floating-point tensors (None: each keeps the one it has in the base).
+        thinker_only: of a whole Omni checkpoint, write the thinker as a model of its own, which
+            is the form of the released LCO-Embedding checkpoints. Other families have no talker
+            to leave out.
 
     Raises:
         ValueError: `params` do not fit the base folder.
@@ -183,13 +187,17 @@ def save_folder(
         for (_, layer), name in found.names.items()
         if layer is not None and layer >= num_layers
     }
+    if thinker_only:
+        dropped.update(found.ignored)
+    prefix = table.prefix if thinker_only else ""
+    names = {name: name.removeprefix(prefix) for name in source.specs if name not in dropped}
     specs = {
-        name: TensorSpec(spec.shape, _stored_dtype(spec.dtype, dtype))
-        for name, spec in source.specs.items()
-        if name not in dropped
+        name: TensorSpec(source.specs[base].shape, _stored_dtype(source.specs[base].dtype, dtype))
+        for base, name in names.items()
     }
-    written = {found.names[key] for path in held for key in table.row(path).keys(num_layers)}
-    tied_head = found.names.get(_HEAD) if config.text.tie_embeddings else None
+    targets = {key: names[base] for key, base in found.names.items() if base in names}
+    written = {targets[key] for path in held for key in table.row(path).keys(num_layers)}
+    tied_head = targets.get(_HEAD) if config.text.tie_embeddings else None
     if jax.process_index() != 0:
         for leaf in held.values():
             to_host(leaf)
@@ -201,14 +209,15 @@ def save_folder(
     ):
         for path, leaf in held.items():
             row, values = table.row(path), to_host(leaf)
-            _write_stack(writer, row, values, found.names, specs, pool)
+            _write_stack(writer, row, values, targets, specs, pool)
             if (path, None) == _TABLE and tied_head:
                 # A redundant copy of the embeddings must not outlive a change of them.
                 _write_stack(writer, row, values, {_TABLE: tied_head}, specs, pool)
-        for name in specs.keys() - written - {tied_head}:
-            writer.write(name, source.view(name).astype(specs[name].dtype, copy=False))
+        for base, name in names.items():
+            if name not in written and name != tied_head:
+                writer.write(name, source.view(base).astype(specs[name].dtype, copy=False))
         _copy_companions(base_folder, out)
-        _write_config(base_folder, out, num_layers, dtype)
+        _write_config(base_folder, out, num_layers, dtype, thinker_only)
 
 
 def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
@@ -247,8 +256,12 @@ def _copy_companions(base_folder: Path, out: Path) -> None:
             shutil.copyfile(base_folder / name, out / name)
 
 
-def _write_config(base_folder: Path, out: Path, num_layers: int, dtype: str | None) -> None:
+def _write_config(
+    base_folder: Path, out: Path, num_layers: int, dtype: str | None, thinker_only: bool
+) -> None:
     config = json.loads((base_folder / "config.json").read_text())
+    if thinker_only and "thinker_config" in config:
+        config = _thinker_config(config)
     for level in _levels(config):
         if dtype is not None:
             level |= {key: dtype for key in ("dtype", "torch_dtype") if key in level}
@@ -258,6 +271,16 @@ def _write_config(base_folder: Path, out: Path, num_layers: int, dtype: str | No
     if "layer_types" in text:
         text["layer_types"] = text["layer_types"][:num_layers]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _thinker_config(config: dict[str, Any]) -> dict[str, Any]:
+    shared = ("tie_word_embeddings", "dtype", "torch_dtype", "transformers_version")
+    return {
+        **config["thinker_config"],
+        **{key: config[key] for key in shared if key in config},
+        "model_type": "qwen2_5_omni_thinker",
+        "architectures": ["Qwen2_5OmniThinkerForConditionalGeneration"],
+    }
 
 
 def _levels(config: dict[str, Any]) -> Iterable[dict[str, Any]]:

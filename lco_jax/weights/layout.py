@@ -74,9 +74,8 @@ class Layout:
         Source: peft Linear, whose lora_A.weight is (rank, in) and lora_B.weight (out, rank).
         """
         outputs, inputs = (side.strip("()") for side in _split_matrix(self.hub))
-        return Layout(f"R {_grouped(inputs)} -> {inputs} R"), Layout(
-            f"{_grouped(outputs)} R -> R {outputs}"
-        )
+        a = Layout(f"R {_grouped(inputs)} -> R {inputs}")
+        return a, Layout(f"{_grouped(outputs)} R -> R {outputs}")
 
 
 def _split_matrix(hub: str) -> tuple[str, str]:

@@ -124,7 +124,7 @@ def test_merge(plain, sizes, dtype):
             assert merged[path] is leaf
             continue
         a, b = (np.asarray(factors[f"{module}/lora_{x}"], np.float64) for x in "ab")
-        update = np.stack([np.tensordot(a[n], b[n], axes=1) for n in range(len(a))])
+        update = np.stack([np.tensordot(a[n], b[n], (0, 0)) for n in range(len(a))])
         expected = (np.asarray(leaf, np.float64) + 3.0 * update).astype(np.float32)
         tolerance = {"atol": 1e-6} if dtype == "float32" else {"rtol": 2**-8, "atol": 1e-6}
         np.testing.assert_allclose(np.asarray(merged[path], np.float32), expected, **tolerance)
@@ -210,9 +210,9 @@ def test_settings_of_an_import(plain, tmp_path):
     factors, lora = load_peft(tmp_path, read_config(plain))
     assert lora == Lora(rank=6, alpha=15.0, dropout=0.2, targets=("query",))
     flat = flatten_dict(factors, sep="/")
-    assert flat["layers/attention/query/lora_a"].shape == (3, 32, 6)
+    assert flat["layers/attention/query/lora_a"].shape == (3, 6, 32)
     assert flat["layers/attention/query/lora_b"].shape == (3, 6, 4, 8)
-    assert not flat["layers/attention/query/lora_a"][0, :, 4:].any()
+    assert not flat["layers/attention/query/lora_a"][0, 4:].any()
 
 
 def test_adapter_of_the_base_class(plain, tmp_path):
@@ -298,7 +298,7 @@ def test_too_many_layers_and_other_widths(adapter):
     folder, config = adapter
     with pytest.raises(ValueError, match=r"layers\.2\..* \(the model has 2 layers\)"):
         load_peft(folder, config.first_layers(2))
-    factors = {"layers": {"attention": {"query": {"lora_a": np.ones((3, 31, 2), np.float32)}}}}
+    factors = {"layers": {"attention": {"query": {"lora_a": np.ones((3, 2, 31), np.float32)}}}}
     factors = flatten_dict(factors, sep="/")
     factors["layers/attention/query/lora_b"] = np.ones((3, 2, 4, 8), np.float32)
     lora = Lora(rank=2, targets=("query",))

@@ -45,7 +45,7 @@ def test_lora_factors_multiply_to_the_hub_matrix(text):
     out, inputs = layout.hub_shape(SIZES)
     a, b = rng.normal(size=(2, inputs)), rng.normal(size=(out, 2))
     layout_a, layout_b = layout.lora()
-    ours = np.tensordot(layout_a.to_ours(a, SIZES), layout_b.to_ours(b, SIZES), axes=1)
+    ours = np.tensordot(layout_a.to_ours(a, SIZES), layout_b.to_ours(b, SIZES), (0, 0))
     np.testing.assert_allclose(layout.to_hub(ours), b @ a)
 
 

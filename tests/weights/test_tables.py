@@ -81,7 +81,7 @@ def test_rows_give_letters():
     letters = {row.ours: row.letters for row in (*TEXT_ROWS, *LORA_ROWS)}
     assert letters[QUERY] == "L D N H"
     assert letters[NORM] == "D"
-    assert letters["layers/attention/output/lora_a"] == "L N H R"
+    assert letters["layers/attention/output/lora_a"] == "L R N H"
     assert letters["layers/attention/output/lora_b"] == "L R D"
     assert len(LORA_ROWS) == 14
 

@@ -1,0 +1,61 @@
+"""The command line of `launch/export.py`."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lco_jax.cli.exits import DONE, program
+from lco_jax.config import MeshConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Export a model for other programs, and check that it gives the same vectors there."""
+
+    model: str
+    """Hub folder, hub id or run folder."""
+    format: Literal["merged", "peft", "sentence-transformers"]
+    """A whole model for transformers, the low-rank factors alone, or a whole model with the
+    settings of sentence-transformers."""
+    output: str
+    """New folder."""
+    checkpoint: int | None = None
+    """Step of a run folder (default: the best evaluated one, else the last)."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of the exported weights (default: as the run was trained). An adapter is float32."""
+    verify: bool = True
+    """Reload the folder in torch (float32, on the CPU) and compare vectors."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@program
+def main() -> int:
+    """Parse, export, show the comparison."""
+    arguments = tyro.cli(_Arguments)
+    from lco_jax.export.folders import export_model
+
+    verification = export_model(
+        arguments.model,
+        arguments.output,
+        arguments.format,
+        checkpoint=arguments.checkpoint,
+        dtype=arguments.dtype,
+        verified=arguments.verify,
+        mesh=arguments.mesh,
+    )
+    if verification is None:
+        log.warning("%s was not verified", arguments.output)
+        return DONE
+    table = Table("reader", "modality", "texts", "lowest cosine", "mean")
+    for row in verification.comparisons:
+        cosines = f"{row.min_cosine:.7f}", f"{row.mean_cosine:.7f}"
+        table.add_row(row.reader, row.modality, str(row.count), *cosines)
+    Console().print(table)
+    log.info("%s is verified", arguments.output)
+    return DONE

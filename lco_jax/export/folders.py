@@ -1,0 +1,203 @@
+"""Exports: a folder that other programs read, checked before it appears under its name."""
+
+import importlib.metadata
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lco_jax.config import MeshConfig
+from lco_jax.export.model_card import write_card
+from lco_jax.export.probes import Probes, encode_probes
+from lco_jax.export.sentence_transformers import write_modules
+from lco_jax.export.verify import Format, Verification, check_libraries, verify
+from lco_jax.models.config import read_config
+from lco_jax.train.manifest import is_run_folder, read_manifest
+from lco_jax.train.mesh import make_mesh
+from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_model
+from lco_jax.weights.adapter import save_peft
+from lco_jax.weights.hub import save_folder
+from lco_jax.weights.tables import TABLES
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("jax", "flax", "transformers", "safetensors")
+
+
+class VerificationError(RuntimeError):
+    """torch computes other vectors from an export, or leaves some of its tensors unread."""
+
+
+def export_model(
+    model: str,
+    output: str | Path,
+    format: Format,
+    *,
+    checkpoint: int | None = None,
+    dtype: str | None = None,
+    verified: bool = True,
+    mesh: MeshConfig | None = None,
+) -> Verification | None:
+    """Write a model as a folder that transformers, peft or sentence-transformers loads.
+
+    The folder appears when it is complete and torch has given our vectors from it; one that
+    fails is kept as `OUTPUT.failed`.
+
+    Args:
+        model: hub folder, hub id or run folder.
+        checkpoint: step of a run folder (None: the best evaluated one, else the last).
+        dtype: of the weights (None: as the run was trained, else bfloat16 on accelerators and
+            float32 on CPU). An adapter is always float32.
+        verified: whether to reload the folder in torch and compare.
+
+    Returns:
+        What was compared, if anything.
+
+    Raises:
+        FileNotFoundError: no such model or checkpoint.
+        ValueError: the output exists, the model has no such format, or a library is missing.
+        OSError: the disk is full.
+        VerificationError: torch reads the folder differently.
+    """
+    output = Path(output).absolute()
+    failed = output.with_name(f"{output.name}.failed")
+    for folder in (output, failed):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise ValueError(f"{folder} exists; remove it or choose another --output")
+    if verified:
+        check_libraries(format)
+    draft = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        written = _write(draft, model, format, checkpoint, dtype, mesh)
+        verification = None
+        if verified:
+            log.info("%s written; encoding %d texts with torch", format, len(written.probes.texts))
+            verification = written.verify(draft)
+        written.finish(draft, verification)
+        failures = verification.failures if verification else []
+        draft.rename(failed if failures else output)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    if failures:
+        raise VerificationError("\n".join([*failures, f"the export is kept in {failed}"]))
+    return verification
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What remains known of a model whose weights are on disk and no longer in memory."""
+
+    record: dict[str, Any]
+    probes: Probes
+    family: str
+    base_path: str
+    base_folder: Path
+
+    def verify(self, folder: Path) -> Verification:
+        """Encode the probes with torch, from the folder alone."""
+        return verify(
+            folder,
+            self.record["format"],
+            family=self.family,
+            recipe=self.record,
+            probes=self.probes,
+            dtype=self.record["dtype"],
+            base_folder=self.base_folder,
+        )
+
+    def finish(self, folder: Path, verification: Verification | None) -> None:
+        """Write the export's record and model card."""
+        record = {
+            **self.record,
+            "verification": verification.describe() if verification else None,
+        }
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        (folder / PROFILE_FILE).write_text(text + "\n", encoding="utf-8")
+        write_card(
+            folder,
+            record,
+            family=self.family,
+            base_path=self.base_path,
+            base_folder=self.base_folder,
+        )
+
+
+def _write(
+    folder: Path,
+    model: str,
+    format: Format,
+    checkpoint: int | None,
+    dtype: str | None,
+    mesh: MeshConfig | None,
+) -> _Written:
+    devices = make_mesh(mesh or MeshConfig())
+    with jax.set_mesh(devices):
+        opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
+        revision = read_manifest(model).config.model.revision if is_run_folder(model) else None
+        if format == "peft":
+            _check_adapter(opened, model)
+        probes = encode_probes(opened, devices)
+        if format == "peft":
+            table = TABLES[opened.config.family]
+            base = opened.base_name
+            save_peft(folder, opened.lora_params, table, opened.lora, base, revision)
+        else:
+            save_folder(
+                folder,
+                opened.params,
+                opened.config,
+                opened.base_folder,
+                dtype=opened.dtype,
+                # sentence-transformers has no class for a whole Omni checkpoint.
+                thinker_only=format == "sentence-transformers",
+            )
+            _pad_left(folder)
+    width = opened.config.text.hidden_size
+    if format == "sentence-transformers":
+        write_modules(folder, opened.prompter, width)
+    probes.write_golden(folder)
+    base_path = Path(opened.base_name)
+    record = {
+        **opened.prompter.describe(),
+        "dimension": width,
+        "format": format,
+        "dtype": opened.dtype,
+        "base_model": base_path.resolve().name if base_path.exists() else opened.base_name,
+        "base_revision": revision,
+        "run": None if opened.step is None else Path(model).resolve().name,
+        "step": opened.step,
+        "lora": asdict(opened.lora) if opened.lora else None,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+    return _Written(record, probes, opened.config.family, opened.base_name, opened.base_folder)
+
+
+def _check_adapter(opened: OpenedModel, model: str) -> None:
+    if opened.lora is None:
+        raise ValueError(
+            f"{model} has no low-rank factors to export as an adapter; use --format merged"
+        )
+    num_layers = opened.config.text.num_layers
+    of_base = read_config(opened.base_folder).text.num_layers
+    if num_layers != of_base:
+        raise ValueError(
+            f"{model} keeps the first {num_layers} of the {of_base} layers of {opened.base_name}; "
+            "an adapter would be loaded onto all of them and give other vectors; "
+            "use --format merged"
+        )
+
+
+def _pad_left(folder: Path) -> None:
+    """Have the tokenizer pad where `[:, -1]` is every text's last token."""
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    settings["padding_side"] = "left"
+    text = json.dumps(settings, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
