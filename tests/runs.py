@@ -1,6 +1,7 @@
 """Small runs that tests share: data, config, and single steps on a given mesh."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from lco_jax.train.loop import initial_state
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.steps import BATCH_SPECS, contrastive_step
 
-WORDS = "a quick brown fox jumps over the lazy dog while two women watch a busy market".split()
+WORDS = """
+    a quick brown fox jumps over the lazy dog while two women watch a busy market
+""".split()
 
 
 def write_triplets(path: Path, count: int = 64, seed: int = 0) -> Path:
@@ -65,33 +68,51 @@ def make_config(folder: Path, triplets: Path, **changes) -> TrainConfig:
 def run_steps(config: TrainConfig, mesh: jax.sharding.Mesh, count: int = 2) -> list[dict]:
     """The metrics of the first steps on `mesh`, and the shapes of their batches."""
     with jax.set_mesh(mesh):
-        prompter = Prompter(config.model.path)
-        share, num_shares = meshes.data_share(mesh)
-        loader = ContrastiveLoader(
-            config.data,
-            config.memory,
-            prompter,
-            seed=config.seed,
-            num_shards=meshes.num_shards(mesh),
-            process_index=share,
-            process_count=num_shares,
-            agree=meshes.agree_max,
-        )
-        model = read_config(Path(config.model.path))
-        graph, _, _ = build(model, config.model.trainable, config.model.dtype)
-        optimizer = make_optimizer(config.optimizer, config.num_steps)
-        state = initial_state(config, model, Path(config.model.path), optimizer)
-        # B is zero at first: random factors give every gradient something to say.
-        state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
-        step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
+        state, step, batches = _prepare(config, mesh)
         results = []
-        for _, batch, stats in loader:
-            batch = meshes.to_global(mesh, batch, BATCH_SPECS)
-            state, metrics = step(state, batch, jnp.asarray(prompter.head))
+        for batch, stats in itertools.islice(batches, count):
+            state, metrics = step(state, batch)
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             results.append({**values, "shape": tuple(stats.shape)})
-            if len(results) == count:
-                return results
+        return results
+
+
+def frozen_before_and_after(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[dict, dict]:
+    """The frozen weights before and after two steps."""
+    with jax.set_mesh(mesh):
+        state, step, batches = _prepare(config, mesh)
+        before = jax.tree.map(np.array, state.frozen)
+        for batch, _ in itertools.islice(batches, 2):
+            state, _ = step(state, batch)
+        return before, jax.tree.map(np.array, state.frozen)
+
+
+def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
+    prompter = Prompter(config.model.path)
+    share, num_shares = meshes.data_share(mesh)
+    loader = ContrastiveLoader(
+        config.data,
+        config.memory,
+        prompter,
+        seed=config.seed,
+        num_shards=meshes.num_shards(mesh),
+        process_index=share,
+        process_count=num_shares,
+        agree=meshes.agree_max,
+    )
+    folder = Path(config.model.path)
+    model = read_config(folder)
+    graph, _, _ = build(model, config.model.trainable, config.model.dtype)
+    optimizer = make_optimizer(config.optimizer, config.num_steps)
+    state = initial_state(config, model, folder, optimizer)
+    # B is zero at first: random factors give every gradient something to say.
+    state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
+    step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
+    prefix = jnp.asarray(prompter.head)
+    batches = (
+        (meshes.to_global(mesh, batch, BATCH_SPECS), stats) for _, batch, stats in loader
+    )
+    return state, lambda state, batch: step(state, batch, prefix), batches
 
 
 def _noise(x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 from lco_jax.config import MeshConfig
 from lco_jax.export.model_card import write_card
 from lco_jax.export.probes import Probes, encode_probes
-from lco_jax.export.sentence_transformers import write_modules
+from lco_jax.export.sentence_transformers import update_tokenizer, write_modules
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
 from lco_jax.train.manifest import is_run_folder, read_manifest
@@ -158,7 +158,7 @@ def _write(
                 # sentence-transformers has no class for a whole Omni checkpoint.
                 thinker_only=format == "sentence-transformers",
             )
-            _pad_left(folder)
+            update_tokenizer(folder, padding_side="left")
     width = opened.config.text.hidden_size
     if format == "sentence-transformers":
         write_modules(folder, opened.prompter, width)
@@ -192,12 +192,3 @@ def _check_adapter(opened: OpenedModel, model: str) -> None:
             "an adapter would be loaded onto all of them and give other vectors; "
             "use --format merged"
         )
-
-
-def _pad_left(folder: Path) -> None:
-    """Have the tokenizer pad where `[:, -1]` is every text's last token."""
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    settings["padding_side"] = "left"
-    text = json.dumps(settings, indent=2, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """The files by which sentence-transformers reads an export as we do.
 
 Without them it takes the mean over all tokens of the bare text. They name the pooling, and hold
-our prompt recipe as a chat template through which every text goes.
+our prompt recipe as a chat template through which every text goes. Media are not read: the folder
+has a tokenizer and no processor, which for images and sound would also need torchvision.
 
 Source: sentence-transformers 6 Transformer, Pooling and Normalize.
 """
@@ -14,11 +15,20 @@ from lco_jax.data.prompt import Prompter
 from lco_jax.data.records import Item
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+_PROCESSORS = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 _ONE_TOKEN = "0"
 
 
 def write_modules(folder: Path, prompter: Prompter, width: int) -> None:
-    """Write `modules.json` and the settings of its modules into a hub folder."""
+    """Turn a hub folder into one of sentence-transformers, with its modules and their settings."""
+    for name in _PROCESSORS:
+        (folder / name).unlink(missing_ok=True)
+    # Else the family's processor is looked for.
+    update_tokenizer(folder, processor_class="AutoTokenizer")
     modules = [
         {
             "idx": index,
@@ -33,10 +43,7 @@ def write_modules(folder: Path, prompter: Prompter, width: int) -> None:
         "transformer_task": "feature-extraction",
         "modality_config": {"text": output, "message": {**output, "format": "flat"}},
         "module_output_name": "token_embeddings",
-        "processing_kwargs": {
-            "text": {"padding_side": "left"},
-            "chat_template": {"chat_template": chat_template(prompter)},
-        },
+        "processing_kwargs": {"chat_template": {"chat_template": chat_template(prompter)}},
         "max_seq_length": max_tokens(prompter),
         # Texts laid end to end would need positions that the multimodal decoders do not take.
         "unpad_inputs": False,
@@ -76,6 +83,13 @@ def max_tokens(prompter: Prompter) -> int:
     """
     (shortest,) = prompter.encode([Item(text=_ONE_TOKEN)])
     return len(prompter.head) + len(shortest.tokens) - 1 + prompter.max_text_tokens
+
+
+def update_tokenizer(folder: Path, **settings: Any) -> None:
+    """Change settings of a hub folder's tokenizer."""
+    file = folder / "tokenizer_config.json"
+    held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    _write(file, held | settings)
 
 
 def _write(file: Path, content: Any) -> None:

@@ -38,9 +38,6 @@ MODEL_CLASSES = {
 """The transformers class with a place for every tensor, by family; its `model` gives the states."""
 
 _THRESHOLDS = {"float32": 0.99999, "bfloat16": 0.999}
-_CUT_THRESHOLD = 0.99
-"""sentence-transformers cuts tokens where we tokenise the cut text once more, which may change
-the last of 650 tokens; a lost prompt is far below."""
 _MAX_LISTED = 10
 
 
@@ -164,14 +161,11 @@ def _compare_readers(
         del model
         gc.collect()
         vectors = _sentence_vectors(folder, probes.texts)
-        is_cut = np.array([cut != text for cut, text in zip(texts, probes.texts, strict=True)])
-        for modality, chosen, least in (
-            ("text", ~is_cut, threshold),
-            ("text, cut", is_cut, min(threshold, _CUT_THRESHOLD)),
-        ):
-            comparisons.append(
-                _compare(format, modality, vectors[chosen], probes.vectors[chosen], least)
-            )
+        same = [
+            _is_cut_cleanly(tokenizer, text, cut, recipe["prompt"])
+            for text, cut in zip(probes.texts, texts, strict=True)
+        ]
+        comparisons.append(_compare(format, "text", vectors[same], probes.vectors[same], threshold))
     return comparisons
 
 
@@ -201,6 +195,19 @@ def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, limit: int) -> str:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return text if len(ids) <= limit else tokenizer.decode(ids[:limit])
+
+
+def _is_cut_cleanly(tokenizer: "PreTrainedTokenizerBase", text: str, cut: str, prompt: str) -> bool:
+    """Whether to cut the tokens is to cut the text.
+
+    sentence-transformers cuts tokens; we cut the text and tokenise it once more. The last tokens
+    differ if the cut goes through a character or lets the prompt join the text.
+    """
+    ids, cut_ids, prompt_ids = (
+        tokenizer(part, add_special_tokens=False)["input_ids"]
+        for part in (text, cut + prompt, prompt)
+    )
+    return cut == text or cut_ids == ids[: len(cut_ids) - len(prompt_ids)] + prompt_ids
 
 
 def _load(folder: Path, family: str) -> "PreTrainedModel":

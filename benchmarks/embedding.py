@@ -1,0 +1,143 @@
+"""Embedding of WordNet texts, tokenisation included: lco_jax and sentence-transformers.
+
+python -m benchmarks.embedding --json results.jsonl
+"""
+
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from benchmarks.report import (
+    Measurement,
+    Side,
+    Work,
+    Worker,
+    append_json,
+    decoder_weights,
+    in_process,
+    jax_product,
+    make_rows,
+    show,
+)
+
+_TEXTS = Path(__file__).parents[1] / "data/quickstart/wordnet_train.jsonl"
+_NUM_WARM_UP = 64
+_OURS = "lco_jax"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Embed the same texts with the same exported model on both sides, in alternating rounds."""
+
+    model: Path = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
+    num_texts: int = 2000
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_sizes: tuple[int, ...] = (32, 8, 128)
+    """Of sentence-transformers; the first is its default."""
+    repeats: int = 3
+    threads: int = 2
+    json: Path | None = None
+    """Append the figures to this file."""
+
+
+def main(arguments: Arguments) -> None:
+    """Export, measure, check that the vectors agree, print."""
+    lines = _TEXTS.read_text(encoding="utf-8").splitlines()[: arguments.num_texts]
+    texts = tuple(json.loads(line)["positive"]["text"] for line in lines)
+    threads, dtype = arguments.threads, arguments.dtype
+    num_weights = decoder_weights(arguments.model)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name) / "model"
+        in_process(_export, arguments.model, folder, dtype)
+        ours = stack.enter_context(Worker(Embedding, folder, dtype, threads=threads))
+        theirs = stack.enter_context(Worker(_sentence_embedding, folder, dtype, threads=threads))
+
+        first = ours.measure(texts)  # compiles
+        theirs.measure((texts[:_NUM_WARM_UP], arguments.batch_sizes[0]))
+        measurements: dict[str, list[Measurement]] = {_OURS: []}
+        for _ in range(arguments.repeats):
+            measurements[_OURS].append(ours.measure(texts))
+            for size in arguments.batch_sizes:
+                side = measurements.setdefault(f"sentence-transformers, batches of {size}", [])
+                side.append(theirs.measure((texts, size)))
+
+    rows = make_rows(measurements, 2 * num_weights, base=_OURS)
+    show(f"{len(texts)} texts, {dtype}, {num_weights / 1e6:.0f} M decoder weights", rows)
+    reference = next(runs[0] for side, runs in measurements.items() if side != _OURS)
+    cosine = float(np.min(np.sum(first.work.vectors * _unit(reference.work.vectors), axis=1)))
+    compile_s = first.seconds - rows[0].seconds
+    facts = {
+        "num_texts": len(texts),
+        "dtype": dtype,
+        "lowest_cosine": cosine,
+        "compile_s": compile_s,
+        "ratio": min(row.ratio for row in rows[1:]),
+        "ratio_with_compile": min(row.seconds for row in rows[1:]) / first.seconds,
+        "load_average": os.getloadavg(),
+    }
+    Console().print(
+        f"texts/s {len(texts) / rows[0].seconds:.1f}; lowest cosine {cosine:.7f}; "
+        f"compilation {compile_s:.1f} s, with it the ratio is {facts['ratio_with_compile']:.2f}"
+    )
+    if arguments.json:
+        append_json(arguments.json, "embedding", rows, facts)
+
+
+class Embedding:
+    """`Embedder.encode`."""
+
+    def __init__(self, folder: Path, dtype: str):
+        from lco_jax.evaluate.embedder import Embedder
+
+        self._dtype = dtype
+        self._embedder = Embedder(folder, dtype=dtype)
+
+    def run(self, task: tuple[str, ...]) -> Work:
+        """Embed texts."""
+        return Work(*self._count(task), vectors=self._embedder.encode(task))
+
+    def multiply(self, shape: tuple[int, int, int]) -> Callable[[], None]:
+        """A matrix product in the dtype of the model, summed in float32."""
+        return jax_product(shape, self._dtype)
+
+    @functools.cache  # noqa: B019 - the object lives as long as its process
+    def _count(self, texts: tuple[str, ...]) -> tuple[int, int]:
+        from lco_jax.data.batch import pack_stream
+        from lco_jax.data.records import Item
+
+        encoder, prompter = self._embedder._encoder, self._embedder.prompter
+        encoded = prompter.encode([Item(text=text) for text in texts])
+        head = len(prompter.head)
+        stream = pack_stream(encoded, encoder.row_tokens, encoder.tokens_per_batch, 1, head)
+        computed = sum(batch.tokens.size + head for batch, _ in stream)
+        return sum(len(item.tokens) + head for item in encoded), computed
+
+
+def _sentence_embedding(folder: Path, dtype: str) -> Side:
+    from benchmarks.torch_reference import SentenceEmbedding  # torch stays out of our process
+
+    return SentenceEmbedding(folder, dtype)
+
+
+def _export(model: Path, folder: Path, dtype: str) -> None:
+    from lco_jax.export.folders import export_model
+
+    export_model(str(model), folder, "sentence-transformers", dtype=dtype, verified=False)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,209 @@
+"""A contrastive step with low-rank factors, tokenisation included: lco_jax and torch with peft.
+
+python -m benchmarks.training_step --json results.jsonl
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from benchmarks.report import (
+    Measurement,
+    Side,
+    Work,
+    Worker,
+    append_json,
+    decoder_weights,
+    in_process,
+    jax_product,
+    make_rows,
+    show,
+)
+from lco_jax.config import DataConfig, JsonlSource, Lora, ModelRef, OptimizerConfig, TrainConfig
+
+_TRIPLETS = Path(__file__).parents[1] / "data/quickstart/wordnet_train.jsonl"
+_OURS = "lco_jax"
+_LOSS_TOLERANCE = 1e-4
+
+Triplet = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Time optimizer steps of all sides in turn, on the same triplets in the same order."""
+
+    model: Path = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
+    num_layers: int = 8
+    batch_size: int = 64
+    rank: int = 16
+    dropout: float = 0.05
+    steps: int = 5
+    """Different batches; each is run once before and once while the clock runs."""
+    group_size: int = 48
+    """Items of one forward of the grouped torch steps."""
+    sides: tuple[str, ...] = ("official", "official, no checkpointing", "grouped", "shared head")
+    """Torch steps to compare with."""
+    threads: int = 2
+    json: Path | None = None
+    """Append the figures to this file."""
+
+
+def main(arguments: Arguments) -> None:
+    """Run all sides, compare the losses of the first step, print."""
+    config = TrainConfig(
+        model=ModelRef(
+            str(arguments.model),
+            trainable=Lora(rank=arguments.rank, alpha=32.0, dropout=arguments.dropout),
+            dtype="float32",
+            num_layers=arguments.num_layers,
+        ),
+        data=DataConfig(sources=(JsonlSource(str(_TRIPLETS)),), batch_size=arguments.batch_size),
+        optimizer=OptimizerConfig(schedule="constant", warmup_steps=0),
+        num_steps=arguments.steps,
+    )
+    batches = in_process(_read_batches, config)
+    with ExitStack() as stack:
+
+        def start(*side) -> Worker:
+            return stack.enter_context(Worker(*side, threads=arguments.threads))
+
+        workers = {_OURS: start(ContrastiveStep, config)}
+        for name in arguments.sides:
+            workers[name] = start(_torch_step, config, name, arguments.group_size)
+        # The first run is not timed: it compiles, and all sides have the same weights in it.
+        first = {side: worker.measure(batches[0]) for side, worker in workers.items()}
+        for batch in batches[1:]:
+            workers[_OURS].measure(batch)
+        measurements: dict[str, list[Measurement]] = {side: [] for side in workers}
+        for batch in batches:
+            for side, worker in workers.items():
+                measurements[side].append(worker.measure(batch))
+
+    num_weights = decoder_weights(arguments.model, arguments.num_layers)
+    rows = make_rows(measurements, 4 * num_weights, base=_OURS)
+    show(
+        f"step of {arguments.batch_size} triplets, {arguments.num_layers} layers, "
+        f"{num_weights / 1e6:.0f} M decoder weights, float32",
+        rows,
+    )
+    losses = {side: measurement.work.loss for side, measurement in first.items()}
+    Console().print("first loss: " + ", ".join(f"{side} {x:.6f}" for side, x in losses.items()))
+    if arguments.json:
+        facts = {
+            "num_layers": arguments.num_layers,
+            "batch_size": arguments.batch_size,
+            "first_losses": losses,
+            "load_average": os.getloadavg(),
+        }
+        append_json(arguments.json, "training_step", rows, facts)
+    if max(losses.values()) - min(losses.values()) > _LOSS_TOLERANCE:
+        raise ValueError(f"the sides disagree on the first loss by more than {_LOSS_TOLERANCE}")
+
+
+class ContrastiveStep:
+    """Our step, and what the loader does for it, one after the other."""
+
+    def __init__(self, config: TrainConfig):
+        import jax
+        import jax.numpy as jnp
+
+        from lco_jax.data.prompt import Prompter
+        from lco_jax.models.build import build
+        from lco_jax.models.config import read_config
+        from lco_jax.train.loop import initial_state
+        from lco_jax.train.mesh import make_mesh
+        from lco_jax.train.optimizer import make_optimizer
+        from lco_jax.train.steps import contrastive_step
+
+        self._config, self._mesh = config, make_mesh(config.mesh)
+        folder = Path(config.model.path)
+        with jax.set_mesh(self._mesh):
+            self._prompter = Prompter(folder)
+            self._head = jnp.asarray(self._prompter.head)
+            model = read_config(folder).first_layers(config.model.num_layers)
+            graph, _, _ = build(model, config.model.trainable, config.model.dtype)
+            optimizer = make_optimizer(config.optimizer, config.num_steps)
+            self._state = initial_state(config, model, folder, optimizer)
+            self._step = contrastive_step(
+                graph, optimizer, config.objective, config.memory, config.seed
+            )
+
+    def run(self, task: list[Triplet]) -> Work:
+        """One optimizer step on a batch of triplets."""
+        import jax
+
+        from lco_jax.train.mesh import to_global
+        from lco_jax.train.steps import BATCH_SPECS
+
+        batch = self._load(task)
+        with jax.set_mesh(self._mesh):
+            inputs = to_global(self._mesh, batch, BATCH_SPECS)
+            self._state, metrics = self._step(self._state, inputs, self._head)
+            jax.block_until_ready(self._state)
+        head = len(self._head)
+        real_tokens = int((batch.segments > 0).sum()) + head * int(batch.valid.sum())
+        return Work(real_tokens, batch.tokens.size + head, loss=float(metrics["loss"]))
+
+    def multiply(self, shape: tuple[int, int, int]) -> Callable[[], None]:
+        """A matrix product in float32."""
+        return jax_product(shape, "float32")
+
+    def _load(self, task: list[Triplet]):
+        from lco_jax.data.batch import choose_shape, item_lengths, measure, pack
+        from lco_jax.data.records import Item
+
+        encoded = self._prompter.encode([Item(text=text) for triplet in task for text in triplet])
+        lengths = item_lengths(encoded).reshape(1, len(task), -1)
+        row_tokens = self._config.memory.row_tokens
+        shape = choose_shape(measure(lengths, 1, row_tokens), row_tokens)
+        return pack(encoded, np.arange(len(task))[None], 1, shape, len(self._prompter.head))
+
+
+def _read_batches(config: TrainConfig) -> list[list[Triplet]]:
+    from lco_jax.data.sources import ExampleStream
+
+    stream, size = ExampleStream(config.data, config.seed), config.data.batch_size
+    triplets = [
+        (example.anchor.text, example.positive.text, example.negatives[0].text)
+        for example in (stream[index] for index in range(config.num_steps * size))
+    ]
+    return [triplets[start : start + size] for start in range(0, len(triplets), size)]
+
+
+def _torch_step(config: TrainConfig, side: str, group_size: int) -> Side:
+    from benchmarks import torch_reference  # torch stays out of our process
+    from lco_jax.data.prompt import Prompter
+
+    prompter = Prompter(config.model.path)
+    settings = torch_reference.StepSettings(
+        folder=Path(config.model.path),
+        num_layers=config.model.num_layers,
+        rank=config.model.trainable.rank,
+        alpha=config.model.trainable.alpha,
+        dropout=config.model.trainable.dropout,
+        temperature=config.objective.temperature,
+        learning_rate=config.optimizer.peak_lr,
+        clip_norm=config.optimizer.clip_norm,
+        prompt=prompter.prompt,
+        head=tuple(prompter.head.tolist()),
+    )
+    match side:
+        case "official":
+            return torch_reference.OfficialStep(settings, checkpointing=True)
+        case "official, no checkpointing":
+            return torch_reference.OfficialStep(settings, checkpointing=False)
+        case "grouped":
+            return torch_reference.GroupedStep(settings, group_size)
+        case "shared head":
+            return torch_reference.SharedHeadStep(settings, group_size)
+    raise ValueError(f"no side {side!r}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
