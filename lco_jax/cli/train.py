@@ -29,6 +29,8 @@ class _Front:
     """Join the other hosts of the slice, insist on TPU devices, cache compilations."""
     dry_run: bool = False
     """Compile the step for the declared mesh on simulated devices and print what it takes."""
+    num_devices: int | None = None
+    """With --dry-run: how many devices to simulate (default: the product of the mesh)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def main() -> int:
     if arguments.dry_run:
         from lco_jax.train.dry_run import dry_run, simulate_devices
 
-        simulate_devices(config.mesh)
+        simulate_devices(config.mesh, arguments.num_devices)
         print(dry_run(config))
         return DONE
     if arguments.tpu:

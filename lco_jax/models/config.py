@@ -127,3 +127,17 @@ def _tied(config: dict[str, Any], outer: dict[str, Any], text: dict[str, Any]) -
         if "tie_word_embeddings" in level:
             return bool(level["tie_word_embeddings"])
     return False
+
+
+def public_config(name: str) -> ModelConfig:
+    """The sizes of a public checkpoint by hub id, without the hub: for dry runs and plans.
+
+    Raises:
+        ValueError: no such checkpoint is known; the message lists those that are.
+    """
+    folder = Path(__file__).parent / "sizes"
+    file = folder / f"{name.rpartition('/')[2]}.json"
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
+        raise ValueError(f"{name} is no model folder, and its sizes are not known; known: {known}")
+    return from_hf(json.loads(file.read_text()))

@@ -76,14 +76,10 @@ def encode(
     return model.final_norm(pool(hidden)).astype(jnp.float32), taps
 
 
-def contrastive_step(
-    graph: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    objective: Contrastive,
-    memory: Memory,
-    seed: int,
-) -> Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]:
-    """The compiled step `(state, batch, prefix) -> (state, metrics)`; the state is donated."""
+def contrastive_objective(
+    graph: nnx.GraphDef, objective: Contrastive, memory: Memory
+) -> Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]:
+    """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`."""
 
     def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
         def encode_chunk(trainable: Params, chunk: Batch) -> Float[Array, "J I D"]:
@@ -96,11 +92,23 @@ def contrastive_step(
             # Gradient cache: only the pooled states of a chunk are kept, its activations are
             # computed again when the gradient of the loss reaches it.
             again = jax.checkpoint(encode_chunk, prevent_cse=False)
-            scan = lambda carry, chunk: (carry, again(trainable, chunk))  # noqa: E731
-            _, pooled = jax.lax.scan(scan, None, batch)
+            _, pooled = jax.lax.scan(lambda _, chunk: (None, again(trainable, chunk)), None, batch)
         return contrastive_loss(
             pooled, batch.valid, batch.content, objective, logit_chunks=memory.logit_chunks
         )
+
+    return loss_fn
+
+
+def contrastive_step(
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    objective: Contrastive,
+    memory: Memory,
+    seed: int,
+) -> Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]:
+    """The compiled step `(state, batch, prefix) -> (state, metrics)`; the state is donated."""
+    loss_fn = contrastive_objective(graph, objective, memory)
 
     def step(state: TrainState, batch: Batch, prefix: Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
