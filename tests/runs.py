@@ -29,9 +29,7 @@ from lco_jax.train.loop import initial_state
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.steps import BATCH_SPECS, contrastive_step
 
-WORDS = """
-    a quick brown fox jumps over the lazy dog while two women watch a busy market
-""".split()
+WORDS = ("a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "market", "busy")
 
 
 def write_triplets(path: Path, count: int = 64, seed: int = 0) -> Path:
@@ -109,9 +107,7 @@ def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
     state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
     step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
     prefix = jnp.asarray(prompter.head)
-    batches = (
-        (meshes.to_global(mesh, batch, BATCH_SPECS), stats) for _, batch, stats in loader
-    )
+    batches = ((meshes.to_global(mesh, batch, BATCH_SPECS), stats) for _, batch, stats in loader)
     return state, lambda state, batch: step(state, batch, prefix), batches
 
 

@@ -51,9 +51,9 @@ class Embedder:
         dtype: str | None = None,
         truncate_dim: int | None = None,
         tokens_per_batch: int = 4096,
-        mesh: MeshConfig | None = None,
+        mesh: MeshConfig | jax.sharding.Mesh = MeshConfig(),
     ):
-        self._mesh = make_mesh(mesh or MeshConfig())
+        self._mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
         with jax.set_mesh(self._mesh):
             opened = open_model(
                 str(model),
@@ -97,13 +97,15 @@ class Embedder:
         """
         single = isinstance(inputs, str | Item | dict)
         items = [_to_item(value, i) for i, value in enumerate([inputs] if single else inputs)]
+        if not items:
+            return np.zeros((0, truncate_dim or self.width), np.float32)
         with progress_bar(len(items), show_progress_bar) as bar:
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
             pooled = self._encoder.encode(items, on_progress=advance)
         width = truncate_dim or self.width
         if not 0 < width <= self.get_embedding_dimension():
             raise ValueError(f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}")
-        pooled = pooled.reshape(len(items), -1)[:, :width]
+        pooled = pooled[:, :width]
         vectors = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         return vectors[0] if single else vectors
 

@@ -53,7 +53,7 @@ class Encoder:
     def encode(
         self, items: Sequence[Item], *, on_progress: Callable[[int], None] | None = None
     ) -> Float[np.ndarray, "N D"]:
-        """Vectors after the final norm, float32, not normalised.
+        """Vectors of at least one item after the final norm, float32, not normalised.
 
         Args:
             on_progress: told how many more items are done.
@@ -61,8 +61,6 @@ class Encoder:
         Raises:
             ValueError: an item is empty, has media, or is too long; the message says which.
         """
-        if not items:
-            return np.zeros((0, 0), np.float32)
         encoded = self.prompter.encode(items)
         head = len(self.prompter.head)
         share, num_shares = meshes.data_share(self.mesh)

@@ -52,7 +52,8 @@ with open(f"{{folder}}/lco_jax.json") as file:
 def turn(text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) > recipe["max_text_tokens"]:
-        text = tokenizer.decode(ids[: recipe["max_text_tokens"]])
+        ids = ids[: recipe["max_text_tokens"]]
+        text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     return recipe["template_head"] + text + recipe["prompt"] + recipe["template_tail"]
 
 
@@ -76,9 +77,9 @@ def embed(texts):
     return model.encode(texts)
 ```
 
-The prompt is applied to every text; do not add one. Texts beyond {max_text_tokens} tokens are cut,
-by tokens, where lco_jax tokenises the cut text once more: the vectors of such texts may differ a
-little.
+Only texts are taken, and the prompt is applied to each of them; do not add one. Texts beyond
+{max_text_tokens} tokens are cut by tokens, where lco_jax tokenises the cut text once more: the
+vectors of such texts may differ a little.
 """
 
 _BODY = """

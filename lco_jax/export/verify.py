@@ -122,9 +122,6 @@ def verify(
         recipe: what `Prompter.describe` says.
         dtype: in which our vectors were computed, which decides how near they must be.
         base_folder: of the model that a peft adapter refines.
-
-    Raises:
-        RuntimeError: a library that the export's kind of processor needs is missing.
     """
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES[format]}
     try:
@@ -194,7 +191,9 @@ def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, limit: int) -> str:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return text if len(ids) <= limit else tokenizer.decode(ids[:limit])
+    if len(ids) <= limit:
+        return text
+    return tokenizer.decode(ids[:limit], clean_up_tokenization_spaces=False)
 
 
 def _is_cut_cleanly(tokenizer: "PreTrainedTokenizerBase", text: str, cut: str, prompt: str) -> bool:
@@ -218,7 +217,7 @@ def _load(folder: Path, family: str) -> "PreTrainedModel":
         folder, dtype=torch.float32, output_loading_info=True
     )
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    _check_keys(folder, {kind: info[kind] for kind in kinds})
+    _check_keys({kind: info[kind] for kind in kinds})
     return model.eval()
 
 
@@ -232,19 +231,19 @@ def _load_adapted(folder: Path, base_folder: Path, family: str) -> "PreTrainedMo
         model = peft.PeftModel.from_pretrained(base, folder)
     held = peft.get_peft_model_state_dict(model).keys()
     stored = SafetensorsFile(folder / "adapter_model.safetensors").specs.keys()
-    _check_keys(folder, {"missing_keys": held - stored, "unexpected_keys": stored - held})
+    _check_keys({"missing_keys": held - stored, "unexpected_keys": stored - held})
     # The adapter's layers stand in the base model now.
     return base.eval()
 
 
-def _check_keys(folder: Path, found: Mapping[str, Iterable[Any]]) -> None:
+def _check_keys(found: Mapping[str, Iterable[Any]]) -> None:
     lines = [
         f"  {len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}"
         for kind, names in ((kind, sorted(map(str, names))) for kind, names in found.items())
         if names
     ]
     if lines:
-        raise _UnmatchedError("\n".join([f"{folder} does not fit its torch model:", *lines]))
+        raise _UnmatchedError("\n".join(["tensors do not match those of the torch model:", *lines]))
 
 
 def _last_states(
@@ -266,16 +265,7 @@ def _sentence_vectors(folder: Path, texts: Sequence[str]) -> Float[np.ndarray, "
     import torch
     from sentence_transformers import SentenceTransformer
 
-    try:
-        model = SentenceTransformer(
-            str(folder),
-            device="cpu",
-            model_kwargs={"dtype": torch.float32},
-            local_files_only=True,
-        )
-    except ImportError as error:
-        raise RuntimeError(
-            f"sentence-transformers cannot load {folder.name}: {error}; the processor of a "
-            "multimodal checkpoint needs torchvision: pip install torchvision, or pass --no-verify"
-        ) from error
+    model = SentenceTransformer(
+        str(folder), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True
+    )
     return model.encode(list(texts), batch_size=4, show_progress_bar=False)
