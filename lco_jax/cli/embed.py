@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from lco_jax.cli.exits import DONE, USAGE, program
+from lco_jax.cli.exits import DONE, program
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,7 @@ def main() -> int:
     from lco_jax.train import mesh
 
     if arguments.tpu:
-        try:
-            mesh.start_tpu()
-        except mesh.NoTpuError as error:
-            log.error("%s", error)
-            return USAGE
+        mesh.start_tpu()
     from lco_jax.evaluate.embed_file import embed_file
     from lco_jax.evaluate.embedder import Embedder
 

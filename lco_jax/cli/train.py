@@ -9,7 +9,7 @@ from typing import Annotated
 import jax
 import tyro
 
-from lco_jax.cli.exits import DONE, USAGE, program
+from lco_jax.cli.exits import DONE, program
 from lco_jax.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,7 @@ def main() -> int:
         print(dry_run(config))
         return DONE
     if arguments.tpu:
-        try:
-            mesh.start_tpu()
-        except mesh.NoTpuError as error:
-            log.error("%s", error)
-            return USAGE
+        mesh.start_tpu()
     jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/lco_jax/xla").expanduser()))
 
     from lco_jax.analysis.report import write_report

@@ -51,8 +51,9 @@ class Embedder:
         dtype: str | None = None,
         truncate_dim: int | None = None,
         tokens_per_batch: int = 4096,
-        mesh: MeshConfig | jax.sharding.Mesh = MeshConfig(),
+        mesh: MeshConfig | jax.sharding.Mesh | None = None,
     ):
+        mesh = mesh or MeshConfig()
         self._mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
         with jax.set_mesh(self._mesh):
             opened = open_model(

@@ -15,7 +15,7 @@ from lco_jax.config import MeshConfig
 log = logging.getLogger(__name__)
 
 
-class NoTpuError(RuntimeError):
+class NoTpuError(ValueError):
     """`--tpu` was asked for on a machine without TPU devices."""
 
 

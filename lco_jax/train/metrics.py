@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
 
 
 class MetricsWriter:
@@ -19,11 +18,11 @@ class MetricsWriter:
         self._file = self._path.open("a")
         # tensorboardX writes local and gs:// folders; steps after `start_step` of a killed run
         # are purged.
-        self._board = (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
-            if tensorboard
-            else None
-        )
+        self._board = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # it imports torch where torch is installed
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         """Record scalars after `step` steps; `kind` is `train` or `eval`."""

@@ -76,9 +76,9 @@ def test_on_any_mesh(checkpoint, vectors, sizes):
 
 def test_programs_are_few(embedder):
     before = embedder._encoder.num_programs
-    for size in range(45, 65):  # 15 to 22 rows
+    for size in range(45, 65):  # 14 to 22 rows, of which the grid of shapes has six
         embedder.encode([f"text {n}" for n in range(size)])
-    assert embedder._encoder.num_programs - before <= 5
+    assert embedder._encoder.num_programs - before <= 6
 
 
 def test_names_of_sentence_transformers(embedder, vectors):
@@ -98,7 +98,7 @@ def test_truncated_vectors_are_unit_vectors(embedder, vectors):
     short = embedder.encode(TEXTS, truncate_dim=8)
     expected = vectors[:, :8] / np.linalg.norm(vectors[:, :8], axis=1, keepdims=True)
     np.testing.assert_allclose(short, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="truncate_dim=33 is not in 1..32"):
+    with pytest.raises(ValueError, match="truncate_dim=33 is not in"):
         embedder.encode(TEXTS, truncate_dim=33)
 
 

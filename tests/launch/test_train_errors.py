@@ -1,0 +1,119 @@
+"""Bad input to `launch/train.py`: exit code 2 and a message that names what to change."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from lco_jax.cli.train import main
+from lco_jax.config_io import to_json
+from tests import runs, tiny
+
+GOOD = {"anchor": {"text": "a"}, "positive": {"text": "b"}, "negative": {"text": "c"}}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("checkpoint"), num_layers=1).folder
+
+
+@pytest.fixture
+def train(checkpoint, tmp_path, monkeypatch, capsys):
+    """Runs the program on the given lines of data; returns its exit code and what it said."""
+
+    def run(lines, *options):
+        data = tmp_path / "triplets.jsonl"
+        data.write_text(
+            "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        )
+        config = to_json(runs.make_config(checkpoint, data, num_steps=1))
+        file = tmp_path / "tiny_config.py"
+        file.write_text(
+            "import json\nfrom lco_jax.config_io import from_json\n"
+            f"get_config = lambda: from_json(json.loads({json.dumps(config)!r}))\n"
+        )
+        arguments = ["--config", str(file), "--workdir", str(tmp_path / "run"), *options]
+        monkeypatch.setattr(sys, "argv", ["launch/train.py", *arguments])
+        try:
+            code = main()
+        except SystemExit as stop:  # the command line's own errors
+            code = stop.code
+        said = capsys.readouterr()
+        return code, " ".join((said.out + said.err).split())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"anchor": ', "triplets.jsonl:2: not JSON"),
+        ({"positive": {"text": "b"}}, "triplets.jsonl:2: lacks 'anchor'"),
+        ({**GOOD, "positive": {"text": 7}}, "triplets.jsonl:2: positive.text is"),
+        ({**GOOD, "anchor": {"text": " "}}, "triplets.jsonl:2: anchor is empty"),
+        ({**GOOD, "negativ": {"text": "c"}}, "did you mean 'negative'?"),
+    ],
+)
+def test_bad_line(train, line, message):
+    code, said = train([GOOD, line, *[GOOD] * 20], "--mesh.data", "1", "--mesh.fsdp", "-1")
+    assert (code, message in said) == (2, True), said
+
+
+def test_batch_that_the_mesh_does_not_divide(train):
+    code, said = train([GOOD] * 40, "--data.batch-size", "20", "--mesh.data", "8")
+    assert code == 2
+    assert "batch_size=20 does not divide" in said
+    assert "use a batch_size of 16 or 24" in said
+
+
+def test_mesh_of_another_size(train):
+    code, said = train([GOOD] * 40, "--mesh.data", "3")
+    assert code == 2
+    assert "needs 3 devices, found 8" in said
+
+
+def test_missing_file(train):
+    code, said = train([GOOD] * 40, "--mesh.data", "8", "--data.sources.0.path", "nowhere.jsonl")
+    assert (code, "nowhere.jsonl: no such file" in said) == (2, True), said
+
+
+def test_missing_model(train):
+    code, said = train([GOOD] * 40, "--mesh.data", "8", "--model.path", "./no-such-model")
+    assert code == 2
+    assert "neither a folder nor a hub id" in said
+
+
+def test_unknown_option_suggests_the_nearest(train):
+    code, said = train([GOOD] * 40, "--optimizer.peek-lr", "1")
+    assert code == 2
+    assert "--optimizer.peak-lr" in said
+
+
+def test_bad_value(train):
+    code, said = train([GOOD] * 40, "--objective.temperature", "0")
+    assert code == 2
+    assert "temperature=0.0 must be positive" in said
+
+
+def test_missing_config(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["launch/train.py", "--config", "configs/none.py"])
+    assert main() == 2
+    assert "configs/ has lco_omni_3b_text.py" in capsys.readouterr().err
+
+
+def test_tpu_without_a_tpu(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["launch/train.py", "--tpu"])
+    assert main() == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "found 8 cpu device(s)" in said
+    assert "pip install" in said
+
+
+def test_changed_science(train, tmp_path):
+    code, said = train([GOOD] * 40, "--mesh.data", "8")
+    assert code == 0, said
+    code, said = train([GOOD] * 40, "--mesh.data", "8", "--optimizer.peak-lr", "0.5")
+    assert code == 2
+    assert "optimizer.peak_lr: 0.01 in the run, 0.5 now" in said
+    assert Path(tmp_path / "run" / "checkpoints" / "1").is_dir()
