@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -144,92 +144,84 @@ def _peak_bytes() -> int:
 
 # ------------------------------------------------------------------------------------ results
 
+_COLUMNS = {
+    "seconds": ("s", "{:.2f}"),
+    "cpu_seconds": ("CPU s", "{:.2f}"),
+    "ratio": ("x lco_jax", "{:.2f}"),
+    "tokens_per_s": ("tokens/s", "{:,.0f}"),
+    "computed": ("computed", "{:.0%}"),
+    "gemm_share": ("of GEMM", "{:.0%}"),
+    "gemm_gflops": ("GEMM GFLOP/s", "{:.0f}"),
+    "peak_gb": ("peak GB", "{:.2f}"),
+}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One side in the table: figures of its median measurement."""
+    """The median figures of one side."""
 
     side: str
     seconds: float
     cpu_seconds: float
     ratio: float
-    """Its time over that of lco_jax."""
-    real_tokens_per_s: float
+    """Its time over that of lco_jax, in the same round."""
+    tokens_per_s: float
+    """Of whole prompts, without padding."""
+    computed: float
+    """Computed slots over the tokens of whole prompts."""
     gemm_share: float
-    real_share: float
-    """As `gemm_share`, counting real tokens only: above 1 where a shared head saves them."""
+    """The arithmetic of the computed slots, over what matrix products do in the same time."""
     gemm_gflops: float
+    """Of a large matrix product, before and after: less than usual on a busy machine."""
     peak_gb: float
 
 
 def make_rows(
     measurements: dict[str, list[Measurement]], flops_per_token: float, *, base: str
 ) -> list[Row]:
-    """The median of each side. The ratio is the median over rounds, in which sides are neighbours.
+    """A row for each side.
 
     Args:
         measurements: by side, in order of round.
+        flops_per_token: of a computed slot.
         base: the side that the others are compared with.
     """
-    rows = []
-    for side, runs in measurements.items():
-        ratios = [
-            run.seconds / own.seconds for run, own in zip(runs, measurements[base], strict=True)
-        ]
-        rates = [run.work.real_tokens / run.seconds for run in runs]
-        real = [
-            rate * flops_per_token / run.gemm_gflops / 1e9
-            for rate, run in zip(rates, runs, strict=True)
-        ]
-        median = functools.partial(lambda values: float(np.median(values)))
-        rows.append(
-            Row(
-                side=side,
-                seconds=median([run.seconds for run in runs]),
-                cpu_seconds=median([run.cpu_seconds for run in runs]),
-                ratio=median(ratios),
-                real_tokens_per_s=median(rates),
-                gemm_share=median([run.gemm_share(flops_per_token) for run in runs]),
-                real_share=median(real),
-                gemm_gflops=median([run.gemm_gflops for run in runs]),
-                peak_gb=max(run.peak_bytes for run in runs) / 1e9,
-            )
+    return [
+        Row(
+            side=side,
+            seconds=_median(run.seconds for run in runs),
+            cpu_seconds=_median(run.cpu_seconds for run in runs),
+            ratio=_median(
+                run.seconds / own.seconds for run, own in zip(runs, measurements[base], strict=True)
+            ),
+            tokens_per_s=_median(run.work.real_tokens / run.seconds for run in runs),
+            computed=_median(run.work.computed_tokens / run.work.real_tokens for run in runs),
+            gemm_share=_median(run.gemm_share(flops_per_token) for run in runs),
+            gemm_gflops=_median(run.gemm_gflops for run in runs),
+            peak_gb=max(run.peak_bytes for run in runs) / 1e9,
         )
-    return rows
+        for side, runs in measurements.items()
+    ]
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
 
 
 def show(title: str, rows: list[Row]) -> None:
     """Print the comparison."""
-    table = Table(title=title)
-    for column in (
-        "side",
-        "s",
-        "CPU s",
-        "x lco_jax",
-        "real tokens/s",
-        "GEMM share",
-        "real share",
-        "GEMM GFLOP/s",
-        "peak GB",
-    ):
-        table.add_column(column, justify="left" if column == "side" else "right")
+    table = Table("side", title=title)
+    for name, _ in _COLUMNS.values():
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row.side,
-            f"{row.seconds:.2f}",
-            f"{row.cpu_seconds:.2f}",
-            f"{row.ratio:.2f}",
-            f"{row.real_tokens_per_s:,.0f}",
-            f"{row.gemm_share:.0%}",
-            f"{row.real_share:.0%}",
-            f"{row.gemm_gflops:.0f}",
-            f"{row.peak_gb:.2f}",
-        )
-    Console().print(table)
+        cells = (style.format(getattr(row, field)) for field, (_, style) in _COLUMNS.items())
+        table.add_row(row.side, *cells)
+    Console(width=max(110, Console().width)).print(table)
 
 
 def append_json(file: Path, benchmark: str, rows: list[Row], facts: dict[str, Any]) -> None:
     """Add one line with the figures to `file`."""
-    record = {"benchmark": benchmark, **facts, "sides": [asdict(row) for row in rows]}
+    record = {"benchmark": benchmark, **facts, "load_average": os.getloadavg()}
+    record["sides"] = [asdict(row) for row in rows]
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")

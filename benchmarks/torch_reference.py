@@ -1,5 +1,6 @@
 """The torch programs that we are compared with; they use the public modules of their libraries."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from benchmarks.report import Work
 
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 _TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -37,8 +40,7 @@ class SentenceEmbedding:
         options = {"dtype": self._dtype}
         self._model = SentenceTransformer(str(folder), device="cpu", model_kwargs=options)
         self._computed = self._real = 0
-        decoder = self._model[0].model
-        decoder.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._model[0].register_forward_pre_hook(self._count)
 
     def run(self, task: tuple[Sequence[str], int]) -> Work:
         """Embed texts in batches of the given size."""
@@ -51,9 +53,10 @@ class SentenceEmbedding:
         """A matrix product in the dtype of the model."""
         return _multiply(shape, self._dtype)
 
-    def _count(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        self._computed += kwargs["attention_mask"].numel()
-        self._real += int(kwargs["attention_mask"].sum())
+    def _count(self, module: torch.nn.Module, args: tuple[dict[str, torch.Tensor]]) -> None:
+        mask = args[0]["attention_mask"]
+        self._computed += mask.numel()
+        self._real += int(mask.sum())
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class StepSettings:
 
 
 class _TrainingStep:
-    """Decoder with low-rank factors, contrastive loss, AdamW; encoding is left to the subclasses."""
+    """Decoder with low-rank factors, contrastive loss, AdamW; subclasses encode."""
 
     def __init__(self, settings: StepSettings):
         torch.manual_seed(0)

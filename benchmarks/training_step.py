@@ -3,7 +3,6 @@
 python -m benchmarks.training_step --json results.jsonl
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from benchmarks.report import (
 from lco_jax.config import DataConfig, JsonlSource, Lora, ModelRef, OptimizerConfig, TrainConfig
 
 _TRIPLETS = Path(__file__).parents[1] / "data/quickstart/wordnet_train.jsonl"
+_MODEL = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
 _OURS = "lco_jax"
 _LOSS_TOLERANCE = 1e-4
 
@@ -38,7 +38,7 @@ Triplet = tuple[str, str, str]
 class Arguments:
     """Time optimizer steps of all sides in turn, on the same triplets in the same order."""
 
-    model: Path = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
+    model: Path = _MODEL
     num_layers: int = 8
     batch_size: int = 64
     rank: int = 16
@@ -99,7 +99,6 @@ def main(arguments: Arguments) -> None:
             "num_layers": arguments.num_layers,
             "batch_size": arguments.batch_size,
             "first_losses": losses,
-            "load_average": os.getloadavg(),
         }
         append_json(arguments.json, "training_step", rows, facts)
     if max(losses.values()) - min(losses.values()) > _LOSS_TOLERANCE:

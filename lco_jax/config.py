@@ -123,8 +123,9 @@ class DataConfig:
     """Hard negatives per anchor; examples with fewer leave the slot empty."""
     homogeneous: bool = False
     """Each batch comes from one source (chosen by weight) instead of a mix."""
-    max_text_tokens: int = 650
-    """Text is cut to this many tokens before the prompt is appended."""
+    max_text_tokens: int | None = None
+    """Text is cut to this many tokens before the prompt is appended (None: 650 with profile `lco`,
+    300 with `mteb`)."""
     profile: Literal["lco", "mteb"] = "lco"
     """Prompt recipe, stored with every run and export."""
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lco_jax.config import Contrastive, Full, Lora, Memory
+from lco_jax.config_io import to_json
+from lco_jax.evaluate.embedder import Embedder
 from tests import meshes, runs, tiny
 
 
@@ -76,17 +79,21 @@ jax.config.update("jax_default_matmul_precision", "highest")
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
 from lco_jax.axes import MESH_AXES
 from lco_jax.config_io import from_json
+from lco_jax.evaluate.embedder import Embedder
 from tests import runs
 config = from_json(json.loads(sys.argv[4]))
 sizes = json.loads(sys.argv[3])
-print("RESULT", json.dumps(runs.run_steps(config, jax.make_mesh(tuple(sizes), MESH_AXES))))
+mesh = jax.make_mesh(tuple(sizes), MESH_AXES)
+print("RESULT", json.dumps(runs.run_steps(config, mesh)))
+vectors = Embedder(config.model.path, mesh=mesh).encode(["a fox", "two women", "x"])
+print("VECTORS", json.dumps(vectors.tolist()))
 """
 
 
 @pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 2, 4)], ids=str)
 def test_two_processes(config, plain, sizes, free_port):
-    from lco_jax.config_io import to_json
-
+    texts = ["a fox", "two women", "x"]
+    vectors = Embedder(config.model.path, mesh=meshes.make((1, 1, 1))).encode(texts)
     arguments = [str(free_port), "RANK", json.dumps(sizes), json.dumps(to_json(config))]
     processes = [
         subprocess.Popen(
@@ -102,5 +109,6 @@ def test_two_processes(config, plain, sizes, free_port):
     for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err[-3000:]
-        line = next(line for line in out.splitlines() if line.startswith("RESULT "))
-        same(json.loads(line.removeprefix("RESULT ")), plain)
+        said = dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
+        same(json.loads(said["RESULT"]), plain)
+        np.testing.assert_allclose(json.loads(said["VECTORS"]), vectors, atol=1e-5)
