@@ -20,7 +20,9 @@ from lco_jax.config import (
 
 def get_config() -> TrainConfig:
     return TrainConfig(
-        model=ModelRef("Qwen/Qwen2.5-VL-3B-Instruct", trainable=Lora(rank=64, alpha=16, dropout=0.05)),
+        model=ModelRef(
+            "Qwen/Qwen2.5-VL-3B-Instruct", trainable=Lora(rank=64, alpha=16, dropout=0.05)
+        ),
         data=DataConfig(sources=(TfdsSource("all_nli"),), batch_size=768),
         optimizer=OptimizerConfig(peak_lr=4e-4, warmup_steps=100, clip_norm=32.0),
         num_epochs=2,

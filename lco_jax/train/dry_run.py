@@ -4,6 +4,8 @@ import collections
 import io
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -62,36 +64,22 @@ def dry_run(config: TrainConfig) -> str:
         ValueError: the config does not fit the mesh or the model.
     """
     mesh = meshes.make_mesh(config.mesh)
-    model = _sizes(config).first_layers(config.model.num_layers)
-    _check(model, mesh)
     with jax.set_mesh(mesh):
-        graph, trainable, frozen = build(model, config.model.trainable, config.model.dtype)
-        optimizer = make_optimizer(config.optimizer, config.num_steps or _STEPS)
-        state = TrainState(
-            step=jax.ShapeDtypeStruct((), jnp.int32, sharding=jax.NamedSharding(mesh, jax.P())),
-            trainable=trainable,
-            frozen=frozen,
-            opt_state=on_mesh(jax.eval_shape(optimizer.init, trainable)),
-        )
-        shape, batch = _batch(config, mesh)
-        step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
-        prefix = jax.ShapeDtypeStruct(
-            (_HEAD_TOKENS,), jnp.int32, sharding=jax.NamedSharding(mesh, jax.P())
-        )
-        loss_fn = contrastive_objective(graph, config.objective, config.memory)
-        saved = _saved_activations(loss_fn, state, batch, prefix)
+        run = abstract_run(config)
+        saved = _saved_activations(run)
         start = time.perf_counter()
-        step.lower(state, batch, prefix).compile()
+        run.step.lower(run.state, run.batch, run.prefix).compile()
         seconds = time.perf_counter() - start
+    state, batch, shape = run.state, run.batch, run.shape
     rows = {
         "mesh": " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
-        "trainable parameters": f"{_count(trainable):,}",
-        "frozen parameters": f"{_count(frozen):,}",
-        "per device: trainable": _bytes(trainable),
-        "per device: frozen": _bytes(frozen),
+        "trainable parameters": f"{_count(state.trainable):,}",
+        "frozen parameters": f"{_count(state.frozen):,}",
+        "per device: trainable": _bytes(state.trainable),
+        "per device: frozen": _bytes(state.frozen),
         "per device: optimizer": _bytes(state.opt_state),
         "per device: batch": _bytes(batch),
-        "per device: gradients": _bytes(trainable),
+        "per device: gradients": _bytes(state.trainable),
         "per device: saved for the backward pass": _bytes(saved),
         "batch": (
             f"{config.data.batch_size} triplets in {config.memory.encode_chunks} chunks; per "
@@ -103,14 +91,55 @@ def dry_run(config: TrainConfig) -> str:
     return _table(rows)
 
 
-def _saved_activations(loss_fn, state: TrainState, batch: Batch, prefix) -> list:
+@dataclass(frozen=True)
+class AbstractRun:
+    """A run's step, and the shapes and shardings of what it takes."""
+
+    step: Callable
+    loss_fn: Callable
+    state: TrainState
+    batch: Batch
+    prefix: jax.ShapeDtypeStruct
+    shape: Shape
+
+
+def abstract_run(config: TrainConfig) -> AbstractRun:
+    """The step of a config on the mesh that is set; nothing is allocated.
+
+    Raises:
+        ValueError: the config does not fit the mesh or the model.
+    """
+    mesh = jax.sharding.get_mesh()
+    model = _sizes(config).first_layers(config.model.num_layers)
+    _check(model, mesh)
+    graph, trainable, frozen = build(model, config.model.trainable, config.model.dtype)
+    optimizer = make_optimizer(config.optimizer, config.num_steps or _STEPS)
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    state = TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
+        trainable=trainable,
+        frozen=frozen,
+        opt_state=on_mesh(jax.eval_shape(optimizer.init, trainable)),
+    )
+    shape, batch = _batch(config, mesh)
+    return AbstractRun(
+        step=contrastive_step(graph, optimizer, config.objective, config.memory, config.seed),
+        loss_fn=contrastive_objective(graph, config.objective, config.memory),
+        state=state,
+        batch=batch,
+        prefix=jax.ShapeDtypeStruct((_HEAD_TOKENS,), jnp.int32, sharding=everywhere),
+        shape=shape,
+    )
+
+
+def _saved_activations(run: AbstractRun) -> list[jax.ShapeDtypeStruct]:
     """Shapes of what the forward pass leaves for the backward pass, weights left out."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key, state = jax.eval_shape(lambda: jax.random.key(0)), run.state
 
     def pull_back(trainable, frozen, key, batch, prefix):
-        return jax.vjp(lambda t: loss_fn(t, frozen, key, batch, prefix)[0], trainable)[1]
+        return jax.vjp(lambda t: run.loss_fn(t, frozen, key, batch, prefix)[0], trainable)[1]
 
-    shapes = jax.eval_shape(pull_back, state.trainable, state.frozen, key, batch, prefix)
+    shapes = jax.eval_shape(pull_back, state.trainable, state.frozen, key, run.batch, run.prefix)
     weights = collections.Counter(
         (x.shape, x.dtype) for x in jax.tree.leaves((state.trainable, state.frozen))
     )

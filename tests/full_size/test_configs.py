@@ -1,0 +1,47 @@
+"""Every config lowers its real step, at full size, without allocating anything."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+from lco_jax.cli.train import load_config
+from lco_jax.config import MeshConfig
+from lco_jax.train.dry_run import abstract_run
+from tests import meshes
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 4
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_lowers(path):
+    config = load_config(path)
+    with jax.set_mesh(meshes.make((2, 2, 2))):
+        run = abstract_run(config)
+        text = run.step.lower(run.state, run.batch, run.prefix).as_text()
+    assert "sdy.sharding" in text
+    trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
+    # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
+    assert trainable == {"3b": 119_734_272, "7b": 161_480_704}[path.stem.split("_")[2]]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (
+            MeshConfig(1, 1, 8),
+            r"mesh\.tensor=8 does not divide attention heads \(28\); use 1, 2, 4",
+        ),
+        (MeshConfig(5, 1, 1), "batch_size=768 does not divide .* use a multiple of 5 such as 770"),
+    ],
+)
+def test_misfits_are_named(mesh, message):
+    config = dataclasses.replace(load_config(CONFIGS[1]), mesh=mesh)
+    sizes = dataclasses.astuple(mesh)
+    with jax.set_mesh(meshes.make(sizes)), pytest.raises(ValueError, match=message):
+        abstract_run(config)
