@@ -25,7 +25,7 @@ from benchmarks.report import (
     decoder_weights,
     in_process,
     jax_product,
-    make_rows,
+    make_row,
     show,
 )
 
@@ -78,7 +78,8 @@ def main(arguments: Arguments) -> None:
                 side = measurements.setdefault(f"sentence-transformers, batches of {size}", [])
                 side.append(theirs.measure((texts, size)))
 
-    rows = make_rows(measurements, 2 * num_weights, base=_OURS)
+    own = measurements[_OURS]
+    rows = [make_row(side, runs, own, 2 * num_weights) for side, runs in measurements.items()]
     show(f"{len(texts)} texts, {dtype}, {num_weights / 1e6:.0f} M decoder weights", rows)
     best = min(rows[1:], key=lambda row: row.ratio)
     reference = measurements[best.side][0].work.vectors

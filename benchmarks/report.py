@@ -176,32 +176,26 @@ class Row:
     peak_gb: float
 
 
-def make_rows(
-    measurements: dict[str, list[Measurement]], flops_per_token: float, *, base: str
-) -> list[Row]:
-    """A row for each side.
+def make_row(
+    side: str, runs: list[Measurement], own: list[Measurement], flops_per_token: float
+) -> Row:
+    """The row of a side.
 
     Args:
-        measurements: by side, in order of round.
+        own: what lco_jax did beside each of `runs`.
         flops_per_token: of a computed slot.
-        base: the side that the others are compared with.
     """
-    return [
-        Row(
-            side=side,
-            seconds=_median(run.seconds for run in runs),
-            cpu_seconds=_median(run.cpu_seconds for run in runs),
-            ratio=_median(
-                run.seconds / own.seconds for run, own in zip(runs, measurements[base], strict=True)
-            ),
-            tokens_per_s=_median(run.work.real_tokens / run.seconds for run in runs),
-            computed=_median(run.work.computed_tokens / run.work.real_tokens for run in runs),
-            gemm_share=_median(run.gemm_share(flops_per_token) for run in runs),
-            gemm_gflops=_median(run.gemm_gflops for run in runs),
-            peak_gb=max(run.peak_bytes for run in runs) / 1e9,
-        )
-        for side, runs in measurements.items()
-    ]
+    return Row(
+        side=side,
+        seconds=_median(run.seconds for run in runs),
+        cpu_seconds=_median(run.cpu_seconds for run in runs),
+        ratio=_median(run.seconds / beside.seconds for run, beside in zip(runs, own, strict=True)),
+        tokens_per_s=_median(run.work.real_tokens / run.seconds for run in runs),
+        computed=_median(run.work.computed_tokens / run.work.real_tokens for run in runs),
+        gemm_share=_median(run.gemm_share(flops_per_token) for run in runs),
+        gemm_gflops=_median(run.gemm_gflops for run in runs),
+        peak_gb=max(run.peak_bytes for run in runs) / 1e9,
+    )
 
 
 def _median(values: Iterable[float]) -> float:

