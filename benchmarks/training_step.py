@@ -44,11 +44,11 @@ class Arguments:
     rank: int = 16
     dropout: float = 0.05
     steps: int = 5
-    """Different batches; each is run once before and once while the clock runs."""
+    """Different batches; ours runs each once before it is timed."""
     group_size: int = 48
     """Items of one forward of the grouped torch steps."""
     sides: tuple[_SideName, ...] = ("official", "grouped", "shared head")
-    """Torch steps to compare with. Without checkpointing the official one takes 16 GB."""
+    """Torch steps to compare with (official without checkpointing: twice the memory)."""
     threads: int = 2
     json: Path | None = None
     """Append the figures to this file."""
