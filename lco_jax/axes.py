@@ -4,7 +4,8 @@
     N  query heads   K  key-value heads   H  head width              F  feed-forward width
     V  vocabulary    L  stacked layers    R  LoRA rank               C  encode chunks
     J  roles of an example (anchor, positive, negatives)             I  examples of a chunk
-    E  embedding width
+    E  embedding width              G  shard groups, one per data shard
+    P  patches of a group
 
 Weights and activations name their dimensions with these letters in annotations, einsums,
 shardings and the weight table. The mesh always has the same three axes, any of which may have
@@ -21,6 +22,7 @@ _WEIGHTS = {"D": "fsdp", "N": "tensor", "K": "tensor", "F": "tensor", "V": "tens
 _ACTIVATIONS = {
     "B": BATCH_AXES,
     "I": BATCH_AXES,
+    "G": BATCH_AXES,
     "N": "tensor",
     "K": "tensor",
     "F": "tensor",

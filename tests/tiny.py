@@ -18,6 +18,21 @@ from transformers import (
 from tests.tokenizers import write_tokenizer
 
 VOCABULARY = 512
+SMALL_TOWER = {
+    "depth": 1,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_heads": 2,
+    "fullatt_block_indexes": [0],
+}
+DEEP_TOWER = {
+    "depth": 4,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_heads": 4,
+    "fullatt_block_indexes": [1, 3],
+}
+"""Vision towers; windows of 112 px, patches of 14 px and merge units of 2 x 2 as on the hub."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +56,13 @@ def write(
     tied: bool = True,
     num_kv_heads: int = 2,
     num_layers: int = 3,
+    vision: dict | None = None,
     seed: int = 0,
 ) -> Tiny:
-    """Write a checkpoint with its tokenizer; weights, biases and norms are all random."""
+    """Write a checkpoint with its tokenizer; weights, biases and norms are all random.
+
+    `vision` are the sizes of the vision tower (None: `SMALL_TOWER`).
+    """
     text = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -57,7 +76,7 @@ def write(
         "eos_token_id": 2,
     }
     mrope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    vision = {**(vision or SMALL_TOWER), "out_hidden_size": text["hidden_size"]}
     torch.manual_seed(seed)
     if family == "qwen2":
         plain = {"rope_type": "default", "rope_theta": 1e4}
@@ -66,7 +85,7 @@ def write(
     elif family == "qwen2_5_vl":
         config = Qwen2_5_VLConfig(
             text_config={**text, "rope_parameters": mrope},
-            vision_config={**vision, "out_hidden_size": 32, "fullatt_block_indexes": [0]},
+            vision_config={**vision, "tokens_per_second": 2},
             tie_word_embeddings=tied,
         )
         model = Qwen2_5_VLForConditionalGeneration(config)
@@ -74,7 +93,7 @@ def write(
         audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2}
         config = Qwen2_5OmniThinkerConfig(
             text_config={**text, "rope_parameters": mrope},
-            vision_config={**vision, "out_hidden_size": 32, "fullatt_block_indexes": [0]},
+            vision_config=vision,
             audio_config={**audio, "encoder_ffn_dim": 16, "output_dim": 32},
             # Unused ids behind the tokenizer's 400; the class has no default for the first.
             vision_start_token_id=500,

@@ -120,7 +120,9 @@ class Linear(nnx.Module):
         inputs, outputs = self.inputs.replace(" ", ""), self.outputs.replace(" ", "")
         y = contract(x, self.kernel[...], f"BS{inputs},{inputs}{outputs}->BS{outputs}")
         if self.bias is not None:
-            y = y + self.bias[...].astype(y.dtype)
+            # Moves the values of a bias over D, whose dimension activations do not shard.
+            bias = jax.reshard(self.bias[...], jax.P(*jax.typeof(y).sharding.spec[2:]))
+            y = y + bias.astype(y.dtype)
         if self.lora_a is not None:
             lora_x = x if lora_x is None else lora_x
             low = contract(lora_x, self.lora_a[...], f"BS{inputs},R{inputs}->BSR")

@@ -2,12 +2,16 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict
 
+from lco_jax.models.config import ModelConfig
 from lco_jax.weights.files import SafetensorsFolder
-from lco_jax.weights.tables import HEAD, Assignment, Table
+from lco_jax.weights.tables import HEAD, TABLES, Assignment, Key, Table
 
 _log = logging.getLogger(__name__)
 
@@ -17,24 +21,62 @@ _MAX_LISTED = 10
 """Names per kind of an error message."""
 
 
-def check_fit(
-    source: SafetensorsFolder,
-    table: Table,
-    found: Assignment,
-    shapes: Mapping[str, tuple[int, ...]],
-    num_layers: int,
-) -> None:
+class Part(NamedTuple):
+    """The decoder or the vision tower: its tensors in a folder and in our tree."""
+
+    table: Table
+    num_layers: int
+    found: Assignment
+    leaves: dict[str, Any]
+    """By path."""
+
+    @property
+    def keys(self) -> set[Key]:
+        """The tensors of the table, up to the number of layers."""
+        return {key for row in self.table.rows for key in row.keys(self.num_layers)}
+
+
+def match_parts(
+    source: SafetensorsFolder, config: ModelConfig, params: Mapping[str, Any]
+) -> list[Part]:
+    """The parts of a model that `params` (arrays or shapes) hold, the decoder last.
+
+    Raises:
+        ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
+    """
+    leaves = flatten_dict(params, sep="/")
+    vision = {path: leaf for path, leaf in leaves.items() if path.startswith("vision/")}
+    decoder = {path: leaf for path, leaf in leaves.items() if path not in vision}
+    table = TABLES[config.family]
+    found = table.assign(source.specs)
+    parts = []
+    if vision:
+        tower_table = table.vision()
+        tower_found = tower_table.assign(found.towers)
+        tower = Part(tower_table, config.vision.num_layers, tower_found, vision)
+        # Unlike a decoder, a tower is never cut to its first layers.
+        beyond = tower_found.names.keys() - tower.keys
+        tower_found.unknown.extend(tower_found.names[key] for key in sorted(beyond))
+        found = replace(found, towers=tower_found.towers)
+        parts.append(tower)
+    if decoder or not vision:
+        parts.append(Part(table, config.text.num_layers, found, decoder))
+    for part in parts:
+        _check_fit(source, part)
+    return parts
+
+
+def _check_fit(source: SafetensorsFolder, part: Part) -> None:
     """Raise one error that lists everything in which a folder and our tree differ."""
-    unread = [
-        name
-        for (path, layer), name in found.names.items()
-        if path not in {*shapes, _HEAD} and (layer is None or layer < num_layers)
-    ]
+    table, num_layers, found, leaves = part
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    held, fitting = {*shapes, _HEAD}, part.keys
+    unread = [name for key, name in found.names.items() if key[0] not in held and key in fitting]
     rowless = shapes.keys() - {row.ours for row in table.rows}
     missing, misshaped = [], []
     for path in sorted(shapes.keys() - rowless):
         row = table.row(path)
-        our_shape = shapes[path][1:] if row.is_stacked else shapes[path]
+        our_shape = shapes[path][len(row.stack) :]
         expected = row.layout.hub_shape(row.layout.sizes(our_shape))
         for key in row.keys(num_layers):
             if key not in found.names:
@@ -62,15 +104,15 @@ def check_fit(
         )
 
 
-def log_unread(
-    folder: Path, found: Assignment, shapes: Mapping[str, tuple[int, ...]], num_layers: int
-) -> None:
-    later = [layer for _, layer in found.names if layer is not None and layer >= num_layers]
-    has_head = (_HEAD, None) in found.names and _HEAD not in shapes
+def log_unread(folder: Path, part: Part) -> None:
+    """Tell which tensors of a folder stay unread although they fit."""
+    found = part.found
+    later = found.names.keys() - part.keys
+    has_head = (_HEAD, None) in found.names and _HEAD not in part.leaves
     counts = {
         "of the vision and audio towers (not built yet)": len(found.towers),
         "of the talker and its vocoder": len(found.ignored),
-        f"of layers from {num_layers} on": len(later),
+        f"of layers from {part.num_layers} on": len(later),
         "of the output head": int(has_head),
     }
     for kind, count in counts.items():

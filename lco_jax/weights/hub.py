@@ -13,15 +13,15 @@ import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Shaped
 
 from lco_jax.models.config import ModelConfig
-from lco_jax.weights.completeness import check_fit, log_unread
+from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
-from lco_jax.weights.tables import TABLES, Key, Row
+from lco_jax.weights.tables import Key, Row
 from lco_jax.weights.writer import SafetensorsWriter
 
 _MAX_SHARD_BYTES = 5 * 10**9
@@ -83,38 +83,36 @@ def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) 
     them to the wanted dtype. Layers beyond the config's and an unwanted output head stay unread.
 
     Args:
-        abstract: nested dict of `jax.ShapeDtypeStruct`, each with its sharding.
+        abstract: nested dict of `jax.ShapeDtypeStruct`, each with its sharding: of the decoder,
+            of the vision tower under `"vision"`, or of both.
 
     Raises:
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
     """
     source = SafetensorsFolder(folder)
-    table = TABLES[config.family]
-    wanted = flatten_dict(abstract, sep="/")
-    found = table.assign(source.specs)
-    shapes = {path: leaf.shape for path, leaf in wanted.items()}
-    check_fit(source, table, found, shapes, config.text.num_layers)
-    log_unread(source.folder, found, shapes, config.text.num_layers)
     params = {}
     with ThreadPoolExecutor() as pool:
-        for path, leaf in wanted.items():
-            row = table.row(path)
-            views = [source.view(found.names[key]) for key in row.keys(config.text.num_layers)]
-            params[path] = _load_stack(row, views, leaf, pool)
+        for part in match_parts(source, config, abstract):
+            log_unread(source.folder, part)
+            for path, leaf in part.leaves.items():
+                row = part.table.row(path)
+                names = [part.found.names[key] for key in row.keys(part.num_layers)]
+                params[path] = _load_stack(row, [source.view(name) for name in names], leaf, pool)
     return unflatten_dict(params, sep="/")
 
 
 def _load_stack(
     row: Row, views: list[np.ndarray], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
 ) -> Shaped[Array, "*shape"]:
-    sizes = row.layout.sizes(wanted.shape[1:] if row.is_stacked else wanted.shape)
+    num_stacked = len(row.stack)
+    sizes = row.layout.sizes(wanted.shape[num_stacked:])
     sources = [row.layout.to_ours(view, sizes) for view in views]
     shards: dict[str, np.ndarray] = {}
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
         # Replicas of a shard are read once.
         if str(index) not in shards:
-            shards[str(index)] = _read_shard(sources, index, wanted, row.is_stacked, pool)
+            shards[str(index)] = _read_shard(sources, index, wanted, num_stacked, pool)
         return shards[str(index)]
 
     array = jax.make_array_from_callback(wanted.shape, wanted.sharding, read)
@@ -126,14 +124,16 @@ def _read_shard(
     sources: list[np.ndarray],
     index: tuple[slice, ...],
     wanted: jax.ShapeDtypeStruct,
-    is_stacked: bool,
+    num_stacked: int,
     pool: ThreadPoolExecutor,
 ) -> np.ndarray:
     shape = [len(range(size)[part]) for size, part in zip(wanted.shape, index, strict=True)]
     shard = _aligned_empty(shape, wanted.dtype)
-    targets = shard if is_stacked else shard[None]
-    layers, inner = (sources[index[0]], index[1:]) if is_stacked else (sources, index)
-    list(pool.map(lambda target, layer: copy_tiled(target, layer[inner]), targets, layers))
+    targets = shard.reshape(-1, *shape[num_stacked:])
+    numbers = np.arange(len(sources)).reshape(wanted.shape[:num_stacked])
+    chosen = [sources[number] for number in numbers[index[:num_stacked]].flat]
+    inner = index[num_stacked:]
+    list(pool.map(lambda target, layer: copy_tiled(target, layer[inner]), targets, chosen))
     return shard
 
 
@@ -160,7 +160,7 @@ def save_folder(
 ) -> None:
     """Write a hub folder: the base folder with `params` in the place of its decoder.
 
-    Names are spelled as in the base folder; tensors that `params` does not hold (towers, an
+    Names are spelled as in the base folder; tensors that `params` does not hold (a tower, an
     unloaded output head, the talker) and the tokenizer and processor files are copied.
 
     Args:
@@ -176,30 +176,26 @@ def save_folder(
     """
     out, base_folder = Path(out), Path(base_folder)
     source = SafetensorsFolder(base_folder)
-    table = TABLES[config.family]
-    held = flatten_dict(params, sep="/")
-    found = table.assign(source.specs)
-    num_layers = config.text.num_layers
-    check_fit(source, table, found, {path: leaf.shape for path, leaf in held.items()}, num_layers)
-
-    dropped = {
-        name
-        for (_, layer), name in found.names.items()
-        if layer is not None and layer >= num_layers
-    }
+    parts = match_parts(source, config, params)
+    decoder = parts[-1]
+    found = {key: name for part in parts for key, name in part.found.names.items()}
+    dropped = {decoder.found.names[key] for key in decoder.found.names.keys() - decoder.keys}
     if thinker_only:
-        dropped.update(found.ignored)
-    prefix = table.prefix if thinker_only else ""
+        dropped.update(decoder.found.ignored)
+    prefix = decoder.table.prefix if thinker_only else ""
     names = {name: name.removeprefix(prefix) for name in source.specs if name not in dropped}
     specs = {
         name: TensorSpec(source.specs[base].shape, _stored_dtype(source.specs[base].dtype, dtype))
         for base, name in names.items()
     }
-    targets = {key: names[base] for key, base in found.names.items() if base in names}
-    written = {targets[key] for path in held for key in table.row(path).keys(num_layers)}
+    targets = {key: names[base] for key, base in found.items() if base in names}
+    held = [
+        (part, part.table.row(path), leaf) for part in parts for path, leaf in part.leaves.items()
+    ]
+    written = {targets[key] for part, row, _ in held for key in row.keys(part.num_layers)}
     tied_head = targets.get(_HEAD) if config.text.tie_embeddings else None
     if jax.process_index() != 0:
-        for leaf in held.values():
+        for _, _, leaf in held:
             to_host(leaf)
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -207,17 +203,17 @@ def save_folder(
         SafetensorsWriter(out, specs, max_shard_bytes=max_shard_bytes) as writer,
         ThreadPoolExecutor() as pool,
     ):
-        for path, leaf in held.items():
-            row, values = table.row(path), to_host(leaf)
+        for _, row, leaf in held:
+            values = to_host(leaf)
             _write_stack(writer, row, values, targets, specs, pool)
-            if (path, None) == _TABLE and tied_head:
+            if (row.ours, None) == _TABLE and tied_head:
                 # A redundant copy of the embeddings must not outlive a change of them.
                 _write_stack(writer, row, values, {_TABLE: tied_head}, specs, pool)
         for base, name in names.items():
             if name not in written and name != tied_head:
                 writer.write(name, source.view(base).astype(specs[name].dtype, copy=False))
         _copy_companions(base_folder, out)
-        _write_config(base_folder, out, num_layers, dtype, thinker_only)
+        _write_config(base_folder, out, decoder.num_layers, dtype, thinker_only)
 
 
 def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
@@ -239,7 +235,7 @@ def _write_stack(
     specs: Mapping[str, TensorSpec],
     pool: ThreadPoolExecutor,
 ) -> None:
-    layers = values if row.is_stacked else values[None]
+    layers = values.reshape(-1, *values.shape[len(row.stack) :])
 
     def write(key: Key, layer: np.ndarray) -> None:
         spec = specs[names[key]]
@@ -247,7 +243,7 @@ def _write_stack(
         copy_tiled(stored, row.layout.to_hub(layer))
         writer.write(names[key], stored)
 
-    list(pool.map(write, row.keys(len(layers)), layers))
+    list(pool.map(write, row.keys(len(values)), layers))
 
 
 def _copy_companions(base_folder: Path, out: Path) -> None:

@@ -4,6 +4,8 @@ A row is all there is to say about a tensor: loading reads the table from left t
 from right to left, and the low-rank factors of an adapter are named by the same rows.
 """
 
+import functools
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,31 +13,63 @@ from dataclasses import dataclass, field, replace
 from lco_jax.weights.layout import Layout
 
 Key = tuple[str, int | None]
-"""A tensor of our tree: its path, and its layer where the path holds a stack."""
+"""A tensor of our tree: its path, and its place in the stack where the path holds one."""
+
+_QKV = "qkv"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor; with `{L}` in its hub name, one per layer, stacked along a leading L."""
+    """One tensor, or a stack of them: with `{L}` in its hub name one for each layer, with `{Q}`
+    one for each of query, key and value, stacked along leading dimensions.
+    """
 
     hub: str
-    """Name below the decoder (the output head: below the model)."""
+    """Name below the decoder or the tower (the output head: below the model)."""
     ours: str
     layout: Layout
 
     @property
-    def is_stacked(self) -> bool:
-        return "{L}" in self.hub
+    def stack(self) -> tuple[str, ...]:
+        """The leading dimensions, in which several hub tensors are stacked."""
+        return tuple(letter for letter in "LQ" if f"{{{letter}}}" in self.hub)
 
     @property
     def letters(self) -> str:
         """Dimensions of the (stacked) array in our tree."""
-        return f"L {self.layout.ours}" if self.is_stacked else self.layout.ours
+        return " ".join((*self.stack, self.layout.ours))
 
     def keys(self, num_layers: int) -> list[Key]:
         """The tensors of this row."""
-        layers = range(num_layers) if self.is_stacked else (None,)
-        return [(self.ours, layer) for layer in layers]
+        sizes = {"L": num_layers, "Q": len(_QKV)}
+        places = range(math.prod(sizes[letter] for letter in self.stack)) if self.stack else (None,)
+        return [(self.ours, place) for place in places]
+
+    def name(self, place: int | None) -> str:
+        """The hub name of the tensor at a place of the stack."""
+        if place is None:
+            return self.hub
+        layer, part = divmod(place, len(_QKV)) if "Q" in self.stack else (place, 0)
+        return self.hub.format(L=layer, Q=_QKV[part])
+
+    def key(self, name: str) -> Key | None:
+        """The tensor of this row with that hub name."""
+        match = self._pattern.fullmatch(name)
+        if match is None:
+            return None
+        if not self.stack:
+            return self.ours, None
+        place = int(match["L"])
+        if "Q" in self.stack:
+            place = place * len(_QKV) + _QKV.index(match["Q"])
+        return self.ours, place
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        name = re.escape(self.hub)
+        return re.compile(
+            name.replace(r"\{L\}", r"(?P<L>\d+)").replace(r"\{Q\}", f"(?P<Q>[{_QKV}])")
+        )
 
 
 def _row(hub: str, ours: str, layout: str) -> Row:
@@ -74,12 +108,45 @@ def _lora_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
             layout,
         )
         for row in rows
-        if row.is_stacked and row.ours.endswith("/kernel")
+        if row.stack and row.ours.endswith("/kernel")
         for factor, layout in zip("AB", row.layout.lora(), strict=True)
     )
 
 
 LORA_ROWS = _lora_rows(TEXT_ROWS)
+
+_VISION_ROWS = (
+    _row("patch_embed.proj.weight", "vision/patch_embed/kernel", "D C T Y X -> C T Y X D"),
+    _row("blocks.{L}.norm1.weight", "vision/blocks/attention_norm/scale", "D -> D"),
+    _row(
+        "blocks.{L}.attn.proj.weight", "vision/blocks/attention/output/kernel", "D (N H) -> N H D"
+    ),
+    _row("blocks.{L}.attn.proj.bias", "vision/blocks/attention/output/bias", "D -> D"),
+    _row("blocks.{L}.norm2.weight", "vision/blocks/mlp_norm/scale", "D -> D"),
+    _row("blocks.{L}.mlp.gate_proj.weight", "vision/blocks/mlp/gate/kernel", "F D -> D F"),
+    _row("blocks.{L}.mlp.gate_proj.bias", "vision/blocks/mlp/gate/bias", "F -> F"),
+    _row("blocks.{L}.mlp.up_proj.weight", "vision/blocks/mlp/up/kernel", "F D -> D F"),
+    _row("blocks.{L}.mlp.up_proj.bias", "vision/blocks/mlp/up/bias", "F -> F"),
+    _row("blocks.{L}.mlp.down_proj.weight", "vision/blocks/mlp/down/kernel", "D F -> F D"),
+    _row("blocks.{L}.mlp.down_proj.bias", "vision/blocks/mlp/down/bias", "D -> D"),
+    _row("merger.ln_q.weight", "vision/merger/norm/scale", "D -> D"),
+    _row("merger.mlp.0.weight", "vision/merger/hidden/kernel", "F (U D) -> U D F"),
+    _row("merger.mlp.0.bias", "vision/merger/hidden/bias", "F -> F"),
+    _row("merger.mlp.2.weight", "vision/merger/output/kernel", "E F -> F E"),
+    _row("merger.mlp.2.bias", "vision/merger/output/bias", "E -> E"),
+)
+_QKV_KERNEL, _QKV_BIAS = (f"vision/blocks/attention/qkv/{name}" for name in ("kernel", "bias"))
+VL_VISION_ROWS = (
+    *_VISION_ROWS,
+    _row("blocks.{L}.attn.qkv.weight", _QKV_KERNEL, "(Q N H) D -> Q D N H"),
+    _row("blocks.{L}.attn.qkv.bias", _QKV_BIAS, "(Q N H) -> Q N H"),
+)
+OMNI_VISION_ROWS = (
+    *_VISION_ROWS,
+    _row("blocks.{L}.attn.{Q}.weight", _QKV_KERNEL, "(N H) D -> D N H"),
+    _row("blocks.{L}.attn.{Q}.bias", _QKV_BIAS, "(N H) -> N H"),
+)
+"""Query, key and value lie fused in a VL checkpoint and apart in an Omni one; ours is one array."""
 
 _DECODER_NAME = re.compile(
     r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?"
@@ -87,7 +154,8 @@ _DECODER_NAME = re.compile(
 )
 """Every spelling in circulation, the bare one of a decoder saved without its wrapper included."""
 _HEAD_NAME = re.compile(r"(?:model\.|language_model\.)?(lm_head\..+)")
-_LAYER_NUMBER = re.compile(r"^layers\.(\d+)\.")
+_VISION = "visual."
+_VISION_NAME = re.compile(r"(?:model\.)?visual\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -99,7 +167,7 @@ class Assignment:
     doubled: list[str] = field(default_factory=list)
     """Names of tensors that another name already gave."""
     towers: list[str] = field(default_factory=list)
-    """Of vision and audio towers, which are not built yet."""
+    """Of vision and audio towers: no rows of the table at hand."""
     ignored: list[str] = field(default_factory=list)
     """Of parts that no embedding depends on: the talker and its vocoder."""
     unknown: list[str] = field(default_factory=list)
@@ -116,9 +184,12 @@ class Table:
     wrapper: str = ""
     """Not written, but accepted after the prefix on reading."""
     decoder: str = "model."
-    """Written before every name of the decoder."""
+    """Written before every name of the decoder (or of the tower whose rows these are)."""
+    spellings: tuple[re.Pattern[str], ...] = (_DECODER_NAME, _HEAD_NAME)
+    """Full names after prefix and wrapper; the first group is the name of a row."""
     adapter_decoder: str = "model.language_model."
     """The decoder's path in the class that an adapter is loaded into."""
+    vision_rows: tuple[Row, ...] = ()
     towers: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
@@ -135,10 +206,10 @@ class Table:
 
     def name(self, key: Key) -> str:
         """The hub's own spelling of a tensor of our tree."""
-        path, layer = key
+        path, place = key
         row = self.row(path)
         decoder = "" if row == HEAD else self.decoder
-        return f"{self.prefix}{decoder}{row.hub.format(L=layer)}"
+        return f"{self.prefix}{decoder}{row.name(place)}"
 
     def assign(self, names: Iterable[str]) -> Assignment:
         """Sort hub names, in any spelling, into what they are."""
@@ -171,27 +242,40 @@ class Table:
             decoder=self.adapter_decoder,
         )
 
+    def vision(self) -> "Table":
+        """The table of the vision tower of this family, for the names that `assign` finds to be
+        of towers.
+        """
+        return replace(
+            self,
+            rows=self.vision_rows,
+            decoder=_VISION,
+            spellings=(_VISION_NAME,),
+            towers=tuple(tower for tower in self.towers if tower != _VISION),
+        )
+
     def _key(self, local: str) -> Key | None:
-        match = _DECODER_NAME.fullmatch(local) or _HEAD_NAME.fullmatch(local)
-        if match is None:
-            return None
-        number = _LAYER_NUMBER.match(match[1])
-        hub = _LAYER_NUMBER.sub("layers.{L}.", match[1])
-        for row in self.rows:
-            if row.hub == hub:
-                return row.ours, int(number[1]) if number else None
+        for spelling in self.spellings:
+            match = spelling.fullmatch(local)
+            for row in self.rows if match else ():
+                key = row.key(match[1])
+                if key is not None:
+                    return key
         return None
 
 
-_OMNI_TOWERS = ("visual.", "audio_tower.")
-_SPEECH = ("talker.", "token2wav.")
+_OMNI = {
+    "vision_rows": OMNI_VISION_ROWS,
+    "towers": (_VISION, "audio_tower."),
+    "ignored": ("talker.", "token2wav."),
+}
 
 TABLES = {
     table.family: table
     for table in (
         Table("qwen2", adapter_decoder="model."),
-        Table("qwen2_5_vl", towers=("visual.",)),
-        Table("qwen2_5_omni", prefix="thinker.", towers=_OMNI_TOWERS, ignored=_SPEECH),
-        Table("qwen2_5_omni_thinker", wrapper="thinker.", towers=_OMNI_TOWERS, ignored=_SPEECH),
+        Table("qwen2_5_vl", vision_rows=VL_VISION_ROWS, towers=(_VISION,)),
+        Table("qwen2_5_omni", prefix="thinker.", **_OMNI),
+        Table("qwen2_5_omni_thinker", wrapper="thinker.", **_OMNI),
     )
 }

@@ -1,0 +1,190 @@
+"""The Qwen2.5 vision tower.
+
+Its letters: G groups (one for each data shard), P patches and M merge units of a group, W rows of
+window attention of S patches, K rows of frame attention of T patches, U patches of a merge unit.
+A patch has C channels, T frames, Y rows and X columns of pixels, flattened to one C.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from lco_jax.models.config import VisionConfig
+from lco_jax.nn.attention import attend
+from lco_jax.nn.linear import Linear, contract, normal
+from lco_jax.nn.norm import RMSNorm
+from lco_jax.nn.rope import Rotation, rotate
+from lco_jax.nn.stack import scan_layers, stacked
+
+_NORM_EPS = 1e-6
+_ROPE_THETA = 1e4
+"""Neither is in a checkpoint's config. Source: transformers Qwen2_5_VLVisionBlock and
+Qwen2_5_VLVisionRotaryEmbedding."""
+
+
+class PatchEmbed(nnx.Module):
+    """Pixels of a patch to a vector: a convolution whose stride is its kernel, as a product."""
+
+    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(normal(rngs, "C T Y X D", config.sizes, dtype))
+
+    def __call__(self, patches: Float[Array, "G P C"]) -> Float[Array, "G P D"]:
+        kernel = self.kernel[...]
+        return contract(patches, kernel.reshape(-1, kernel.shape[-1]), "GPC,CD->GPD")
+
+
+class Attention(nnx.Module):
+    """Attention of each patch to the patches of its window or of its frame."""
+
+    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        def linear(layout: str, rngs: nnx.Rngs) -> Linear:
+            return Linear(layout, config.sizes, use_bias=True, dtype=dtype, rngs=rngs)
+
+        self.qkv = stacked(lambda rngs: linear("D -> N H", rngs), 3, rngs)
+        self.output = linear("N H -> D", rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "G P D"],
+        rotation: Rotation,
+        windows: Int[Array, "G W S"],
+        frames: Int[Array, "G K T"],
+        is_full: Bool[Array, ""],
+    ) -> Float[Array, "G P D"]:
+        query, key, value = jax.vmap(lambda linear: linear(x))(self.qkv)
+        operands = (rotate(query, rotation), rotate(key, rotation), value)
+        # Only the chosen branch runs, so window layers never pay for the long rows.
+        context = jax.lax.cond(
+            is_full,
+            lambda operands: _attend_in_rows(*operands, frames),
+            lambda operands: _attend_in_rows(*operands, windows),
+            operands,
+        )
+        return self.output(context)
+
+
+def _attend_in_rows(
+    query: Float[Array, "G P N H"],
+    key: Float[Array, "G P N H"],
+    value: Float[Array, "G P N H"],
+    segments: Int[Array, "G W S"],
+) -> Float[Array, "G P N H"]:
+    """Attention within the segments, none of which crosses the end of a row."""
+    groups, num_rows, length = segments.shape
+    spec = jax.typeof(query).sharding.spec
+
+    def rows(x: Array) -> Array:
+        shape = (groups * num_rows, length, *x.shape[2:])
+        return jax.lax.reshape(x, shape, out_sharding=jax.P(spec[0], None, *spec[2:]))
+
+    segments = jax.lax.reshape(
+        segments, (groups * num_rows, length), out_sharding=jax.P(spec[0], None)
+    )
+    mask = segments[:, :, None] == segments[:, None, :]
+    context = attend(rows(query), rows(key), rows(value), mask)
+    return jax.lax.reshape(context, query.shape, out_sharding=spec)
+
+
+class SwiGlu(nnx.Module):
+    """down(silu(gate(x)) · up(x)), with biases."""
+
+    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        def linear(layout: str) -> Linear:
+            return Linear(layout, config.sizes, use_bias=True, dtype=dtype, rngs=rngs)
+
+        self.gate = linear("D -> F")
+        self.up = linear("D -> F")
+        self.down = linear("F -> D")
+
+    def __call__(self, x: Float[Array, "G P D"]) -> Float[Array, "G P D"]:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+    """Pre-norm attention and feed-forward, each with a residual."""
+
+    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.sizes, eps=_NORM_EPS, dtype=dtype)
+        self.attention = Attention(config, dtype, rngs)
+        self.mlp_norm = RMSNorm(config.sizes, eps=_NORM_EPS, dtype=dtype)
+        self.mlp = SwiGlu(config, dtype, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "G P D"],
+        rotation: Rotation,
+        windows: Int[Array, "G W S"],
+        frames: Int[Array, "G K T"],
+        is_full: Bool[Array, ""],
+    ) -> Float[Array, "G P D"]:
+        x = x + self.attention(self.attention_norm(x), rotation, windows, frames, is_full)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class PatchMerger(nnx.Module):
+    """The patches of a merge unit to one vector of the decoder's width."""
+
+    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+        sizes = {**config.sizes, "F": config.unit_patches * config.hidden_size}
+
+        def linear(layout: str) -> Linear:
+            return Linear(layout, sizes, use_bias=True, dtype=dtype, rngs=rngs)
+
+        self.norm = RMSNorm(sizes, eps=_NORM_EPS, dtype=dtype)
+        self.hidden = linear("U D -> F")
+        self.output = linear("F -> E")
+        self.unit_patches = config.unit_patches
+
+    def __call__(self, x: Float[Array, "G P D"]) -> Float[Array, "G M E"]:
+        groups, num_patches, width = x.shape
+        shape = (groups, num_patches // self.unit_patches, self.unit_patches, width)
+        units = self.norm(x).reshape(shape)
+        return self.output(jax.nn.gelu(self.hidden(units), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """Patches to features of the decoder's width, one for each merge unit.
+
+    Patches lie in their budget as `lco_jax.data.positions.PatchLayout` says, and so do the
+    features: the tower neither sorts them nor sorts them back.
+
+    Source: transformers Qwen2_5_VisionTransformerPretrainedModel and Qwen2_5OmniVisionEncoder.
+    """
+
+    def __init__(self, config: VisionConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        """Random weights of `dtype`, which is that of the activations, too."""
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.patch_embed = PatchEmbed(config, self.dtype, rngs)
+        self.blocks = stacked(lambda rngs: Block(config, self.dtype, rngs), config.num_layers, rngs)
+        self.merger = PatchMerger(config, self.dtype, rngs)
+
+    def __call__(
+        self,
+        patches: Float[Array, "G P C"],
+        windows: Int[Array, "G W S"],
+        frames: Int[Array, "G K T"],
+        coordinates: Int[Array, "G P 2"],
+    ) -> Float[Array, "G M E"]:
+        """The features of the merge units; those of padding mean nothing."""
+        layers = np.arange(self.config.num_layers)
+        is_full = jnp.asarray(np.isin(layers, self.config.full_layers))
+        rotation = _rotation(coordinates, self.config.sizes["H"])
+
+        def run(block: Block, index: Int[Array, ""], x: Float[Array, "G P D"]):
+            return block(x, rotation, windows, frames, is_full[index]), None
+
+        x = self.patch_embed(patches.astype(self.dtype))
+        x, _ = scan_layers(run, self.blocks, x, num_layers=self.config.num_layers)
+        return self.merger(x)
+
+
+def _rotation(coordinates: Int[Array, "G P 2"], head_dim: int) -> Rotation:
+    """The first half of the frequencies turns with the row, the second with the column."""
+    quarter = head_dim // 4
+    frequencies = _ROPE_THETA ** (-np.arange(quarter, dtype=np.float32) / np.float32(quarter))
+    axis = np.repeat(np.arange(2), quarter)
+    angles = coordinates.astype(jnp.float32)[..., axis] * np.tile(frequencies, 2)
+    return jnp.cos(angles), jnp.sin(angles)
