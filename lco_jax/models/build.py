@@ -41,15 +41,6 @@ def init_trainable(
     return jax.jit(init)(key)
 
 
-def init_random(config: ModelConfig, dtype: str, key: PRNGKeyArray) -> Params:
-    """Random weights of the whole decoder, for tests and benchmarks."""
-
-    def init(key: PRNGKeyArray) -> Params:
-        return nnx.to_pure_dict(nnx.state(_make(config, None, dtype, False, key)))
-
-    return jax.jit(init)(key)
-
-
 def join(first: Params, second: Params) -> Params:
     """One dictionary of two whose leaves are apart."""
     joined = dict(first)

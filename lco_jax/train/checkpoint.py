@@ -72,7 +72,6 @@ class Checkpoints:
         *,
         data: dict[str, Any],
         metrics: dict[str, float] | None = None,
-        wait: bool = False,
     ) -> None:
         """Save the state after `state.step` steps and the position of the data.
 
@@ -90,10 +89,6 @@ class Checkpoints:
                 metrics=metrics,
                 custom_metadata={"data": data},
             )
-            if wait:
-                self.wait()
-        except CheckpointError:
-            raise
         except Exception as error:
             raise self._failed(error) from error
 

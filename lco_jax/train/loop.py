@@ -132,8 +132,8 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
             log.info("after step %d: %s", step, _format(scalars))
             return scalars
 
-        def save(wait: bool = False, metrics: dict[str, float] | None = None) -> None:
-            checkpoints.save(state, data=loader.get_state(), metrics=metrics, wait=wait)
+        def save(metrics: dict[str, float] | None = None) -> None:
+            checkpoints.save(state, data=loader.get_state(), metrics=metrics)
 
         # ------------------------------------------------------------------------- steps
         evaluated: dict[str, float] = {}

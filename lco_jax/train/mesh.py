@@ -2,12 +2,10 @@
 
 import itertools
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from lco_jax.axes import BATCH_AXES, MESH_AXES
 from lco_jax.config import MeshConfig
@@ -103,15 +101,3 @@ def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     entries = client.key_value_dir_get(folder)
     parts = [tuple(map(int, value.split(","))) for _, value in entries]
     return tuple(max(column) for column in zip(*parts, strict=True))
-
-
-def any_process(flag: bool) -> bool:
-    """True on all processes if it is on one of them."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
-
-
-def on_main(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` on process 0, nothing elsewhere."""
-    return function if jax.process_index() == 0 else lambda *_, **__: None
