@@ -57,7 +57,8 @@ def write(
         state.opt_state = jax.jit(optimizer.init)(state.trainable)
         start_or_resume(str(folder), config, data_fingerprint="none", prompt={})
         checkpoints = Checkpoints(str(folder), CheckpointConfig())
-        checkpoints.save(state, data={}, wait=True)
+        checkpoints.save(state, data={})
+        checkpoints.wait()
         checkpoints.close()
     return folder
 
