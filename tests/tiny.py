@@ -15,9 +15,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tests.tokenizers import write_tokenizer
+from tests.tokenizers import MEDIA_IDS, write_tokenizer
 
 VOCABULARY = 512
+_VL_ROLES = ("vision_start", "vision_end", "image", "video")
 SMALL_TOWER = {
     "depth": 1,
     "hidden_size": 16,
@@ -86,6 +87,7 @@ def write(
         config = Qwen2_5_VLConfig(
             text_config={**text, "rope_parameters": mrope},
             vision_config={**vision, "tokens_per_second": 2},
+            **{f"{role}_token_id": MEDIA_IDS[role] for role in _VL_ROLES},
             tie_word_embeddings=tied,
         )
         model = Qwen2_5_VLForConditionalGeneration(config)
@@ -95,14 +97,7 @@ def write(
             text_config={**text, "rope_parameters": mrope},
             vision_config=vision,
             audio_config={**audio, "encoder_ffn_dim": 16, "output_dim": 32},
-            # Unused ids behind the tokenizer's 400; the class has no default for the first.
-            vision_start_token_id=500,
-            vision_end_token_id=501,
-            image_token_id=502,
-            video_token_id=503,
-            audio_token_id=504,
-            audio_start_token_id=505,
-            audio_end_token_id=506,
+            **{f"{role}_token_id": token for role, token in MEDIA_IDS.items()},
             tie_word_embeddings=tied,
         )
         model = Qwen2_5OmniThinkerForConditionalGeneration(config)
@@ -111,7 +106,7 @@ def write(
     _randomize(model)
     model = model.eval()
     model.save_pretrained(folder)
-    write_tokenizer(folder)
+    write_tokenizer(folder, family)
     return Tiny(Path(folder), model)
 
 

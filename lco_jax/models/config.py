@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ class ModelConfig:
     vision: VisionConfig | None = None
     audio: AudioConfig | None = None
     media_tokens: MediaTokens | None = None
+
+    def with_towers(self, towers: Sequence[str]) -> "ModelConfig":
+        """The same model without the towers that are not named."""
+        kept = {name: getattr(self, name) for name in towers}
+        for name, tower in kept.items():
+            if tower is None:
+                raise ValueError(f"a {self.family} checkpoint has no {name} tower to load")
+        return dataclasses.replace(self, **{"vision": None, "audio": None, **kept})
 
     def first_layers(self, num_layers: int | None) -> "ModelConfig":
         """The same model cut to its first decoder layers (None: unchanged)."""

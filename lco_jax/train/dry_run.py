@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lco_jax.config import MeshConfig, TrainConfig
-from lco_jax.data.batch import Batch, Shape, round_rows
+from lco_jax.data.batch import Batch, Shape
+from lco_jax.data.rounding import round_rows
 from lco_jax.models.build import build, on_mesh
 from lco_jax.models.config import ModelConfig, public_config, read_config
 from lco_jax.train import mesh as meshes

@@ -111,7 +111,8 @@ def test_no_inputs(embedder):
     [
         (["fine", "  "], "input 1 is empty"),
         ([{"txt": "a"}], "did you mean 'text'"),
-        ([{"image_path": "cat.png"}], "not built yet"),
+        ([{"image_path": "cat.png"}], "cat.png: no such file"),
+        ([{"audio_path": "cat.wav"}], "has the audio cat.wav, but"),
         ([3], "input 0 is"),
     ],
 )
@@ -126,17 +127,17 @@ def test_a_stopped_file_goes_on(checkpoint, embedder, vectors, tmp_path, monkeyp
     monkeypatch.setattr("lco_jax.evaluate.embed_file._PIECE", 2)
     encoded = []
 
-    def encode(items):
+    def encode(items, errors):
         if len(encoded) == 2:
             raise KeyboardInterrupt
         encoded.append(items)
-        return Embedder.encode(embedder, items)
+        return Embedder.encode(embedder, items, errors=errors)
 
     with monkeypatch.context() as patch:
         patch.setattr(embedder, "encode", encode)
         with pytest.raises(KeyboardInterrupt):
             embed_file(embedder, str(source), str(output))
     assert not output.exists()
-    assert embed_file(embedder, str(source), str(output)) == len(TEXTS)
+    assert embed_file(embedder, str(source), str(output)) == (len(TEXTS), {})
     np.testing.assert_allclose(np.load(output), vectors, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
