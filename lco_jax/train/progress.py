@@ -55,6 +55,7 @@ class Reporter:
         self.schedule, self.step_fn = schedule, step_fn
         self.last: dict[str, float] = {}
         self._pending: tuple[int, dict, Any] | None = None
+        self._unreadable = 0
         self._clock, self._clock_step, self._tokens = time.perf_counter(), start_step, 0
 
     def after(self, step, metrics, stats, bar) -> None:
@@ -74,6 +75,7 @@ class Reporter:
                 "again from the last checkpoint"
             )
         self._tokens += stats.real_tokens
+        self._unreadable += stats.unreadable
         now = time.perf_counter()
         seconds, steps = now - self._clock, step - self._clock_step
         scalars |= {
@@ -84,6 +86,10 @@ class Reporter:
             "input_wait_seconds": stats.waited_s,
             "programs": self.step_fn._cache_size(),
         }
+        if stats.real_patches is not None:
+            scalars["real_patches"] = stats.real_patches
+        if self._unreadable:
+            scalars["unreadable"] = self._unreadable
         self.last = scalars
         if step % self.every == 0 or step == self.num_steps:
             if self.writer:

@@ -31,7 +31,7 @@ BATCH_SPECS = Batch(
     content=act_spec("C J I X"),
 )
 """Where the arrays of a batch of texts live on the mesh."""
-_MEDIA_SPECS = MediaBatch(
+MEDIA_SPECS = MediaBatch(
     vision=VisionBatch(*(act_spec(f"C G {rest}") for rest in ("P X", "X X", "X X", "P X"))),
     audio=AudioBatch(act_spec("C G X X X"), act_spec("C G X")),
     slots=act_spec("C B S"),
@@ -43,7 +43,7 @@ def batch_specs(batch: Batch) -> Batch:
     if batch.media is None:
         return BATCH_SPECS
     given = [part is not None for part in batch.media]
-    parts = (spec if there else None for spec, there in zip(_MEDIA_SPECS, given, strict=True))
+    parts = (spec if there else None for spec, there in zip(MEDIA_SPECS, given, strict=True))
     return BATCH_SPECS._replace(media=MediaBatch(*parts))
 
 
