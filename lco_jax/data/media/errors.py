@@ -1,4 +1,4 @@
-"""The error that every unusable image or clip ends in."""
+"""The error that every unusable image, clip or sound ends in."""
 
 
 class MediaError(ValueError):
