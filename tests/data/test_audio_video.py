@@ -144,6 +144,18 @@ def test_videos_with_sound_among_other_media(omni, config):  # noqa: F811
     np.testing.assert_array_equal(our_ids(parts, config.vision), rope_index(omni, parts))
 
 
+def test_rate_at_which_transformers_disagrees_with_itself(omni, config):  # noqa: F811
+    """Its processor gives a token to the video that its model counts as sound; we do not."""
+    video, audio_frames = sound_video(60, 2, 7.4, 1200)
+    turns = video_turns(video, config.vision)
+    assert turns.tolist() != processor_order(video)
+    ids = mrope_ids([video], config.vision)
+    np.testing.assert_array_equal(ids, rope_index(omni, [(video, audio_frames)]))
+    start = ids[2, 0]
+    sound = ids[2:-2][~turns]
+    assert (sound == start + np.arange(video.num_audio_tokens)[:, None]).all()
+
+
 def test_turns():
     """Five seconds at two frames a second, 12 tokens a turn, and 84 tokens of sound."""
     video = SoundVideo(Grid(5, 4, 6, 1.0), 84, 2.0)
