@@ -118,7 +118,7 @@ Source = JsonlSource | TfdsSource
 
 @dataclass(frozen=True)
 class MediaConfig:
-    """How images and clips are read. Larger ones are scaled down, longer ones are thinned out.
+    """How images, clips and sounds are read: larger ones are scaled down, longer ones thinned out.
 
     Source: LCO-Emb model cards (pixels of an image); qwen-vl-utils (clips).
     """
@@ -137,6 +137,10 @@ class MediaConfig:
     after_video: Literal["last", "extent"] = "last"
     """Where text goes on after a clip: behind its last position, as the models were trained, or
     behind its height and width, as transformers 5 does for Qwen2.5-VL."""
+    audio_max_seconds: float = 300.0
+    """Longer sounds are cut."""
+    audio_in_video: bool = False
+    """Whether the sound track of a film is read with it (Omni; off in the paper)."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a damaged file stops a training run, or its example is replaced and counted."""
 

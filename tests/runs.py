@@ -30,6 +30,7 @@ from lco_jax.train.loop import initial_state
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.steps import batch_specs, contrastive_step
 from tests.data.media_files import random_image
+from tests.data.sound_files import plain, tones
 
 WORDS = ("a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "market", "busy")
 
@@ -51,8 +52,10 @@ def write_triplets(path: Path, count: int = 64, seed: int = 0) -> Path:
     return path
 
 
-def write_media_triplets(path: Path, count: int = 48, seed: int = 0) -> Path:
-    """Triplets of which few have pictures, in any role; batches without any occur."""
+def write_media_triplets(
+    path: Path, count: int = 48, seed: int = 0, *, with_sounds: bool = False
+) -> Path:
+    """Triplets of which a third have pictures, in any role, and a fifth sounds."""
     rng = np.random.default_rng(seed)
     write_triplets(path, count, seed)
     triplets = [json.loads(line) for line in path.read_text().splitlines()]
@@ -63,6 +66,10 @@ def write_media_triplets(path: Path, count: int = 48, seed: int = 0) -> Path:
         role = ("anchor", "positive", "negative")[rng.integers(3)]
         names = [f"{number}.png" for number in rng.integers(0, 6, rng.integers(1, 3))]
         triplet[role] = {"text": triplet[role]["text"] * rng.integers(2), "image_path": names}
+    for number, triplet in enumerate(triplets[::5] if with_sounds else ()):
+        name = f"{number}.wav"
+        (path.parent / name).write_bytes(plain(tones(float(rng.uniform(0.1, 4.5)), seed=number)))
+        triplet["positive"] = {"audio_path": name}
     path.write_text("\n".join(map(json.dumps, triplets)) + "\n")
     return path
 

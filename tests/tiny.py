@@ -34,6 +34,19 @@ DEEP_TOWER = {
     "fullatt_block_indexes": [1, 3],
 }
 """Vision towers; windows of 112 px, patches of 14 px and merge units of 2 x 2 as on the hub."""
+SMALL_EAR = {
+    "encoder_layers": 1,
+    "d_model": 16,
+    "encoder_ffn_dim": 16,
+    "encoder_attention_heads": 2,
+}
+DEEP_EAR = {
+    "encoder_layers": 3,
+    "d_model": 32,
+    "encoder_ffn_dim": 48,
+    "encoder_attention_heads": 4,
+}
+"""Audio towers; 128 mels and chunks of 200 frames as on the hub."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +71,12 @@ def write(
     num_kv_heads: int = 2,
     num_layers: int = 3,
     vision: dict | None = None,
+    audio: dict | None = None,
     seed: int = 0,
 ) -> Tiny:
     """Write a checkpoint with its tokenizer; weights, biases and norms are all random.
 
-    `vision` are the sizes of the vision tower (None: `SMALL_TOWER`).
+    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `SMALL_EAR`).
     """
     text = {
         "vocab_size": VOCABULARY,
@@ -92,11 +106,10 @@ def write(
         )
         model = Qwen2_5_VLForConditionalGeneration(config)
     elif family == "qwen2_5_omni_thinker":
-        audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2}
         config = Qwen2_5OmniThinkerConfig(
             text_config={**text, "rope_parameters": mrope},
             vision_config=vision,
-            audio_config={**audio, "encoder_ffn_dim": 16, "output_dim": 32},
+            audio_config={**(audio or SMALL_EAR), "output_dim": text["hidden_size"]},
             **{f"{role}_token_id": token for role, token in MEDIA_IDS.items()},
             tie_word_embeddings=tied,
         )

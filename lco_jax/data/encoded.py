@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int, Int32
 
 from lco_jax.data.positions import Grid
 
@@ -30,7 +30,7 @@ class Medium(NamedTuple):
     """A medium of an item and the tokens of the item that stand for its features."""
 
     content: Picture | Sound
-    places: Int32[np.ndarray, "n"]
+    places: Int[np.ndarray, "n"]
     """Indices in the item's tokens, in the order of the features."""
 
 

@@ -40,9 +40,10 @@ _READ_THREADS = 4
 _READ_AHEAD_STEPS = 8
 _PACKED_AHEAD_STEPS = 2
 
-_REPLACEMENT_STRIDE = 2**40
+_REPLACEMENT_STRIDE = 1_000_000_007
 _MAX_REPLACEMENTS = 8
-"""Where the example that replaces an unreadable one is taken from: beyond what any run reads."""
+"""How far on the example is that replaces an unreadable one: beyond what a run reads, and by a
+prime, so that it is another place in another order of the source."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from lco_jax.data.encoded import Encoded
+from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.data.patch_layout import PatchBudget, choose_frame_row
 from lco_jax.data.rounding import round_coarsely
 from lco_jax.models.config import ModelConfig
@@ -174,18 +175,9 @@ def _sound_features(
     frames: Int32[np.ndarray, "k"], chunks: Int64[np.ndarray, "k"], chunk_tokens: int
 ) -> Int64[np.ndarray, "n"]:
     """The places of the real features of some chunks."""
-    counts = num_sound_tokens(frames)
+    counts = num_audio_tokens(frames)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(chunks * chunk_tokens, counts) + within
-
-
-def num_sound_tokens(frames: Int32[np.ndarray, "k"]) -> Int64[np.ndarray, "k"]:
-    """Features of chunks with so many real frames.
-
-    Source: transformers Qwen2_5OmniAudioEncoder._get_feat_extract_output_lengths.
-    """
-    frames = np.asarray(frames, np.int64)
-    return np.where(frames > 0, ((frames - 1) // 2 + 1) // 2, 0)
 
 
 def _grids(items: Sequence[Encoded]) -> list:

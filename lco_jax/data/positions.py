@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 
+from lco_jax.data.audio_video import Turns, take_turns
 from lco_jax.models.config import VisionConfig
 
 
@@ -20,8 +21,17 @@ class Grid(NamedTuple):
     """Time from one temporal patch to the next."""
 
 
+class SoundVideo(NamedTuple):
+    """A video and its sound, whose tokens take turns."""
+
+    grid: Grid
+    num_audio_tokens: int
+    seconds_per_turn: float
+    """Of both; see `AudioConfig`."""
+
+
 def mrope_ids(
-    parts: Sequence[int | Grid],
+    parts: Sequence[int | Grid | SoundVideo],
     config: VisionConfig,
     *,
     after_video: Literal["last", "extent"] = "last",
@@ -29,7 +39,9 @@ def mrope_ids(
     """Time, height and width of each token of an item.
 
     Args:
-        parts: the number of tokens of a run of text (or audio), or the grid of a medium.
+        parts: the number of tokens of a run of text or audio; the grid of an image or a video;
+            or a video with its sound, which unlike a grid includes the tokens around it: the
+            starts of vision and of audio share one position, and so do the two ends.
         after_video: text goes on behind the largest id of a video, as the models were trained;
             or, as transformers 5 does for VL, behind the larger of its height and width.
 
@@ -42,12 +54,27 @@ def mrope_ids(
         if isinstance(part, int):
             ids = np.repeat(np.arange(part)[:, None], 3, axis=1)
             length = part
+        elif isinstance(part, SoundVideo):
+            turns = _turns(part, config)
+            starts, ends = np.zeros((2, 3), np.int64), np.full((2, 3), turns.length + 1)
+            ids = np.concatenate([starts, turns.ids + 1, ends])
+            length = turns.length + 2
         else:
             ids = _grid_ids(part, config)
             length = ids[:, 1:].max() + 1 if after_video == "extent" else ids.max() + 1
         pieces.append(start + ids)
         start += length
     return np.concatenate(pieces).astype(np.int32)
+
+
+def video_turns(video: SoundVideo, config: VisionConfig) -> Bool[np.ndarray, "n"]:
+    """Which tokens between the starts and the ends of a video with sound stand for the video."""
+    return _turns(video, config).is_video
+
+
+def _turns(video: SoundVideo, config: VisionConfig) -> Turns:
+    ids_per_turn = int(config.ids_per_second * video.seconds_per_turn)
+    return take_turns(_grid_ids(video.grid, config), video.num_audio_tokens, ids_per_turn)
 
 
 def _grid_ids(grid: Grid, config: VisionConfig) -> Int[np.ndarray, "n 3"]:

@@ -1,6 +1,6 @@
 """From an item to what the model reads: media, tokens and positions."""
 
-import hashlib
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -13,15 +13,21 @@ from jaxtyping import Int32
 
 from lco_jax.config import MediaConfig
 from lco_jax.config_io import to_json
-from lco_jax.data.encoded import Encoded, Kind, Medium, Picture, Sound
-from lco_jax.data.media.config import PixelConfig, VideoConfig, from_hf
-from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.images import image_patches, load_image
+from lco_jax.data.encoded import Encoded, Kind, Picture, Sound
+from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig, from_hf
+from lco_jax.data.media.errors import MediaError, NoSoundError
+from lco_jax.data.media.images import image_patches, is_animation, load_image
+from lco_jax.data.media.mel import log_mel, mel_chunks
+from lco_jax.data.media.sound import load_sound
 from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
-from lco_jax.data.positions import Grid, mrope_ids
+from lco_jax.data.positions import Grid
 from lco_jax.data.prompt import Prompter
 from lco_jax.data.records import Item, MediaSource
+from lco_jax.data.row import Row
 from lco_jax.models.config import ModelConfig
+
+_Read = tuple[Picture] | tuple[Sound] | tuple[Picture, Sound]
+"""A medium, or a film with its sound."""
 
 
 class Processor:
@@ -51,6 +57,8 @@ class Processor:
         kinds: dict[Kind, int] = {}
         if config.media_tokens is not None and config.vision is not None:
             kinds |= {"image": config.media_tokens.image, "video": config.media_tokens.video}
+        if config.media_tokens is not None and config.audio is not None:
+            kinds["audio"] = config.media_tokens.audio
         self.config, self.media = config, media
         self._is_omni = "omni" in config.family
         self.prompter = Prompter(folder, profile, max_text_tokens, tuple(kinds))
@@ -58,6 +66,7 @@ class Processor:
         """Of media that items may have."""
         self._placeholders = {kinds[kind]: kind for kind in self.kinds}
         self._image, self._video = _pixel_configs(Path(folder), config, media)
+        self._sound = _sound_config(config, media)
         self._pool = ThreadPoolExecutor(thread_name_prefix="media")
 
     @property
@@ -94,7 +103,7 @@ class Processor:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {**self.prompter.describe(), "media": to_json(self.media)}
 
-    def _read_media(self, item: Item) -> list[Picture | Sound] | ValueError:
+    def _read_media(self, item: Item) -> list[_Read] | ValueError:
         try:
             self.prompter.check(item)
             return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
@@ -103,24 +112,29 @@ class Processor:
         except ValueError as error:
             return error
 
-    def _read(self, kind: Kind, source: MediaSource) -> Picture | Sound:
-        match kind:
-            case "image":
-                patches = image_patches(load_image(source), self._image)
-                return Picture(patches.values, Grid(*patches.grid))
-            case "video":
-                clip = load_video(source, self._video)
-                patches = video_patches(clip, self._video)
-                # Omni goes by the rate that was asked for, VL by that of the clip.
-                seconds = seconds_per_grid(clip, self._video)
-                if self._is_omni:
-                    seconds = self._video.pixels.temporal_patch_size / self._video.fps
-                return Picture(patches.values, Grid(*patches.grid, seconds))
-        raise ValueError(f"no reader of {kind}")
+    def _read(self, kind: Kind, source: MediaSource) -> _Read:
+        if kind == "audio":
+            return (self._read_sound(source),)
+        if kind == "image":
+            patches = image_patches(load_image(source), self._image)
+            return (Picture(patches.values, Grid(*patches.grid)),)
+        clip = load_video(source, self._video)
+        patches = video_patches(clip, self._video)
+        # Omni goes by the rate that was asked for, VL by that of the clip.
+        seconds = seconds_per_grid(clip, self._video)
+        if self._is_omni:
+            seconds = self._video.pixels.temporal_patch_size / self._video.fps
+        picture = Picture(patches.values, Grid(*patches.grid, seconds))
+        if self.media.audio_in_video and "audio" in self.kinds and not is_animation(source):
+            with contextlib.suppress(NoSoundError):
+                return picture, self._read_sound(source)
+        return (picture,)
 
-    def _expand(
-        self, item: Item, encoded: Encoded, media: list[Picture | Sound]
-    ) -> Encoded | ValueError:
+    def _read_sound(self, source: MediaSource) -> Sound:
+        mel = log_mel(load_sound(source, self._sound), self._sound)
+        return Sound(*mel_chunks(mel, self._sound))
+
+    def _expand(self, item: Item, encoded: Encoded, media: list[_Read]) -> Encoded | ValueError:
         """As many tokens for each medium as it has features, and the positions of all."""
         if not media:
             return encoded
@@ -131,36 +145,27 @@ class Processor:
                 f"item {item.id or item.text!r}: its prompt has {len(found)} tokens that stand for "
                 f"media, and it has {len(media)} media; remove such tokens from the text"
             )
-        parts: list[int | Grid] = []
-        tokens: list[int] = []
-        placed = []
-        digest = hashlib.blake2b(encoded.hash.tobytes(), digest_size=8)
-        start = 0
+        row = Row(self.config, encoded.tokens)
         for index, medium in zip(found, media, strict=True):
-            count = _num_features(medium, self.config)
-            parts += [index - start, medium.grid if isinstance(medium, Picture) else count]
-            tokens += ids[start:index]
-            placed.append(Medium(medium, np.arange(len(tokens), len(tokens) + count)))
-            tokens += [ids[index]] * count
-            start = index + 1
-            for array in medium[:1]:
-                digest.update(np.ascontiguousarray(array).data)
-        parts.append(len(ids) - start)
-        tokens += ids[start:]
+            row.add_text(index)
+            if len(medium) == 1:
+                row.add_medium(*medium)
+            else:
+                row.add_film(*medium)
+        row.add_text(len(ids))
         after_video = "last" if self._is_omni else self.media.after_video
-        positions = mrope_ids(parts, self.config.vision, after_video=after_video)
-        return Encoded(
-            np.array(tokens, np.int32),
-            np.uint64(int.from_bytes(digest.digest(), "big")),
-            positions,
-            tuple(placed),
-        )
+        return row.finish(encoded.hash, after_video)
 
 
-def _num_features(medium: Picture | Sound, config: ModelConfig) -> int:
-    if isinstance(medium, Picture):
-        return len(medium.patches) // config.vision.unit_patches
-    raise NotImplementedError
+def _sound_config(config: ModelConfig, media: MediaConfig) -> SoundConfig:
+    """What the audio tower reads; longer sounds are cut as the run says."""
+    if config.audio is None:
+        return SoundConfig()
+    return SoundConfig(
+        num_mels=config.audio.num_mels,
+        chunk_frames=config.audio.chunk_frames,
+        max_seconds=media.audio_max_seconds,
+    )
 
 
 def _pixel_configs(

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from lco_jax.config import Lora, Tower
+from lco_jax.models.audio import AudioTower
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.text import TextModel
 from lco_jax.models.vision import VisionTower
@@ -43,6 +45,9 @@ class OmniModel(TextModel):
         self.vision = nnx.data(None)
         if "vision" in towers:
             self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
+        self.audio = nnx.data(None)
+        if "audio" in towers:
+            self.audio = AudioTower(config.audio, dtype=dtype, rngs=rngs)
 
     def features(
         self, vision: Sequence[Array] | None, audio: Sequence[Array] | None
@@ -56,6 +61,17 @@ class OmniModel(TextModel):
         parts = []
         if vision is not None:
             parts.append(self.vision(*vision))
+        if audio is not None:
+            features = self.audio(*audio)
+            groups, chunks, tokens, width = features.shape
+            spec = jax.typeof(features).sharding.spec
+            parts.append(
+                jax.lax.reshape(
+                    features,
+                    (groups, chunks * tokens, width),
+                    out_sharding=jax.P(spec[0], None, None),
+                )
+            )
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 

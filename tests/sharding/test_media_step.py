@@ -18,7 +18,8 @@ MEDIA = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=16 * 28 * 28)
 def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny.write(folder, request.param, num_kv_heads=4, vision=tiny.DEEP_TOWER)
-    triplets = runs.write_media_triplets(folder / "triplets.jsonl")
+    with_sounds = "omni" in request.param
+    triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=with_sounds)
     source = JsonlSource(str(triplets))
     return runs.make_config(
         folder,

@@ -121,6 +121,16 @@ def open_media(source: str | bytes) -> Iterator[io.BufferedIOBase]:
         yield file
 
 
+def is_animation(source: str | bytes) -> bool:
+    """Whether Pillow reads the file, so that it is an image or an animation and no film."""
+    with open_media(source) as file:
+        try:
+            Image.open(file, formats=FORMATS).close()
+        except Exception:  # of as many kinds as there are formats
+            return False
+        return True
+
+
 def _decode(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as image:
