@@ -56,7 +56,15 @@ def test_tokens_of_every_spelling():
     renamed = {key.replace("token_index", "token_id"): value for key, value in THINKER.items()}
     assert from_hf(renamed).media_tokens == every
     assert from_hf({**TEXT, "model_type": "qwen2"}).media_tokens is None
-    assert public_config("Qwen2.5-VL-7B-Instruct").media_tokens is None  # sizes only
+    assert from_hf({**flat, "image_token_id": None, "video_token_id": None}).media_tokens is None
+
+
+@pytest.mark.parametrize("size", ["3B", "7B"])
+def test_public_audio_towers(size):
+    config = public_config(f"Qwen2.5-Omni-{size}")
+    assert config.audio.out_size == config.text.hidden_size
+    assert (config.audio.num_layers, config.audio.hidden_size) == (32, 1280)
+    assert (config.audio.num_mels, config.audio.chunk_frames) == (128, 200)
 
 
 def test_what_transformers_writes(tmp_path):
