@@ -114,7 +114,7 @@ def log_unread(folder: Path, part: Part) -> None:
     later = found.names.keys() - part.keys
     has_head = (_HEAD, None) in found.names and _HEAD not in part.leaves
     counts = {
-        "of the vision and audio towers (not built yet)": len(found.towers),
+        "of the vision and audio towers (not asked for)": len(found.towers),
         "of the talker and its vocoder": len(found.ignored),
         "that no feature depends on": len(found.unused),
         f"of layers from {part.num_layers} on": len(later),
