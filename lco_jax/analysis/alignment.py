@@ -7,6 +7,7 @@ bytes per item and layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -27,7 +28,17 @@ _NEIGHBOURS = {
     "cknna": neighbour_metrics.cknna,
 }
 _KERNELS = {"cka": kernel_metrics.cka, "unbiased_cka": kernel_metrics.unbiased_cka}
-METRICS = (*_NEIGHBOURS, *_KERNELS, "svcca")
+Metric = Literal[
+    "mutual_knn",
+    "cycle_knn",
+    "lcs_knn",
+    "edit_distance_knn",
+    "cknna",
+    "cka",
+    "unbiased_cka",
+    "svcca",
+]
+METRICS: tuple[str, ...] = get_args(Metric)
 
 # Rounding of float32 unit vectors; below it a layer holds one point and all its order is noise.
 _POINT = 1e-6
