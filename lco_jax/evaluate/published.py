@@ -50,6 +50,8 @@ class MiebLite:
     """Of the released checkpoints, by mteb's task names."""
     without_subsets: Mapping[str, Sequence[str]]
     """Subsets that a task's score leaves out."""
+    parts: Mapping[str, str]
+    """The task under whose name results of an aggregate may stand instead."""
 
     def category_means(self, task_scores: Mapping[str, float]) -> dict[str, float]:
         """The columns of which all tasks have a score."""
@@ -84,7 +86,8 @@ class MiebLite:
             record = json.loads(file.read_text())
             if isinstance(record, dict) and {"task_name", "scores"} <= record.keys():
                 scores[record["task_name"]] = self._score(file, record)
-        return scores
+        parts = {whole: scores[part] for whole, part in self.parts.items() if part in scores}
+        return parts | scores
 
     def _score(self, file: Path, record: dict[str, Any]) -> float:
         name, splits = record["task_name"], record["scores"]
@@ -115,6 +118,7 @@ def mieb_lite() -> MiebLite:
         ),
         task_scores=data["task_scores"],
         without_subsets=data["without_subsets"],
+        parts=data["parts"],
     )
 
 

@@ -73,6 +73,8 @@ def test_results_of_mteb_are_read(tmp_path):
     (folder / "run_settings.jsonl").write_text("{}")
     found = mieb_lite().read_results(tmp_path)
     assert found == pytest.approx({"DTD": 25, "VisualSTS-b-Multilingual": 60})
+    _result(folder, "STS17MultilingualVisualSTS", {"test": one})  # stands for its aggregate
+    assert mieb_lite().read_results(tmp_path)["VisualSTS17Multilingual"] == pytest.approx(25)
     _result(folder, "VisualSTS-b-Multilingual", {"test": subsets[:1]})
     with pytest.raises(ValueError, match="has no score"):
         mieb_lite().read_results(tmp_path)
