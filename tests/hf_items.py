@@ -10,18 +10,24 @@ from lco_jax.data.encoded import Picture
 from tests.tiny import Tiny
 
 
-def embed(
+def embed(checkpoint: Tiny, **item) -> np.ndarray:
+    """The unit vector of one item, given as `make_inputs` takes it."""
+    inputs = make_inputs(checkpoint, **item)
+    return run(checkpoint, inputs.pop("input_ids"), **inputs)
+
+
+def make_inputs(
     checkpoint: Tiny,
     *,
     text: str = "",
     images: list[Image.Image] = (),
     clips: list[Picture] = (),
     sounds: list[np.ndarray] = (),
-    prompt: str,
+    prompt: str = "",
     max_pixels: int = 1280 * 28 * 28,
-) -> np.ndarray:
-    """The unit vector of one item: images, clips (whose patches are given), sounds (samples at
-    16 kHz), text, prompt.
+) -> dict[str, torch.Tensor]:
+    """What the torch model takes for one item: images, clips (whose patches are given), sounds
+    (samples at 16 kHz), text, prompt.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     config = checkpoint.model.config
@@ -62,7 +68,7 @@ def embed(
         inputs["mm_token_type_ids"] = kinds
     else:
         inputs["attention_mask"] = torch.ones_like(ids)
-    return run(checkpoint, ids, **inputs)
+    return {"input_ids": ids, **inputs}
 
 
 def embed_film(

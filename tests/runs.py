@@ -20,15 +20,15 @@ from lco_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from lco_jax.data.loader import ContrastiveLoader
 from lco_jax.data.processor import Processor
 from lco_jax.models.build import build
 from lco_jax.models.config import read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
 from lco_jax.train.loop import initial_state
+from lco_jax.train.objectives import make_loader, make_step, needs_head
 from lco_jax.train.optimizer import make_optimizer
-from lco_jax.train.steps import batch_specs, contrastive_step
+from lco_jax.train.steps import TrainState, batch_specs
 from tests.data.media_files import random_image
 from tests.data.sound_files import plain, tones
 
@@ -74,6 +74,28 @@ def write_media_triplets(
     return path
 
 
+def write_exchanges(path: Path, count: int = 48, seed: int = 0) -> Path:
+    """Prompts with responses: some show a picture, some are plain text."""
+    rng = np.random.default_rng(seed)
+
+    def words():
+        return " ".join(rng.choice(WORDS, rng.integers(2, 12)))
+
+    for number in range(6):
+        side = rng.integers(20, 120, 2).tolist()
+        random_image(number, tuple(side)).save(path.parent / f"{number}.png")
+    lines: list[dict | str] = []
+    for number in range(count):
+        if number % 4 == 0:
+            lines.append(words())
+            continue
+        names = [f"{name}.png" for name in rng.integers(0, 6, rng.integers(1, 3))]
+        prompt = {"text": words(), "image_path": names if number % 4 == 1 else ""}
+        lines.append({"prompt": prompt, "response": words()})
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return path
+
+
 def make_config(folder: Path, triplets: Path, **changes) -> TrainConfig:
     """A run of a tiny checkpoint that takes seconds."""
     config = TrainConfig(
@@ -102,12 +124,20 @@ def run_steps(config: TrainConfig, mesh: jax.sharding.Mesh, count: int = 2) -> l
 
 def frozen_before_and_after(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[dict, dict]:
     """The frozen weights before and after two steps."""
+    before, after = state_before_and_after(config, mesh)
+    return before.frozen, after.frozen
+
+
+def state_before_and_after(
+    config: TrainConfig, mesh: jax.sharding.Mesh, count: int = 2
+) -> tuple[TrainState, TrainState]:
+    """The state, on the host, before and after some steps."""
     with jax.set_mesh(mesh):
         state, step, batches = _prepare(config, mesh)
-        before = jax.tree.map(np.array, state.frozen)
-        for batch, _ in itertools.islice(batches, 2):
+        before = jax.tree.map(np.array, state)
+        for batch, _ in itertools.islice(batches, count):
             state, _ = step(state, batch)
-        return before, jax.tree.map(np.array, state.frozen)
+        return before, jax.tree.map(np.array, state)
 
 
 def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
@@ -115,23 +145,14 @@ def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
     model = read_config(folder)
     towers = available_towers(model)
     processor = Processor(folder, model, media=config.data.media)
-    share, num_shares = meshes.data_share(mesh)
-    loader = ContrastiveLoader(
-        config.data,
-        config.memory,
-        processor,
-        seed=config.seed,
-        num_shards=meshes.num_shards(mesh),
-        process_index=share,
-        process_count=num_shares,
-        agree=meshes.agree_max,
-    )
-    graph, _, _ = build(model, config.model.trainable, config.model.dtype, towers=towers)
-    optimizer = make_optimizer(config.optimizer, config.num_steps)
+    loader = make_loader(config, processor, mesh)
+    trainable, with_head = config.model.trainable, needs_head(config.objective)
+    graph, _, _ = build(model, trainable, config.model.dtype, towers=towers, with_head=with_head)
+    optimizer = make_optimizer(config.optimizer, config.num_steps, trainable)
     state = initial_state(config, model, folder, optimizer, towers)
     # B is zero at first: random factors give every gradient something to say.
     state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
-    step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
+    step = make_step(config, graph, optimizer)
     prefix = jnp.asarray(processor.head)
     batches = (
         (meshes.to_global(mesh, batch, batch_specs(batch)), stats) for _, batch, stats in loader

@@ -1,16 +1,17 @@
 """The command line of `launch/train.py`."""
 
+import dataclasses
 import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
 
 from lco_jax.cli.exits import DONE, program
-from lco_jax.config import TrainConfig
+from lco_jax.config import PREVIOUS_STAGE, Contrastive, Stage, Stages, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -35,51 +36,106 @@ class _Front:
 
 @dataclass(frozen=True)
 class _Arguments(_Front):
-    """Train an embedding model; every setting of the config is an option below."""
+    """Train an embedding model; every setting of the config is an option below. In a config of
+    several stages, options begin with the name of the stage."""
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = tyro.MISSING
 
 
 @program
 def main() -> int:
-    """Parse, run one stage, report."""
+    """Parse, run one stage or several, report."""
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
     path = front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT)
-    arguments = tyro.cli(
-        _Arguments,
-        default=_Arguments(path, front.workdir, run=load_config(path)),
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-    config = arguments.run
+    arguments, config = _parse(path, load_config(path))
     workdir = arguments.workdir or str(Path("runs") / path.stem)
+    if arguments.dry_run:
+        return _dry_run(config, arguments.num_devices)
 
     from lco_jax.train import mesh
 
-    if arguments.dry_run:
-        from lco_jax.train.dry_run import dry_run, simulate_devices
-
-        simulate_devices(config.mesh, arguments.num_devices)
-        print(dry_run(config))
-        return DONE
     if arguments.tpu:
         mesh.start_tpu()
     jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/lco_jax/xla").expanduser()))
 
-    from lco_jax.analysis.report import write_report
     from lco_jax.evaluate.hook import retrieval_hook
     from lco_jax.train.loop import train
+    from lco_jax.train.stages import train_stages
 
-    result = train(config, workdir, evaluate=retrieval_hook(config, workdir))
-    if result.stopped_by is not None:
-        log.info("saved after step %d of %d; run again to go on", result.step, result.num_steps)
-        return 128 + result.stopped_by
-    if config.logging.report and jax.process_index() == 0:
-        log.info("report: %s", write_report(workdir))
+    if isinstance(config, Stages):
+        results = train_stages(config, workdir, make_evaluate=retrieval_hook)
+        ended = [(stage.config, stage.workdir, stage.result) for stage in results]
+    else:
+        result = train(config, workdir, evaluate=retrieval_hook(config, workdir))
+        ended = [(config, workdir, result)]
+    return _report(ended)
+
+
+def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
+    """Write what the stages that have just ended ask for (result None: they ended before); the
+    exit code.
+    """
+    from lco_jax.analysis.report import write_report
+
+    for config, workdir, result in ended:
+        if result is None:
+            continue
+        if result.stopped_by is not None:
+            log.info("saved after step %d of %d; run again to go on", result.step, result.num_steps)
+            return 128 + result.stopped_by
+        wanted = config.logging.report and isinstance(config.objective, Contrastive)
+        if wanted and jax.process_index() == 0:
+            log.info("report: %s", write_report(workdir))
     return DONE
 
 
-def load_config(path: Path) -> TrainConfig:
-    """The config of a file with `get_config()`.
+def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfig | Stages]:
+    """The command line on top of a config: one option for every setting of each stage."""
+    options = {"config": (tyro.conf.AvoidSubcommands,)}
+    if isinstance(config, TrainConfig):
+        arguments = tyro.cli(_Arguments, default=_Arguments(path, run=config), **options)
+        return arguments, arguments.run
+    stages = {stage.name: stage.config for stage in config.stages}
+    cls = dataclasses.make_dataclass(
+        "_StagesArguments",
+        [(name, TrainConfig, dataclasses.field(default=stages[name])) for name in stages],
+        bases=(_Front,),
+        frozen=True,
+        namespace={"__doc__": _Arguments.__doc__},
+    )
+    arguments = tyro.cli(cls, default=cls(path), **options)
+    return arguments, Stages(tuple(Stage(name, getattr(arguments, name)) for name in stages))
+
+
+def _dry_run(config: TrainConfig | Stages, num_devices: int | None) -> int:
+    from lco_jax.train.dry_run import dry_run, simulate_devices
+
+    stages = config.stages if isinstance(config, Stages) else (Stage("run", config),)
+    simulate_devices(stages[0].config.mesh, num_devices)
+    for stage in sized_stages(stages):
+        if isinstance(config, Stages):
+            print(f"stage {stage.name}")
+        print(dry_run(stage.config))
+    return DONE
+
+
+def sized_stages(stages: tuple[Stage, ...]) -> list[Stage]:
+    """The stages with a model of known sizes in the place of what an earlier one leaves."""
+    sized: list[Stage] = []
+    for stage in stages:
+        ref = stage.config.model
+        if ref.path == PREVIOUS_STAGE:
+            before = sized[-1].config.model
+            layers = ref.num_layers or before.num_layers
+            ref = dataclasses.replace(
+                ref, path=before.path, revision=before.revision, num_layers=layers
+            )
+        sized.append(Stage(stage.name, dataclasses.replace(stage.config, model=ref)))
+    return sized
+
+
+def load_config(path: Path) -> TrainConfig | Stages:
+    """The config of a file with `get_config()`: of one stage, or of several.
 
     Raises:
         FileNotFoundError: no such file.
@@ -92,6 +148,10 @@ def load_config(path: Path) -> TrainConfig:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config() if hasattr(module, "get_config") else None
-    if not isinstance(config, TrainConfig):
-        raise ValueError(f"{path} must define get_config() that returns a TrainConfig")
+    if isinstance(config, tuple) and all(isinstance(stage, Stage) for stage in config):
+        config = Stages(config)
+    if not isinstance(config, TrainConfig | Stages):
+        raise ValueError(
+            f"{path} must define get_config() that returns a TrainConfig, or Stages of them"
+        )
     return config

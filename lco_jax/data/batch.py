@@ -46,6 +46,8 @@ class Batch(NamedTuple):
     """Content hash of each item, upper and lower half."""
     media: MediaBatch | None = None
     """None where no item of the global batch has any: then no tower runs."""
+    targets: Int32[np.ndarray, "C B S"] | None = None
+    """For each token the one that should follow it, -1 where none is learned (None: embedding)."""
 
 
 def share_real_tokens(batch: Batch) -> float:
@@ -222,6 +224,10 @@ def fill(
         if item.positions is not None:
             own = slice(start, start + len(item.tokens))
             positions.reshape(-1, 3)[own] = item.positions + head_tokens
+    targets = None
+    if any(item.targets is not None for item in present_items):
+        targets = np.full(size, -1, np.int32)
+        targets.flat[target] = np.concatenate([item.targets for item in present_items])
     media = None
     if packer is not None:
         shards = split_items(encoded, chunks * num_shards)
@@ -238,4 +244,5 @@ def fill(
         valid=valid.swapaxes(1, 2),
         content=halves.reshape(*starts.shape, 2).swapaxes(1, 2).astype(np.uint32),
         media=media,
+        targets=targets,
     )

@@ -44,6 +44,8 @@ class Encoded(NamedTuple):
     """Time, height and width of each token, counted from the end of the head (None: text, whose
     axes all count the tokens)."""
     media: tuple[Medium, ...] = ()
+    targets: Int32[np.ndarray, "S"] | None = None
+    """For each token the one that should follow it; -1 where none is learned (None: nowhere)."""
 
     @property
     def pictures(self) -> list[Medium]:

@@ -1,19 +1,20 @@
 """From sources to the packed batches of a run, ahead of time and resumable at any step."""
 
+import abc
 import collections
 import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import grain
 import numpy as np
-from jaxtyping import Int64
 
-from lco_jax.config import DataConfig, Memory
+from lco_jax.config import DataConfig, Generative, Memory
 from lco_jax.data.batch import (
     Batch,
     Shape,
@@ -27,10 +28,13 @@ from lco_jax.data.encoded import Encoded
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media_batch import MediaPacker
 from lco_jax.data.processor import Processor
-from lco_jax.data.records import Item, Triplet
+from lco_jax.data.records import Exchange, Item, Record, Triplet
+from lco_jax.data.shares import share_examples
 from lco_jax.data.sources import ExampleStream
 
 _log = logging.getLogger(__name__)
+
+_Part = TypeVar("_Part")
 
 Agree = Callable[[str, tuple[int, ...]], tuple[int, ...]]
 """Element-wise maximum over all processes of a tuple; the string names the question."""
@@ -65,7 +69,7 @@ def _agree_alone(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
-class ContrastiveLoader:
+class Loader(abc.ABC, Generic[_Part]):
     """This process's part of each step's batch, from the next step on.
 
     Iterating gives `(step, batch, stats)`. The examples of a step depend on seed and sources only
@@ -95,7 +99,7 @@ class ContrastiveLoader:
         agree: Agree = _agree_alone,
         num_steps: int | None = None,
     ):
-        self._numbers = _share(
+        self._numbers = share_examples(
             config.batch_size, memory.encode_chunks, num_shards, process_index, process_count
         )
         self._local_shards = num_shards // process_count
@@ -106,8 +110,21 @@ class ContrastiveLoader:
         self._media_skipped = processor.media.on_error == "skip"
         self._agree = agree
         self._stop = sys.maxsize if num_steps is None else num_steps
-        self._stream = ExampleStream(config, seed)
+        self._stream = ExampleStream(config, seed, self._kind)
         self._next_step = 0
+
+    _kind: ClassVar[type[Record]]
+    """Of the examples."""
+    _num_needed: ClassVar[int]
+    """How many of the first parts of an example it cannot do without."""
+
+    @abc.abstractmethod
+    def _take_parts(self, example: Record) -> list[_Part | None]:
+        """What of an example is encoded, by role; None for what it lacks."""
+
+    @abc.abstractmethod
+    def _try_encode(self, parts: Sequence[_Part]) -> list[Encoded | ValueError]:
+        """The tokens of each part, or what is wrong with it."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -182,10 +199,7 @@ class ContrastiveLoader:
         """
         first = step * self._config.batch_size
         places = [first + number for number in self._numbers.ravel().tolist()]
-        examples = [self._stream[place] for place in places]
-        items = [item for example in examples for item in self._take_items(example)]
-        found = iter(self._processor.try_encode([item for item in items if item is not None]))
-        encoded = [None if item is None else next(found) for item in items]
+        encoded = self._encode_examples([self._stream[place] for place in places])
         errors = [error for error in encoded if isinstance(error, ValueError)]
         for error in errors:
             self._refuse(error)
@@ -195,6 +209,11 @@ class ContrastiveLoader:
                 own = slice(index * roles, (index + 1) * roles)
                 encoded[own] = self._without_errors(encoded[own], place)
         return step, encoded, len(errors)
+
+    def _encode_examples(self, examples: Sequence[Record]) -> list[Encoded | ValueError | None]:
+        parts = [part for example in examples for part in self._take_parts(example)]
+        found = iter(self._try_encode([part for part in parts if part is not None]))
+        return [None if part is None else next(found) for part in parts]
 
     def _refuse(self, error: ValueError) -> None:
         if not isinstance(error, MediaError):
@@ -207,30 +226,20 @@ class ContrastiveLoader:
     def _without_errors(
         self, roles: list[Encoded | ValueError | None], place: int
     ) -> list[Encoded | None]:
-        """An example without its unreadable negatives, or another one if more is unreadable."""
+        """An example without what is unreadable of it, or another one if it needs that."""
         for attempt in range(_MAX_REPLACEMENTS + 1):
             if attempt:
-                example = self._stream[place + attempt * _REPLACEMENT_STRIDE]
-                items = self._take_items(example)
-                found = iter(self._processor.try_encode([item for item in items if item]))
-                roles = [item and next(found) for item in items]
+                roles = self._encode_examples([self._stream[place + attempt * _REPLACEMENT_STRIDE]])
             for error in roles:
                 if isinstance(error, ValueError):
                     self._refuse(error)
                     _log.warning("left out: %s", error)
-            if not any(isinstance(role, MediaError) for role in roles[:2]):
+            if not any(isinstance(role, MediaError) for role in roles[: self._num_needed]):
                 return [None if isinstance(role, MediaError) else role for role in roles]
         raise MediaError(
             f"example {place} and {_MAX_REPLACEMENTS} others in its place are unreadable (above); "
             "check that the media files are there"
         )
-
-    def _take_items(self, example: Triplet) -> list[Item | None]:
-        """Anchor, positive and negatives; None for each negative that is lacking."""
-        wanted = self._config.num_negatives
-        negatives = example.negatives[:wanted]
-        lacking = [None] * (wanted - len(negatives))
-        return [example.anchor, example.positive, *negatives, *lacking]
 
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
         step, encoded, unreadable = loaded
@@ -246,23 +255,40 @@ class ContrastiveLoader:
         return step, shape, batch, unreadable
 
 
-def _share(
-    batch_size: int, chunks: int, num_shards: int, process_index: int, process_count: int
-) -> Int64[np.ndarray, "C I"]:
-    """Places in the global batch of a process's examples, by encode chunk."""
-    if num_shards % process_count:
-        raise ValueError(
-            f"{num_shards} data shards do not divide over {process_count} processes; choose mesh "
-            "sizes data and fsdp whose product is a multiple of the number of processes"
-        )
-    unit = chunks * num_shards
-    if batch_size % unit:
-        below = batch_size // unit * unit
-        sizes = f"{below} or {below + unit}" if below else f"{unit}"
-        raise ValueError(
-            f"batch_size={batch_size} does not divide over encode_chunks={chunks} times "
-            f"{num_shards} data shards ({unit} in all); use a batch_size of {sizes}, or other "
-            "encode_chunks or mesh sizes"
-        )
-    numbers = np.arange(batch_size).reshape(chunks, process_count, -1)
-    return numbers[:, process_index]
+class ContrastiveLoader(Loader[Item]):
+    """Batches of triplets: anchors, positives and negatives are the roles."""
+
+    _kind, _num_needed = Triplet, 2
+
+    def _take_parts(self, example: Triplet) -> list[Item | None]:
+        wanted = self._config.num_negatives
+        negatives = example.negatives[:wanted]
+        lacking = [None] * (wanted - len(negatives))
+        return [example.anchor, example.positive, *negatives, *lacking]
+
+    def _try_encode(self, parts: Sequence[Item]) -> list[Encoded | ValueError]:
+        return self._processor.try_encode(parts)
+
+
+class GenerativeLoader(Loader[Exchange]):
+    """Batches of prompts with the responses that are to be learned, in one role."""
+
+    _kind, _num_needed = Exchange, 1
+
+    def __init__(
+        self,
+        config: DataConfig,
+        memory: Memory,
+        processor: Processor,
+        objective: Generative,
+        **options: Any,
+    ):
+        """`options` are those of `Loader`."""
+        super().__init__(config, memory, processor, **options)
+        self._objective = objective
+
+    def _take_parts(self, example: Exchange) -> list[Exchange | None]:
+        return [example]
+
+    def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | ValueError]:
+        return self._processor.try_encode_exchanges(parts, self._objective.max_response_tokens)

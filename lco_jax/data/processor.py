@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Int32
@@ -22,10 +23,11 @@ from lco_jax.data.media.sound import load_sound
 from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
 from lco_jax.data.positions import Grid
 from lco_jax.data.prompt import Prompter
-from lco_jax.data.records import Item, MediaSource
+from lco_jax.data.records import Exchange, Item, MediaSource
 from lco_jax.data.row import Row
 from lco_jax.models.config import ModelConfig
 
+_T = TypeVar("_T")
 _Read = tuple[Picture] | tuple[Sound] | tuple[Picture, Sound]
 """A medium, or a film with its sound."""
 
@@ -89,11 +91,35 @@ class Processor:
 
     def try_encode(self, items: Sequence[Item]) -> list[Encoded | ValueError]:
         """As `encode`, with the error in the place of an item that cannot be encoded."""
+        media = self._read_all(items, self.prompter.check)
+        encoded = self.prompter.encode(_without_errors(items, media))
+        return self._expand_all(items, encoded, media)
+
+    def try_encode_exchanges(
+        self, exchanges: Sequence[Exchange], max_response_tokens: int
+    ) -> list[Encoded | ValueError]:
+        """Tokens, targets, positions and media of each prompt with its response, or the error in
+        the place of one that cannot be encoded.
+        """
+        items = [exchange.prompt for exchange in exchanges]
+        media = self._read_all(items, partial(self.prompter.check, may_be_empty=True))
+        good = _without_errors(exchanges, media)
+        encoded = self.prompter.encode_exchanges(
+            [exchange.prompt for exchange in good],
+            [exchange.response for exchange in good],
+            max_response_tokens,
+        )
+        return self._expand_all(items, encoded, media)
+
+    def _read_all(
+        self, items: Sequence[Item], check: Callable[[Item], None]
+    ) -> list[list[_Read] | ValueError]:
         # Texts need no thread: starting work there costs more than looking at them.
         read = self._pool.map if any(item.has_media for item in items) else map
-        media = list(read(self._read_media, items))
-        good = [item for item, own in zip(items, media, strict=True) if isinstance(own, list)]
-        encoded = iter(self.prompter.encode(good))
+        return list(read(lambda item: self._read_media(item, check), items))
+
+    def _expand_all(self, items, encoded, media) -> list[Encoded | ValueError]:
+        encoded = iter(encoded)
         return [
             self._expand(item, next(encoded), own) if isinstance(own, list) else own
             for item, own in zip(items, media, strict=True)
@@ -103,9 +129,9 @@ class Processor:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {**self.prompter.describe(), "media": to_json(self.media)}
 
-    def _read_media(self, item: Item) -> list[_Read] | ValueError:
+    def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | ValueError:
         try:
-            self.prompter.check(item)
+            check(item)
             return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
         except MediaError as error:
             return error if item.id is None else MediaError(f"item {item.id}: {error}")
@@ -154,7 +180,11 @@ class Processor:
                 row.add_film(*medium)
         row.add_text(len(ids))
         after_video = "last" if self._is_omni else self.media.after_video
-        return row.finish(encoded.hash, after_video)
+        return row.finish(encoded, after_video)
+
+
+def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) -> list[_T]:
+    return [value for value, own in zip(values, media, strict=True) if isinstance(own, list)]
 
 
 def _sound_config(config: ModelConfig, media: MediaConfig) -> SoundConfig:

@@ -2,22 +2,25 @@
 
 import hashlib
 import itertools
-import json
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
 
 from lco_jax.data.encoded import Encoded, Kind
 from lco_jax.data.records import Item, MediaSource
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from lco_jax.data.template import (
+    PROBES,
+    after_answer,
+    load_tokenizer,
+    read_markup,
+    split_template,
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,6 @@ _PROFILES = {
     "mteb": _Profile(300, ("video", "audio", "image"), ("image", "video", "audio")),
 }
 _ASK_OF_MIXTURE = "\nSummarize the above in one word:"
-_SENTINEL = "@lco-item@"
-# First characters that a tokenizer may join to what precedes them, each in its own way.
-_PROBES = (
-    *("word", "Word", "7", " word", "  word", "\tword", "\nword", "\n\n word", "\r\nword"),
-    *("'s", ".", "...\n", "-", "_", "(", "<", ">", "{", "<|", "é", "ß", "東京", "ไทย", "हिन्दी"),
-    *("한국어", "\u1100", "عربي", "😀", "\u0301a", "\u200d", "\u200b", "\ufeff", "\u00a0", "\x00"),
-)
 
 
 class Prompter:
@@ -77,19 +73,22 @@ class Prompter:
         self.max_text_tokens = (
             self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
         )
-        tokenizer = _load_tokenizer(Path(tokenizer_folder))
-        self.template_head, self.template_tail = _split_template(tokenizer)
-        self.markup = _read_markup(tokenizer, self.template_head, kinds)
+        tokenizer = load_tokenizer(Path(tokenizer_folder))
+        self.template_head, self.template_tail = split_template(tokenizer)
+        self.markup = read_markup(tokenizer, self.template_head, kinds)
         """What the template writes for a medium, by kind."""
+        end = after_answer(tokenizer)
         # The Rust tokenizer itself: loader threads may share it, and its batches use all cores.
         self._tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        probes = [probe + self.prompt for probe in _PROBES]
+        probes = [probe + self.prompt for probe in PROBES]
         probes += [markup + _ask(kind) for kind, markup in self.markup.items()]
         full = self._tokenize(map(self._wrap, probes))
         self.head = np.array(_common_prefix(full), np.int32)
         self._rest = self._text_after_head(probes, full)
+        self.end_token = self._tokenize([end])[0][0]
+        """Ends a response."""
 
     def render(self, item: Item, text: str | None = None) -> str:
         """The whole turn that asks for the one word of an item, with one token for each medium.
@@ -114,14 +113,39 @@ class Prompter:
             self.check(item)
         texts = self._cut([item.text for item in items])
         bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
-        if self._rest is None:
-            tokens = [self._strip_head(ids) for ids in self._tokenize(map(self._wrap, bodies))]
-        else:
-            tokens = self._tokenize(self._rest + body + self.template_tail for body in bodies)
         return [
             Encoded(np.array(ids, np.int32), _hash(text))
-            for ids, text in zip(tokens, texts, strict=True)
+            for ids, text in zip(self._encode_bodies(bodies), texts, strict=True)
         ]
+
+    def encode_exchanges(
+        self, items: Sequence[Item], responses: Sequence[str], max_response_tokens: int
+    ) -> list[Encoded]:
+        """The tokens that follow `head` of each item, which asks for nothing but what its text
+        says, and of the response; the response and the token that ends it are to be learned.
+
+        The end itself is in no row, because nothing follows it. A response that is cut has none.
+
+        Raises:
+            ValueError: an item has media of which the template knows nothing.
+        """
+        for item in items:
+            self.check(item, may_be_empty=True)
+        texts = self._cut([item.text for item in items])
+        bodies = [self._media_markup(item) + text for item, text in zip(items, texts, strict=True)]
+        prompts, answers = self._encode_bodies(bodies), self._tokenize(responses)
+        found = []
+        for prompt, answer, text, response in zip(prompts, answers, texts, responses, strict=True):
+            learned = [*answer, self.end_token][:max_response_tokens]
+            tokens = np.array([*prompt, *learned[:-1]], np.int32)
+            targets = np.full(len(tokens), -1, np.int32)
+            targets[len(prompt) - 1 :] = learned
+            found.append(Encoded(tokens, _hash(f"{text}\0{response}"), targets=targets))
+        return found
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without special ones."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
     def describe(self) -> dict:
         """What the tokens depend on, for the manifest of a run or an export."""
@@ -135,9 +159,16 @@ class Prompter:
             "markup": self.markup,
         }
 
+    def _encode_bodies(self, bodies: list[str]) -> list[list[int]]:
+        if self._rest is None:
+            return [self._strip_head(ids) for ids in self._tokenize(map(self._wrap, bodies))]
+        return self._tokenize(self._rest + body + self.template_tail for body in bodies)
+
     def _body(self, item: Item, text: str) -> str:
-        media = self.ordered_media(item)
-        return "".join(self.markup[kind] for kind, _ in media) + text + self._prompt(item)
+        return self._media_markup(item) + text + self._prompt(item)
+
+    def _media_markup(self, item: Item) -> str:
+        return "".join(self.markup[kind] for kind, _ in self.ordered_media(item))
 
     def _prompt(self, item: Item) -> str:
         """Names what is above by its kind, or not at all if several kinds are mixed."""
@@ -151,9 +182,9 @@ class Prompter:
     def _wrap(self, body: str) -> str:
         return self.template_head + body + self.template_tail
 
-    def check(self, item: Item) -> None:
+    def check(self, item: Item, *, may_be_empty: bool = False) -> None:
         """Raise ValueError if the item is empty, or has media that the template does not know."""
-        if item.is_empty:
+        if item.is_empty and not may_be_empty:
             raise ValueError(f"item {item.id or item} is empty; give it a text or a medium")
         for kind, source in self.ordered_media(item):
             if kind not in self.markup:
@@ -201,71 +232,6 @@ class Prompter:
                 "this tokenizer joins the text to the template and is not supported"
             )
         return ids[len(self.head) :]
-
-
-def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    # Imported here because transformers loads torch where that is installed.
-    from transformers import AutoTokenizer
-
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected a checkpoint with its tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: has no tokenizer that transformers can load") from error
-    if not tokenizer.is_fast:
-        raise ValueError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
-    # Multimodal checkpoints keep a template with the processor, which is what they are used with.
-    processor_template = folder / "chat_template.json"
-    if processor_template.exists():
-        tokenizer.chat_template = json.loads(processor_template.read_text())["chat_template"]
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"{folder}: the tokenizer has no chat template; use an instruction-tuned checkpoint, "
-            "or put its template into chat_template.jinja"
-        )
-    return tokenizer
-
-
-def _split_template(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
-    """What the chat template writes before and after the content of the only user turn."""
-    as_parts = False
-    before, found, after = _render(tokenizer, _SENTINEL, as_parts).partition(_SENTINEL)
-    if not found:  # some templates of multimodal models know only lists of parts
-        as_parts = True
-        before, found, after = _render(tokenizer, _SENTINEL, as_parts).partition(_SENTINEL)
-    for probe in (_SENTINEL, *_PROBES):
-        if _render(tokenizer, probe, as_parts) != before + probe + after:
-            raise ValueError(
-                f"{tokenizer.name_or_path}: the chat template does not keep the text {probe!r} as "
-                "it is; use a template that writes the content of a message unchanged"
-            )
-    return before, after
-
-
-def _render(tokenizer: "PreTrainedTokenizerBase", text: str, as_parts: bool) -> str:
-    return _render_content(tokenizer, [{"type": "text", "text": text}] if as_parts else text)
-
-
-def _render_content(tokenizer: "PreTrainedTokenizerBase", content: str | list[dict]) -> str:
-    turn = [{"role": "user", "content": content}]
-    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-
-
-def _read_markup(
-    tokenizer: "PreTrainedTokenizerBase", head: str, kinds: Sequence[Kind]
-) -> dict[Kind, str]:
-    """What the chat template writes for a medium before a text, for the kinds that it knows."""
-    markup: dict[Kind, str] = {}
-    for kind in kinds:
-        content = [{"type": kind}, {"type": "text", "text": _SENTINEL}]
-        try:
-            before, found, _ = _render_content(tokenizer, content).partition(_SENTINEL)
-        except Exception:  # templates of text models raise all kinds of errors on parts
-            return {}
-        if found and before.startswith(head) and before != head:
-            markup[kind] = before[len(head) :]
-    return markup
 
 
 def _ask(kind: str) -> str:

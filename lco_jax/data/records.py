@@ -1,29 +1,20 @@
-"""Items and triplets, and how they are read from JSON Lines."""
+"""Items, triplets and exchanges, and how they are made of JSON values."""
 
 import difflib
-import hashlib
-import itertools
 import json
-import logging
-import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
 
-import numpy as np
 from etils import epath
-
-_logger = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 MediaSource = str | bytes
 """The path of an image, clip or sound (local, or remote such as `gs://`), or the file's content."""
 
-_LOG_EVERY_LINES = 100_000
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ITEM_KEYS = ("text", "image_path", "audio_path", "video_path", "id")
 _TRIPLET_KEYS = ("anchor", "positive", "negative", "negatives", "id")
+_EXCHANGE_KEYS = ("prompt", "response", "id")
+_TEXT_KEYS = ("text", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,128 +47,17 @@ class Triplet:
     id: str | None = None
 
 
-class JsonlTriplets(Sequence[Triplet]):
-    """The triplets of a JSON Lines file: all checked once at the start, then read when asked for.
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An example of a generative stage: what is shown and asked, and what is to be answered."""
 
-    Any number of threads may read at the same time.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no record, or a bad one (`FILE:LINE: what is wrong`).
-    """
-
-    digest: str
-    """Hash of the bytes that hold the records."""
-
-    def __init__(self, path: str, max_examples: int | None = None):
-        self._file = _LineFile(path)
-        lines = []
-        for line in itertools.islice(self._file.find_lines(), max_examples):
-            self._file.parse_line(line, parse_triplet)
-            lines.append(line)
-            if len(lines) % _LOG_EVERY_LINES == 0:
-                _logger.info("%s: %d lines checked", path, len(lines))
-        if not lines:
-            raise ValueError(f"{path}: holds no record; expected one JSON object a line")
-        self._lines = np.array(lines, np.int64)
-        self.digest = self._file.hash_until(lines[-1].stop)
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, index: int) -> Triplet:
-        return self._file.parse_line(_Line(*self._lines[index].tolist()), parse_triplet)
+    prompt: Item
+    """Empty for plain text, which is learned as an answer to nothing."""
+    response: str
+    id: str | None = None
 
 
-def read_items(path: str) -> list[Item]:
-    """The items of a JSON Lines file, one object or string a line.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is bad (`FILE:LINE: what is wrong`).
-    """
-    items = try_read_items(path)
-    for item in items:
-        if isinstance(item, ValueError):
-            raise item
-    return items
-
-
-def try_read_items(path: str) -> list[Item | ValueError]:
-    """As `read_items`, with the error in the place of a bad line.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    file = _LineFile(path)
-    items: list[Item | ValueError] = []
-    for line in file.find_lines():
-        try:
-            items.append(file.parse_line(line, parse_item))
-        except ValueError as error:
-            items.append(error)
-    return items
-
-
-# ---------------------------------------------------------------------------- lines of a file
-
-
-class _Line(NamedTuple):
-    number: int
-    start: int
-    stop: int
-
-
-class _LineFile:
-    """The bytes of a JSON Lines file: mapped if it is local, fetched as a whole if remote."""
-
-    def __init__(self, path: str):
-        location = epath.Path(path)
-        if not location.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        self._path = path
-        self._folder = location.parent
-        is_remote = "://" in os.fspath(path)
-        if is_remote or not location.stat().length:  # an empty file cannot be mapped
-            self._bytes = location.read_bytes()
-        else:
-            with open(location, "rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def find_lines(self) -> Iterator[_Line]:
-        """Where the lines are that hold more than white space."""
-        data = self._bytes
-        start = len(_BYTE_ORDER_MARK) if data[:3] == _BYTE_ORDER_MARK else 0
-        number = 1
-        while start < len(data):
-            newline = data.find(b"\n", start)
-            stop = len(data) if newline < 0 else newline
-            if data[start:stop].strip():
-                yield _Line(number, start, stop)
-            start, number = stop + 1, number + 1
-
-    def parse_line(self, line: _Line, parse: Callable[[object, epath.Path], _T]) -> _T:
-        """`parse` applied to a line's JSON value and the file's folder; errors say where."""
-        try:
-            return parse(_load_json(self._bytes[line.start : line.stop]), self._folder)
-        except ValueError as error:
-            raise ValueError(f"{self._path}:{line.number}: {error}") from error
-
-    def hash_until(self, stop: int) -> str:
-        with memoryview(self._bytes) as data, data[:stop] as used:
-            return hashlib.blake2b(used, digest_size=8).hexdigest()
-
-
-def _load_json(line: bytes) -> object:
-    try:
-        return json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
-
-
-# --------------------------------------------------------------------------- values to records
+Record = Triplet | Exchange
 
 
 def parse_triplet(value: object, folder: epath.Path) -> Triplet:
@@ -208,6 +88,31 @@ def parse_triplet(value: object, folder: epath.Path) -> Triplet:
         negatives=tuple(negatives),
         id=_parse_id(record, "id"),
     )
+
+
+def parse_exchange(value: object, folder: epath.Path) -> Exchange:
+    """A prompt with its response from a JSON object; relative media paths are taken from `folder`.
+
+    A string, or an object with nothing but a `text`, is plain text.
+
+    Raises:
+        ValueError: the value is no exchange; the message names the field.
+    """
+    if isinstance(value, str):
+        value = {"text": value}
+    if isinstance(value, dict) and "text" in value:
+        record = _require_object(value, "the line", _TEXT_KEYS)
+        prompt, field = Item(), "text"
+    else:
+        record = _require_object(value, "the line", _EXCHANGE_KEYS)
+        for key in ("prompt", "response"):
+            if record.get(key) is None:
+                raise ValueError(f"lacks {key!r}; expected 'prompt' and 'response', or 'text'")
+        prompt, field = parse_item(record["prompt"], folder, "prompt"), "response"
+    response = _require_text(record[field], field)
+    if not response.strip():
+        raise ValueError(f"{field} is empty; it is what the model is to learn")
+    return Exchange(prompt, response, _parse_id(record, "id"))
 
 
 def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:

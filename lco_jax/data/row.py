@@ -59,16 +59,23 @@ class Row:
         self._tokens += [names.audio_start, *turns, names.audio_end, names.vision_end]
         self._start += 2
 
-    def finish(self, text_hash: np.uint64, after_video: Literal["last", "extent"]) -> Encoded:
-        """The item; its hash is of its text and media."""
-        digest = hashlib.blake2b(text_hash.tobytes(), digest_size=8)
+    def finish(self, encoded: Encoded, after_video: Literal["last", "extent"]) -> Encoded:
+        """The item that was `encoded` with one token for each medium; its hash is of its text and
+        media.
+        """
+        digest = hashlib.blake2b(encoded.hash.tobytes(), digest_size=8)
         for medium in self._media:
             digest.update(np.ascontiguousarray(medium.content[0]).data)
+        targets = encoded.targets
+        if targets is not None:  # media stand in the prompt, before all that is learned
+            before = len(self._tokens) - len(self._given)
+            targets = np.pad(targets, (before, 0), constant_values=-1)
         return Encoded(
             np.array(self._tokens, np.int32),
             np.uint64(int.from_bytes(digest.digest(), "big")),
             mrope_ids(self._parts, self._config.vision, after_video=after_video),
             tuple(self._media),
+            targets,
         )
 
 

@@ -1,9 +1,9 @@
-"""Sources of triplets, and the one endless sequence that a mixture of them makes."""
+"""Sources of examples, and the one endless sequence that a mixture of them makes."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from lco_jax.config import DataConfig, JsonlSource, Source, TfdsSource
 from lco_jax.data import builders
-from lco_jax.data.records import Item, JsonlTriplets, Triplet
+from lco_jax.data.jsonl import JsonlRecords
+from lco_jax.data.records import Exchange, Item, Record, Triplet, parse_exchange, parse_triplet
 
 _logger = logging.getLogger(__name__)
 
@@ -25,34 +26,42 @@ class OpenSource:
     """A source that is ready to be read at random access."""
 
     name: str
-    triplets: Sequence[Triplet]
+    records: Sequence[Record]
     digest: str
     """Hash of the content."""
 
     def __len__(self) -> int:
-        return len(self.triplets)
+        return len(self.records)
 
 
-def open_source(source: Source) -> OpenSource:
+def open_source(source: Source, kind: type[Record] = Triplet) -> OpenSource:
     """Open and check the file or prepared dataset that `source` names.
+
+    Args:
+        kind: what its records become: triplets, or exchanges for a generative stage.
 
     Raises:
         FileNotFoundError: the file is absent, or the dataset not prepared.
-        ValueError: a line of the file is bad (both are named), or the dataset unknown.
+        ValueError: a line of the file is bad (both are named), or the dataset unknown or without
+            the field that is to be generated.
     """
     match source:
         case JsonlSource():
-            triplets = JsonlTriplets(source.path, source.max_examples)
-            return OpenSource(PurePath(source.path).name, triplets, triplets.digest)
+            parse = parse_triplet if kind is Triplet else parse_exchange
+            lines = JsonlRecords(source.path, parse, source.max_examples)
+            return OpenSource(PurePath(source.path).name, lines, lines.digest)
         case TfdsSource():
-            records = builders.open_source(source.name, source.split, source.data_dir)
-            triplets = _PreparedTriplets(records, source.max_examples)
-            return OpenSource(f"{source.name}:{source.split}", triplets, triplets.digest())
+            prepared = builders.open_source(source.name, source.split, source.data_dir)
+            make = _to_triplet
+            if kind is Exchange:
+                make = _exchange_maker(source, prepared[0])
+            records = _PreparedRecords(prepared, make, source.max_examples)
+            return OpenSource(f"{source.name}:{source.split}", records, records.digest())
 
 
 def read_pairs(source: Source, num_pairs: int | None) -> list[Triplet]:
     """The first `num_pairs` triplets of a source (None: all), e.g. for an evaluation."""
-    triplets = open_source(source).triplets
+    triplets = open_source(source).records
     return [triplets[index] for index in range(len(triplets))[:num_pairs]]
 
 
@@ -67,8 +76,8 @@ class ExampleStream:
         ValueError: a source is too small to fill a batch.
     """
 
-    def __init__(self, config: DataConfig, seed: int):
-        sources = [open_source(source) for source in config.sources]
+    def __init__(self, config: DataConfig, seed: int, kind: type[Record] = Triplet):
+        sources = [open_source(source, kind) for source in config.sources]
         weights = [source.weight for source in config.sources]
         num_examples = sum(map(len, sources))
         self.steps_per_epoch = num_examples // config.batch_size
@@ -101,7 +110,7 @@ class ExampleStream:
         )
         """What decides the sequence, in words."""
 
-    def __getitem__(self, index: int) -> Triplet:
+    def __getitem__(self, index: int) -> Record:
         block, offset = divmod(index, self._block)
         position, own_block = self._choices[block]
         return self._examples[position][own_block * self._block + offset]
@@ -112,7 +121,7 @@ def _shuffle_endlessly(
 ) -> grain.MapDataset:
     """All passes over a source, each in its own order and cut to whole batches."""
     own_seed = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
-    shuffled = grain.MapDataset.source(source.triplets).shuffle(seed=own_seed)
+    shuffled = grain.MapDataset.source(source.records).shuffle(seed=own_seed)
     return shuffled.slice(slice(len(source) // batch_size * batch_size)).repeat()
 
 
@@ -120,33 +129,61 @@ def _number_blocks(position: int) -> grain.MapDataset:
     return grain.MapDataset.range(np.iinfo(np.int64).max).map(lambda block: (position, block))
 
 
-class _PreparedTriplets(Sequence[Triplet]):
-    """The triplets of a prepared dataset, read at random access."""
+class _PreparedRecords(Sequence[Record]):
+    """The records of a prepared dataset, read at random access."""
 
-    def __init__(self, records: Sequence[Mapping], max_examples: int | None):
-        self._records = records
+    def __init__(
+        self,
+        records: Sequence[Mapping],
+        make: Callable[[Mapping], Record],
+        max_examples: int | None,
+    ):
+        self._records, self._make = records, make
         self._size = len(range(len(records))[:max_examples])
 
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, index: int) -> Triplet:
-        record = self._records[index]
-        if "image" in record:
-            return Triplet(
-                Item(images=(record["image"],), id=record["id"]),
-                Item(record["name"]),
-                id=record["id"],
-            )
-        return Triplet(
-            anchor=Item(record["anchor"]),
-            positive=Item(record["positive"]),
-            negatives=tuple(Item(text) for text in record["negatives"]),
-            id=record["id"],
-        )
+    def __getitem__(self, index: int) -> Record:
+        return self._make(self._records[index])
 
     def digest(self) -> str:
         chosen = np.linspace(0, self._size - 1, min(self._size, _DIGEST_RECORDS)).astype(int)
         records = [self._records[index] for index in chosen.tolist()]
         content = json.dumps(records, sort_keys=True, default=bytes.hex)
         return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _to_triplet(record: Mapping) -> Triplet:
+    if "image" in record:
+        shown = Item(images=(record["image"],), id=record["id"])
+        return Triplet(shown, Item(record["name"]), id=record["id"])
+    return Triplet(
+        anchor=Item(record["anchor"]),
+        positive=Item(record["positive"]),
+        negatives=tuple(Item(text) for text in record["negatives"]),
+        id=record["id"],
+    )
+
+
+def _exchange_maker(source: TfdsSource, example: Mapping) -> Callable[[Mapping], Exchange]:
+    """How the records of a prepared dataset become prompts with responses."""
+    field = source.response or ("name" if "image" in example else "positive")
+    if field not in example:
+        raise ValueError(
+            f"{source.name} has no field {field!r} to generate; response must be one of "
+            f"{sorted(example)}"
+        )
+
+    def make(record: Mapping) -> Exchange:
+        answer = record[field]
+        response = answer if isinstance(answer, str) else ", ".join(answer)
+        if source.prompt is None:
+            prompt = Item()
+        elif "image" in record:
+            prompt = Item(source.prompt, images=(record["image"],), id=record["id"])
+        else:
+            prompt = Item("\n".join(filter(None, (record["anchor"], source.prompt))))
+        return Exchange(prompt, response, record["id"])
+
+    return make

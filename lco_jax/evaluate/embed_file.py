@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from lco_jax.data.records import Item, try_read_items
+from lco_jax.data.jsonl import try_read_items
+from lco_jax.data.records import Item
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.encoder import Errors, progress_bar
 

@@ -15,7 +15,7 @@ from lco_jax.models.config import AudioConfig
 from lco_jax.nn.attention import attend
 from lco_jax.nn.linear import Linear, contract, normal, zeros
 from lco_jax.nn.norm import LayerNorm
-from lco_jax.nn.stack import scan_layers, stacked
+from lco_jax.nn.stack import Remat, scan_layers, stacked
 
 _NORM_EPS = 1e-5
 _LONGEST_WAVE = 1e4
@@ -122,7 +122,11 @@ class AudioTower(nnx.Module):
             self.output = Linear("D -> E", config.sizes, use_bias=True, dtype=self.dtype, rngs=rngs)
 
     def __call__(
-        self, mel: Float[Array, "G C M T"], num_frames: Int[Array, "G C"]
+        self,
+        mel: Float[Array, "G C M T"],
+        num_frames: Int[Array, "G C"],
+        *,
+        remat: Remat = "none",
     ) -> Float[Array, "G C P E"]:
         """The features of each chunk.
 
@@ -158,7 +162,7 @@ class AudioTower(nnx.Module):
         x = _gelu(self.conv1(jnp.where(is_frame, x, 0)))
         x = _gelu(self.conv2(jnp.where(is_frame, x, 0)))
         x = x + self._position_rows(length // 2)
-        x, _ = scan_layers(run, self.layers, x, num_layers=self.config.num_layers)
+        x, _ = scan_layers(run, self.layers, x, num_layers=self.config.num_layers, remat=remat)
         if self.output is not None:
             x = (x[:, ::2] + x[:, 1::2]) / 2
         x = self.final_norm(x)

@@ -1,24 +1,41 @@
 """A model as a static graph and dictionaries of arrays: what trains and what is frozen."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
-from lco_jax.config import Full, Lora, Tower
+from lco_jax.config import Full, Lora, Tower, Towers, Trainable
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.omni import OmniModel
 
 Params = dict[str, Any]
 """Nested dictionary of arrays or of their shapes."""
+Group = Literal["vision", "audio", "projectors", "decoder"]
+"""A part of the model that may have its own learning rate."""
+
+_PROJECTORS = (("vision", "merger"), ("audio", "final_norm"), ("audio", "output"))
+
+
+def group_of(path: Sequence[str]) -> Group:
+    """The part of the model that a parameter belongs to."""
+    if tuple(path[:2]) in _PROJECTORS:
+        return "projectors"
+    return path[0] if path[0] in ("vision", "audio") else "decoder"
+
+
+def lora_of(trainable: Trainable | None) -> Lora | None:
+    """The low-rank factors among what trains."""
+    decoder = trainable.decoder if isinstance(trainable, Towers) else trainable
+    return decoder if isinstance(decoder, Lora) else None
 
 
 def build(
     config: ModelConfig,
-    trainable: Lora | Full | None,
+    trainable: Trainable | None,
     dtype: str,
     *,
     towers: Sequence[Tower] = (),
@@ -29,22 +46,31 @@ def build(
     Nothing is allocated. `trainable=None` freezes everything (embedding, export). Frozen weights
     are stored in `dtype`, trainable ones in float32. The shapes carry shardings of the mesh that
     is set.
+
+    Raises:
+        ValueError: nothing of the model trains although something should.
     """
     model = jax.eval_shape(
         lambda: _make(config, trainable, dtype, towers, with_head, jax.random.key(0))
     )
     graph, train, frozen = nnx.split(model, _filter(trainable), ...)
-    return graph, on_mesh(nnx.to_pure_dict(train)), on_mesh(nnx.to_pure_dict(frozen))
+    train = _in_float32(on_mesh(nnx.to_pure_dict(train)))
+    if trainable is not None and not jax.tree.leaves(train):
+        raise ValueError(
+            f"{trainable} trains nothing of a {config.family} model with the towers "
+            f"{list(towers)}; give a part that it has a multiplier above 0"
+        )
+    return graph, train, on_mesh(nnx.to_pure_dict(frozen))
 
 
-def init_trainable(
-    config: ModelConfig, trainable: Lora | Full, dtype: str, key: PRNGKeyArray
-) -> Params:
-    """Random values of what trains, computed in place on the mesh that is set."""
+def init_lora(config: ModelConfig, trainable: Trainable, dtype: str, key: PRNGKeyArray) -> Params:
+    """Random low-rank factors, computed in place on the mesh that is set; empty if none train."""
+    if lora_of(trainable) is None:
+        return {}
 
     def init(key: PRNGKeyArray) -> Params:
         model = _make(config, trainable, dtype, (), False, key)
-        return nnx.to_pure_dict(nnx.state(model, _filter(trainable)))
+        return nnx.to_pure_dict(nnx.state(model, nnx.LoRAParam))
 
     return jax.jit(init)(key)
 
@@ -72,19 +98,26 @@ def _make(config, trainable, dtype, towers, with_head, key) -> OmniModel:
     return OmniModel(
         config,
         towers=towers,
-        lora=trainable if isinstance(trainable, Lora) else None,
+        lora=lora_of(trainable),
         with_head=with_head,
         dtype=jnp.dtype(dtype),
-        weight_dtype=jnp.dtype(jnp.float32 if isinstance(trainable, Full) else dtype),
         rngs=nnx.Rngs(params=key),
     )
 
 
-def _filter(trainable: Lora | Full | None) -> Any:
+def _in_float32(shapes: Params) -> Params:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), shapes
+    )
+
+
+def _filter(trainable: Trainable | None) -> Any:
     match trainable:
         case Lora():
             return nnx.LoRAParam
         case Full():
-            towers = nnx.Any(nnx.PathContains("vision"), nnx.PathContains("audio"))
-            return nnx.All(nnx.Param, nnx.Not(towers))
+            return nnx.All(nnx.Param, lambda path, _: group_of(path) == "decoder")
+        case Towers(decoder=decoder):
+            parts = [name for name in ("vision", "audio", "projectors") if getattr(trainable, name)]
+            return nnx.Any(lambda path, _: group_of(path) in parts, _filter(decoder))
     return nnx.Nothing()

@@ -12,6 +12,7 @@ from lco_jax.models.audio import AudioTower
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.text import TextModel
 from lco_jax.models.vision import VisionTower
+from lco_jax.nn.stack import Remat
 
 
 class OmniModel(TextModel):
@@ -28,20 +29,10 @@ class OmniModel(TextModel):
         lora: Lora | None = None,
         with_head: bool = False,
         dtype: jnp.dtype = jnp.float32,
-        weight_dtype: jnp.dtype | None = None,
         rngs: nnx.Rngs,
     ):
-        """Random weights: of the decoder in `weight_dtype`, of towers (and activations) in
-        `dtype`.
-        """
-        super().__init__(
-            config.text,
-            lora=lora,
-            with_head=with_head,
-            dtype=dtype,
-            weight_dtype=weight_dtype,
-            rngs=rngs,
-        )
+        """Random weights of `dtype`, which is that of the activations, too."""
+        super().__init__(config.text, lora=lora, with_head=with_head, dtype=dtype, rngs=rngs)
         self.vision = nnx.data(None)
         if "vision" in towers:
             self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
@@ -50,19 +41,24 @@ class OmniModel(TextModel):
             self.audio = AudioTower(config.audio, dtype=dtype, rngs=rngs)
 
     def features(
-        self, vision: Sequence[Array] | None, audio: Sequence[Array] | None
+        self,
+        vision: Sequence[Array] | None,
+        audio: Sequence[Array] | None,
+        *,
+        remat: Remat = "none",
     ) -> Float[Array, "G X D"]:
         """What takes the places of media tokens: the features of patches, then of sounds.
 
         Args:
             vision: the arguments of the vision tower (None: no pictures).
             audio: the arguments of the audio tower (None: no sounds).
+            remat: what the towers recompute if they train.
         """
         parts = []
         if vision is not None:
-            parts.append(self.vision(*vision))
+            parts.append(self.vision(*vision, remat=remat))
         if audio is not None:
-            features = self.audio(*audio)
+            features = self.audio(*audio, remat=remat)
             groups, chunks, tokens, width = features.shape
             spec = jax.typeof(features).sharding.spec
             parts.append(

@@ -1,7 +1,7 @@
 """The Qwen2.5 decoder."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,14 @@ from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
 from lco_jax.nn.attention import attend, causal_mask
 from lco_jax.nn.dropout import TokenDropout
-from lco_jax.nn.linear import Embedding, Linear
+from lco_jax.nn.linear import Embedding, Linear, contract
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, mrope, rotate
 from lco_jax.nn.stack import Remat, scan_layers, stacked
 
 KeyValue = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]
+Past = tuple[KeyValue, Int[Array, ""]]
+"""Slots of keys and values, and the first of those that new tokens take."""
 Tap = Callable[[Float[Array, "B S D"]], Any]
 Media = tuple[Float[Array, "G X D"], Int[Array, "B S"]]
 """The features of each shard's media, and for each token which of them takes its place (-1:
@@ -43,15 +45,22 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         rotation: Rotation,
-        mask: Bool[Array, "B S S"],
+        mask: Bool[Array, "B S T"],
         dropout: TokenDropout | None,
         prefix: KeyValue | None,
+        past: Past | None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
-        """The attended values, and the keys and values for rows that have this as a prefix."""
+        """The attended values, and the keys and values for what follows: for rows that have this
+        as a prefix, or for the tokens after it.
+        """
         lora_x = dropout(x, 0) if dropout else x
         query = rotate(self.query(x, lora_x), rotation)
         key = rotate(self.key(x, lora_x), rotation)
         value = self.value(x, lora_x)
+        if past is not None:
+            (keys, values), place = past
+            key = jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=1)
+            value = jax.lax.dynamic_update_slice_in_dim(values, value, place, axis=1)
         context = attend(query, key, value, mask, prefix)
         lora_context = dropout(context, 1) if dropout else context
         return self.output(context, lora_context), (key, value)
@@ -91,12 +100,13 @@ class Layer(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         rotation: Rotation,
-        mask: Bool[Array, "B S S"],
+        mask: Bool[Array, "B S T"],
         dropout: TokenDropout | None = None,
         prefix: KeyValue | None = None,
+        past: Past | None = None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
         attended, key_value = self.attention(
-            self.attention_norm(x), rotation, mask, dropout, prefix
+            self.attention_norm(x), rotation, mask, dropout, prefix, past
         )
         x = x + attended
         return x + self.mlp(self.mlp_norm(x), dropout), key_value
@@ -119,22 +129,20 @@ class TextModel(nnx.Module):
         lora: Lora | None = None,
         with_head: bool = False,
         dtype: jnp.dtype = jnp.float32,
-        weight_dtype: jnp.dtype | None = None,
         rngs: nnx.Rngs,
     ):
-        """Random weights of `weight_dtype` (None: `dtype`); activations have `dtype`."""
+        """Random weights of `dtype`, which is that of the activations, too."""
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.dropout_rate = lora.dropout if lora else 0.0
-        stored = jnp.dtype(weight_dtype or dtype)
-        self.embed = Embedding(config.sizes, dtype=stored, rngs=rngs)
+        self.embed = Embedding(config.sizes, dtype=self.dtype, rngs=rngs)
         self.layers = stacked(
-            lambda rngs: Layer(config, lora, stored, rngs), config.num_layers, rngs
+            lambda rngs: Layer(config, lora, self.dtype, rngs), config.num_layers, rngs
         )
-        self.final_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=stored)
+        self.final_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=self.dtype)
         self.head = nnx.data(None)
         if with_head and not config.tie_embeddings:
-            self.head = Linear("D -> V", config.sizes, dtype=stored, rngs=rngs)
+            self.head = Linear("D -> V", config.sizes, dtype=self.dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -155,6 +163,30 @@ class TextModel(nnx.Module):
             tap: applied to the embeddings and to each layer's output; its results are stacked
                 to a leading `L + 1`.
         """
+        inputs = self.begin(tokens, positions, segments, prefix, media, dropout_key)
+
+        def run(layer: Layer, index: Int[Array, ""], carry):
+            carry, _ = inputs.run_layer(layer, index, carry)
+            return carry, tap(carry[0]) if tap else None
+
+        (x, _), taps = scan_layers(
+            run, self.layers, inputs.carry, num_layers=self.config.num_layers, remat=remat
+        )
+        if tap:
+            first = tap(inputs.carry[0])
+            taps = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, taps)
+        return x, taps
+
+    def begin(
+        self,
+        tokens: Int[Array, "B S"],
+        positions: Int[Array, "B S 3"],
+        segments: Int[Array, "B S"],
+        prefix: Int[Array, "P"] | None = None,
+        media: Media | None = None,
+        dropout_key: PRNGKeyArray | None = None,
+    ) -> "LayerInputs":
+        """What the layers need of the rows and of their prefix."""
         rows = self._rows(tokens, positions, segments, dropout_key, media)
         shared = None
         if prefix is not None and prefix.shape[0] > 0:
@@ -162,44 +194,44 @@ class TextModel(nnx.Module):
             # Item -1 owns the prefix: all items see it after the same dropout.
             owner = jnp.full((1, prefix.shape[0]), -1, jnp.int32)
             shared = self._rows(prefix[None], places[None], owner, dropout_key)
+        return LayerInputs(rows, shared)
 
-        def run(layer: Layer, index: Int[Array, ""], carry):
-            x, x_shared = carry
-            key_value = None
-            if shared is not None:
-                x_shared, key_value = layer(x_shared, *shared.arguments(index))
-            x, _ = layer(x, *rows.arguments(index), prefix=key_value)
-            return (x, x_shared), tap(x) if tap else None
-
-        carry = (rows.embeddings, None if shared is None else shared.embeddings)
-        (x, _), taps = scan_layers(
-            run, self.layers, carry, num_layers=self.config.num_layers, remat=remat
-        )
-        if tap:
-            first = tap(rows.embeddings)
-            taps = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, taps)
-        return x, taps
-
-    def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
-        """Next-token logits of normed hidden states.
-
-        Raises:
-            ValueError: the model was built without its output head.
-        """
-        if self.config.tie_embeddings:
-            return self.embed.attend(x)
-        if self.head is None:
-            raise ValueError("the model was built without its output head; pass with_head=True")
-        return self.head(x)
-
-    def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
+    def rotation(self, positions: Int[Array, "B S 3"]) -> Rotation:
+        """The rotation of queries and keys at these positions."""
         config = self.config
-        rotation = mrope(
+        return mrope(
             positions,
             head_dim=config.head_dim,
             theta=config.rope_theta,
             section=config.mrope_section,
         )
+
+    def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        """Next-token logits of normed hidden states, in float32.
+
+        Raises:
+            ValueError: the model was built without its output head.
+        """
+        return self.logits_fn()(x)
+
+    def logits_fn(self) -> Callable[[Float[Array, "B S D"]], Float[Array, "B S V"]]:
+        """`logits`, with weights that are brought together once for any number of calls.
+
+        Raises:
+            ValueError: the model was built without its output head.
+        """
+        if self.config.tie_embeddings:
+            weight, letters = self.embed.table[...], "VD"
+        elif self.head is not None:
+            weight, letters = self.head.kernel[...], "DV"
+        else:
+            raise ValueError("the model was built without its output head; pass with_head=True")
+        # Moves V x D values over `fsdp`, and no more when called for one block of tokens after
+        # the other; the vocabulary stays on `tensor`.
+        weight = jax.reshard(weight, act_spec(" ".join(letters)))
+        return lambda x: contract(x, weight, f"BSD,{letters}->BSV", jnp.float32)
+
+    def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
         dropout = None
         if dropout_key is not None and self.dropout_rate > 0:
             places = _places_in_item(segments)
@@ -207,7 +239,7 @@ class TextModel(nnx.Module):
         embeddings = self.embed(tokens).astype(self.dtype)
         if media is not None:
             embeddings = _place_features(embeddings, *media)
-        return _Rows(embeddings, rotation, causal_mask(segments), dropout)
+        return _Rows(embeddings, self.rotation(positions), causal_mask(segments), dropout)
 
 
 def _place_features(
@@ -233,17 +265,34 @@ def _places_in_item(segments: Int[Array, "B S"]) -> Int[Array, "B S"]:
     return order - jax.lax.cummax(jnp.where(begins, order, 0), axis=1)
 
 
-class _Rows:
+class _Rows(NamedTuple):
     """What the layers need of a set of rows, computed once for all layers."""
 
-    def __init__(self, embeddings, rotation, mask, dropout):
-        self.embeddings, self.rotation, self.mask, self.dropout = (
-            embeddings,
-            rotation,
-            mask,
-            dropout,
-        )
+    embeddings: Float[Array, "B S D"]
+    rotation: Rotation
+    mask: Bool[Array, "B S S"]
+    dropout: TokenDropout | None
 
     def arguments(self, layer_index):
         dropout = self.dropout.in_layer(layer_index) if self.dropout else None
         return self.rotation, self.mask, dropout
+
+
+class LayerInputs:
+    """Rows and the prefix that they share, on their way through the layers."""
+
+    def __init__(self, rows: _Rows, shared: _Rows | None):
+        self._rows, self._shared = rows, shared
+        self.carry = (rows.embeddings, None if shared is None else shared.embeddings)
+        """States of the rows and of the prefix, before the first layer."""
+
+    def run_layer(
+        self, layer: Layer, index: Int[Array, ""], carry: tuple[Array, Array | None]
+    ) -> tuple[tuple[Array, Array | None], tuple[KeyValue, KeyValue | None]]:
+        """The states after a layer, and its keys and values for rows and prefix."""
+        x, x_shared = carry
+        prefix = None
+        if self._shared is not None:
+            x_shared, prefix = layer(x_shared, *self._shared.arguments(index))
+        x, key_value = layer(x, *self._rows.arguments(index), prefix=prefix)
+        return (x, x_shared), (key_value, prefix)

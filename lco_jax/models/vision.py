@@ -18,7 +18,7 @@ from lco_jax.nn.attention import attend
 from lco_jax.nn.linear import Linear, contract, normal
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, rotate
-from lco_jax.nn.stack import scan_layers, stacked
+from lco_jax.nn.stack import Remat, scan_layers, stacked
 
 _NORM_EPS = 1e-6
 _ROPE_THETA = 1e4
@@ -205,6 +205,8 @@ class VisionTower(nnx.Module):
         windows: Int[Array, "G W S"],
         frames: Int[Array, "G K T"],
         coordinates: Int[Array, "G P 2"],
+        *,
+        remat: Remat = "none",
     ) -> Float[Array, "G M E"]:
         """The features of the merge units; those of padding mean nothing."""
         layers = np.arange(self.config.num_layers)
@@ -215,7 +217,7 @@ class VisionTower(nnx.Module):
             return block(x, rotation, windows, frames, is_full[index]), None
 
         x = self.patch_embed(patches.astype(self.dtype))
-        x, _ = scan_layers(run, self.blocks, x, num_layers=self.config.num_layers)
+        x, _ = scan_layers(run, self.blocks, x, num_layers=self.config.num_layers, remat=remat)
         return self.merger(x)
 
 

@@ -28,11 +28,15 @@ def zeros(letters: str, sizes: Mapping[str, int], dtype: jnp.dtype) -> Array:
     return jnp.zeros(shape, dtype, out_sharding=weight_spec(letters))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def contract(
-    x: Float[Array, "*x"], weight: Float[Array, "*w"], equation: str
+    x: Float[Array, "*x"],
+    weight: Float[Array, "*w"],
+    equation: str,
+    dtype: jnp.dtype | None = None,
 ) -> Float[Array, "*y"]:
-    """`einsum(equation, x, weight)` in the dtype of `x`, summed in float32 in both directions.
+    """`einsum(equation, x, weight)` in `dtype` (None: that of `x`), summed in float32 in both
+    directions.
 
     The result keeps the sharding of the dimensions that `x` brings and has that of the
     activations for the rest. Only with float32 sums do bfloat16 products stay bfloat16 on CPU,
@@ -43,7 +47,7 @@ def contract(
     own = dict(zip(x_letters, jax.typeof(x).sharding.spec, strict=True))
     fresh = dict(zip(y_letters, act_spec(" ".join(y_letters)), strict=True))
     spec = jax.P(*(own.get(letter, fresh[letter]) for letter in y_letters))
-    return _einsum(equation, x, weight, spec).astype(x.dtype)
+    return _einsum(equation, x, weight, spec).astype(dtype or x.dtype)
 
 
 def _einsum(equation: str, x: Array, y: Array, spec: jax.P) -> Float[Array, "*y"]:
@@ -51,12 +55,14 @@ def _einsum(equation: str, x: Array, y: Array, spec: jax.P) -> Float[Array, "*y"
     return jnp.einsum(equation, x, y, out_sharding=spec, preferred_element_type=jnp.float32)
 
 
-def _contract_fwd(x, weight, equation):
-    return contract(x, weight, equation), (x, weight)
+def _contract_fwd(x, weight, equation, dtype):
+    return contract(x, weight, equation, dtype), (x, weight)
 
 
-def _contract_bwd(equation, residuals, cotangent):
+def _contract_bwd(equation, dtype, residuals, cotangent):
+    del dtype
     x, weight = residuals
+    cotangent = cotangent.astype(x.dtype)
     x_letters, w_letters, y_letters = equation.replace("->", ",").split(",")
     to_x = f"{y_letters},{w_letters}->{x_letters}"
     grad_x = _einsum(to_x, cotangent, weight, jax.typeof(x).sharding.spec)
@@ -140,7 +146,3 @@ class Embedding(nnx.Module):
     def __call__(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
         spec = jax.P(*jax.typeof(tokens).sharding.spec, None)
         return self.table[...].at[tokens].get(out_sharding=spec)
-
-    def attend(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
-        """Logits of every token: the tied output head."""
-        return contract(x, self.table[...], "BSD,VD->BSV")

@@ -10,38 +10,26 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lco_jax.config import MeshConfig, TrainConfig
+from lco_jax.config import Contrastive, Generative, MeshConfig, TrainConfig
 from lco_jax.data.batch import Batch, Shape
-from lco_jax.data.media_batch import MediaBatch, MediaShape, VisionBatch
-from lco_jax.data.patch_layout import WINDOW_ROW
-from lco_jax.data.rounding import round_coarsely, round_rows
+from lco_jax.data.media_batch import MediaShape
 from lco_jax.models.build import build, on_mesh
 from lco_jax.models.config import ModelConfig, public_config, read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
+from lco_jax.train.assumed_batch import assume_batch
+from lco_jax.train.objectives import make_loss, make_step, needs_head
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.steps import (
-    BATCH_SPECS,
-    MEDIA_SPECS,
     TrainState,
-    contrastive_objective,
-    contrastive_step,
 )
 
-_ITEM_TOKENS = 32
-"""Assumed mean length of an item behind the shared head: an NLI sentence and its prompt."""
 _HEAD_TOKENS = 14
 """Of Qwen's chat template with its default system turn."""
 _STEPS = 1000
-_IMAGE_SHARE = 0.25
-"""Assumed share of items with an image, of the largest size. Source: LCO-Emb, variant M (a quarter
-of the triplets)."""
-_PLACEMENT = 1.12
-"""Patches of a budget for one patch of a large image, whose windows leave gaps."""
 
 
 def simulate_devices(mesh: MeshConfig, num_devices: int | None) -> None:
@@ -92,11 +80,11 @@ def dry_run(config: TrainConfig) -> str:
         "per device: gradients": _bytes(state.trainable),
         "per device: saved for the backward pass": _bytes(saved),
         "batch": (
-            f"{config.data.batch_size} triplets in {config.memory.encode_chunks} chunks; per "
+            f"{config.data.batch_size} examples in {config.memory.encode_chunks} chunks; per "
             f"device and chunk {shape.rows} rows of {shape.row_tokens} tokens"
             + _describe_media(shape.media)
         ),
-        "negatives per anchor": f"{_negatives(config):,}",
+        **_describe_objective(config),
         "programs": f"1 compiled in {seconds:.1f} s; one more for each further batch shape",
     }
     return _table(rows)
@@ -126,9 +114,13 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     ref = config.model
     model = model.with_towers(available_towers(model) if ref.towers is None else ref.towers)
     graph, trainable, frozen = build(
-        model, ref.trainable, ref.dtype, towers=available_towers(model)
+        model,
+        ref.trainable,
+        ref.dtype,
+        towers=available_towers(model),
+        with_head=needs_head(config.objective),
     )
-    optimizer = make_optimizer(config.optimizer, config.num_steps or _STEPS)
+    optimizer = make_optimizer(config.optimizer, config.num_steps or _STEPS, ref.trainable)
     everywhere = jax.NamedSharding(mesh, jax.P())
     state = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
@@ -136,10 +128,10 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
         frozen=frozen,
         opt_state=on_mesh(jax.eval_shape(optimizer.init, trainable)),
     )
-    shape, batch = _batch(config, model, mesh)
+    shape, batch = assume_batch(config, model, mesh)
     return AbstractRun(
-        step=contrastive_step(graph, optimizer, config.objective, config.memory, config.seed),
-        loss_fn=contrastive_objective(graph, config.objective, config.memory),
+        step=make_step(config, graph, optimizer),
+        loss_fn=make_loss(config, graph),
         state=state,
         batch=batch,
         prefix=jax.ShapeDtypeStruct((_HEAD_TOKENS,), jnp.int32, sharding=everywhere),
@@ -191,92 +183,22 @@ def _check(model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
             )
 
 
-def _batch(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[Shape, Batch]:
-    shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
-    size, unit = config.data.batch_size, shards * chunks
-    if size % unit:
-        raise ValueError(
-            f"batch_size={size} does not divide over encode_chunks={chunks} times {shards} data "
-            f"shards; use a multiple of {unit} such as {max(1, round(size / unit)) * unit}"
-        )
-    roles = 2 + config.data.num_negatives
-    examples = size // unit
-    row_tokens = next(n for n in config.memory.row_tokens if n >= 3 * _ITEM_TOKENS)
-    media = _media_shape(config, model, examples * roles)
-    image_tokens = 0
-    if model.vision is not None:
-        image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
-        row_tokens = next(n for n in config.memory.row_tokens if n >= _most_tokens(config, model))
-    tokens = examples * roles * _ITEM_TOKENS + image_tokens
-    rows = round_rows(math.ceil(tokens / row_tokens))
-    table = (chunks, rows * shards, row_tokens)
-    items = (chunks, roles, examples * shards)
-
-    def array(shape: tuple[int, ...], dtype: type, spec: jax.P) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
-
-    specs = BATCH_SPECS
-    return Shape(row_tokens, rows, media), Batch(
-        tokens=array(table, np.int32, specs.tokens),
-        segments=array(table, np.int32, specs.segments),
-        positions=array((*table, 3), np.int32, specs.positions),
-        pool=array(items, np.int32, specs.pool),
-        valid=array(items, np.bool_, specs.valid),
-        content=array((*items, 2), np.uint32, specs.content),
-        media=_media(model, media, table, chunks, shards, array),
-    )
-
-
-def _media_shape(config: TrainConfig, model: ModelConfig, num_items: int) -> MediaShape:
-    """Room for the images of a data shard, all of the largest size that the config allows."""
-    if model.vision is None:
-        return MediaShape()
-    unit_px = model.vision.patch_px * model.vision.merge_size
-    units = config.data.media.image_max_pixels // unit_px**2
-    patches = units * model.vision.unit_patches
-    frame_row = next(n for n in config.memory.frame_rows if n >= _PLACEMENT * patches)
-    num_images = math.ceil(_IMAGE_SHARE * num_items)
-    per_row = max(1, int(frame_row // (_PLACEMENT * patches)))
-    return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)))
-
-
-def _most_tokens(config: TrainConfig, model: ModelConfig) -> int:
-    """Of an item with one image and a short text."""
-    unit_px = model.vision.patch_px * model.vision.merge_size
-    return config.data.media.image_max_pixels // unit_px**2 + _ITEM_TOKENS
-
-
-def _media(
-    model: ModelConfig,
-    shape: MediaShape,
-    table: tuple[int, int, int],
-    chunks: int,
-    shards: int,
-    array: Callable[..., jax.ShapeDtypeStruct],
-) -> MediaBatch | None:
-    if shape == MediaShape():
-        return None
-    sizes = model.vision.sizes
-    patches = shape.patch_rows * shape.frame_row
-    width = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
-    group, spec = (chunks, shards), MEDIA_SPECS.vision
-    vision = VisionBatch(
-        patches=array((*group, patches, width), np.float32, spec.patches),
-        windows=array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows),
-        frames=array((*group, shape.patch_rows, shape.frame_row), np.int32, spec.frames),
-        coordinates=array((*group, patches, 2), np.int32, spec.coordinates),
-    )
-    return MediaBatch(vision, None, array(table, np.int32, MEDIA_SPECS.slots))
-
-
 def _describe_media(shape: MediaShape) -> str:
     if not shape.patch_rows:
         return ""
     return f", {shape.patch_rows} rows of {shape.frame_row} patches"
 
 
-def _negatives(config: TrainConfig) -> int:
-    return config.data.batch_size * (1 + config.data.num_negatives) - 1
+def _describe_objective(config: TrainConfig) -> dict[str, str]:
+    match config.objective:
+        case Contrastive():
+            negatives = config.data.batch_size * (1 + config.data.num_negatives) - 1
+            return {"negatives per anchor": f"{negatives:,}"}
+        case Generative(max_response_tokens=most):
+            return {
+                "target tokens": f"up to {config.data.batch_size * most:,}; logits of about "
+                f"{config.memory.head_tokens} tokens of a device at a time"
+            }
 
 
 def _count(shapes) -> int:

@@ -12,21 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lco_jax.config import Lora, Tower, TrainConfig
-from lco_jax.data.loader import ContrastiveLoader
+from lco_jax.config import Tower, TrainConfig
 from lco_jax.data.processor import Processor
-from lco_jax.models.build import Params, build, init_trainable, join
+from lco_jax.models.build import Params, build, init_lora, join
 from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import start_or_resume
 from lco_jax.train.metrics import MetricsWriter
+from lco_jax.train.objectives import make_loader, make_step, needs_head
 from lco_jax.train.optimizer import make_optimizer, make_schedule
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.signals import StopSignals
-from lco_jax.train.steps import TrainState, batch_specs, contrastive_step
+from lco_jax.train.steps import TrainState, batch_specs
 from lco_jax.weights.hub import load_params, resolve_folder
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class TrainResult:
 
 
 def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None) -> TrainResult:
-    """Run one contrastive stage, or go on with the one that `workdir` holds.
+    """Run one stage, or go on with the one that `workdir` holds.
 
     Args:
         workdir: run folder, local or `gs://`.
@@ -89,27 +90,20 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
             profile=config.data.profile,
             max_text_tokens=config.data.max_text_tokens,
         )
-        share, num_shares = meshes.data_share(mesh)
-        loader = ContrastiveLoader(
-            config.data,
-            config.memory,
-            processor,
-            seed=config.seed,
-            num_shards=meshes.num_shards(mesh),
-            process_index=share,
-            process_count=num_shares,
-            agree=meshes.agree_max,
-        )
+        loader = make_loader(config, processor, mesh)
         num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
         start_or_resume(
             workdir, config, data_fingerprint=loader.fingerprint, prompt=processor.describe()
         )
 
         # ------------------------------------------------------------------------- state
-        graph, _, _ = build(model_config, ref.trainable, ref.dtype, towers=towers)
-        optimizer = make_optimizer(config.optimizer, num_steps)
+        with_head = needs_head(config.objective)
+        graph, _, _ = build(
+            model_config, ref.trainable, ref.dtype, towers=towers, with_head=with_head
+        )
+        optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable)
         state = initial_state(config, model_config, folder, optimizer, towers)
-        step_fn = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
+        step_fn = make_step(config, graph, optimizer)
         schedule = make_schedule(config.optimizer, num_steps)
         prefix = jnp.asarray(processor.head)
         log.info(
@@ -186,17 +180,23 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     towers: Sequence[Tower] = (),
 ) -> TrainState:
-    """Hub weights and fresh low-rank factors (or, for a full run, hub weights in float32)."""
+    """Hub weights (those that train in float32) and fresh low-rank factors."""
     ref = config.model
-    _, trainable_shapes, frozen_shapes = build(
-        model_config, ref.trainable, ref.dtype, towers=towers
+    _, trainable, frozen = build(
+        model_config,
+        ref.trainable,
+        ref.dtype,
+        towers=towers,
+        with_head=needs_head(config.objective),
     )
-    frozen = load_params(folder, model_config, frozen_shapes) if frozen_shapes else {}
-    if isinstance(ref.trainable, Lora):
-        key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
-        trainable = init_trainable(model_config, ref.trainable, ref.dtype, key)
-    else:
-        trainable = load_params(folder, model_config, trainable_shapes)
+    wanted = flatten_dict(join(trainable, frozen))
+    trained = flatten_dict(trainable).keys()
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    factors = flatten_dict(init_lora(model_config, ref.trainable, ref.dtype, key))
+    on_hub = {path: shape for path, shape in wanted.items() if path not in factors}
+    values = factors | flatten_dict(load_params(folder, model_config, unflatten_dict(on_hub)))
+    trainable = unflatten_dict({path: values[path] for path in trained})
+    frozen = unflatten_dict({path: values[path] for path in values.keys() - trained})
     step = jax.device_put(np.int32(0), jax.P())
     return TrainState(step, trainable, frozen, jax.jit(optimizer.init)(trainable))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from lco_jax.axes import BATCH_AXES, MESH_AXES
 from lco_jax.config import MeshConfig
@@ -101,3 +102,9 @@ def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     entries = client.key_value_dir_get(folder)
     parts = [tuple(map(int, value.split(","))) for _, value in entries]
     return tuple(max(column) for column in zip(*parts, strict=True))
+
+
+def wait_for_all(name: str) -> None:
+    """Return when every process is here; `name` tells the occasions apart."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,8 +1,10 @@
 """Learning-rate schedules and the optimizer."""
 
+import jax
 import optax
 
-from lco_jax.config import OptimizerConfig
+from lco_jax.config import OptimizerConfig, Towers, Trainable
+from lco_jax.models.build import group_of
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -21,8 +23,14 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """AdamW after clipping by global norm. Weight decay leaves vectors (norms, biases) alone."""
+def make_optimizer(
+    config: OptimizerConfig, num_steps: int, trainable: Trainable | None = None
+) -> optax.GradientTransformation:
+    """AdamW after clipping by global norm. Weight decay leaves vectors (norms, biases) alone.
+
+    The parts of the model have the learning rates that `trainable` gives them.
+    """
+    steps = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     adamw = optax.adamw(
         make_schedule(config, num_steps),
         b1=config.beta1,
@@ -31,9 +39,20 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         weight_decay=config.weight_decay,
         mask=_decays,
     )
-    if config.clip_norm is None:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    steps.append(adamw)
+    if isinstance(trainable, Towers):
+        steps.append(_scale_parts(trainable))
+    return steps[0] if len(steps) == 1 else optax.chain(*steps)
+
+
+def _scale_parts(towers: Towers) -> optax.GradientTransformation:
+    """Multiplies the updates of each part: those of AdamW are proportional to the learning rate."""
+
+    def scale(path: tuple, update: jax.Array) -> jax.Array:
+        group = group_of([key.key for key in path])
+        return update if group == "decoder" else getattr(towers, group) * update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _decays(params: dict) -> dict:

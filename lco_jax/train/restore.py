@@ -7,15 +7,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lco_jax.config import Lora, MediaConfig
 from lco_jax.config_io import from_json
 from lco_jax.data.processor import Processor
-from lco_jax.models.build import Params, build, join, on_mesh
+from lco_jax.models.build import Params, build, join, lora_of, on_mesh
 from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import is_run_folder, read_manifest
+from lco_jax.train.objectives import needs_head
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.steps import TrainState
 from lco_jax.weights.adapter import merge_lora
@@ -52,6 +54,7 @@ def open_model(
     max_text_tokens: int | None = None,
     media: MediaConfig | None = None,
     dtype: str | None = None,
+    with_head: bool = False,
 ) -> OpenedModel:
     """Load a model for inference.
 
@@ -61,19 +64,21 @@ def open_model(
         media: sizes and rates of images and clips (None: those of the run or export).
         dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
             float32 on CPU).
+        with_head: load the output head, for generation; a run that trained it has it anyway.
 
     Raises:
         FileNotFoundError: no such model or checkpoint.
         ValueError: the weights do not fit a supported family.
     """
     if is_run_folder(path):
-        return _open_run(path, checkpoint, profile, max_text_tokens, media, dtype)
+        return _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_head)
     if checkpoint is not None:
         raise ValueError(f"checkpoint={checkpoint} was asked for, but {path} is not a run folder")
     folder = resolve_folder(path)
     config = read_config(folder)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    graph, _, shapes = build(config, None, dtype, towers=available_towers(config))
+    towers = available_towers(config)
+    graph, _, shapes = build(config, None, dtype, towers=towers, with_head=with_head)
     recipe = _stored_recipe(folder)
     processor = Processor(
         folder,
@@ -86,15 +91,22 @@ def open_model(
     return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)
 
 
-def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype) -> OpenedModel:
+def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_head) -> OpenedModel:
     run = read_manifest(path).config
     ref = run.model
     folder = resolve_folder(ref.path, ref.revision)
     config = read_config(folder).first_layers(ref.num_layers)
     dtype = dtype or ref.dtype
-    towers = available_towers(config)
-    graph, trainable, frozen = build(config, ref.trainable, dtype, towers=towers)
-    optimizer = make_optimizer(run.optimizer, num_steps=1)
+    # What trained decides what the checkpoint holds; a run may have left towers out.
+    trained_towers = available_towers(config) if ref.towers is None else ref.towers
+    _, trainable, _ = build(
+        config,
+        ref.trainable,
+        dtype,
+        towers=trained_towers,
+        with_head=needs_head(run.objective),
+    )
+    optimizer = make_optimizer(run.optimizer, 1, ref.trainable)
     shapes = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated()),
         trainable=trainable,
@@ -113,19 +125,27 @@ def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype) -> Opene
         state, _ = checkpoints.restore(shapes, step)
     finally:
         checkpoints.close()
-    lora = ref.trainable if isinstance(ref.trainable, Lora) else None
-    graph, _, plain = build(config, None, dtype, towers=towers)
-    held = join(load_params(folder, config, frozen) if frozen else {}, state.trainable)
+    lora = lora_of(ref.trainable)
+    graph, _, plain = build(
+        config,
+        None,
+        dtype,
+        towers=available_towers(config),
+        with_head=with_head or needs_head(run.objective),
+    )
+    trained = flatten_dict(state.trainable, sep="/")
+    rest = {path: x for path, x in flatten_dict(plain, sep="/").items() if path not in trained}
+    wanted = unflatten_dict(rest, sep="/")
+    params = join(load_params(folder, config, wanted, elsewhere=trained), state.trainable)
     if lora:
-        params = merge_lora(held, lora.alpha / lora.rank)
-    else:
-        params = jax.tree.map(lambda x, shape: x.astype(shape.dtype), held, plain)
+        params = merge_lora(params, lora.alpha / lora.rank)
+    params = jax.tree.map(lambda x, shape: x.astype(shape.dtype), params, plain)
     return OpenedModel(
         config=config,
         graph=graph,
         params=params,
-        lora_params=state.trainable if lora else None,
-        lora=lora,
+        lora_params=state.trainable if isinstance(ref.trainable, Lora) else None,
+        lora=ref.trainable if isinstance(ref.trainable, Lora) else None,
         processor=Processor(
             folder,
             config,

@@ -40,11 +40,14 @@ MEDIA_SPECS = MediaBatch(
 
 def batch_specs(batch: Batch) -> Batch:
     """Where the arrays of a batch live on the mesh."""
+    specs = BATCH_SPECS
+    if batch.targets is not None:
+        specs = specs._replace(targets=act_spec("C B S"))
     if batch.media is None:
-        return BATCH_SPECS
+        return specs
     given = [part is not None for part in batch.media]
     parts = (spec if there else None for spec, there in zip(MEDIA_SPECS, given, strict=True))
-    return BATCH_SPECS._replace(media=MediaBatch(*parts))
+    return specs._replace(media=MediaBatch(*parts))
 
 
 @jax.tree_util.register_dataclass
@@ -58,11 +61,17 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def media_features(model: OmniModel, chunk: Batch) -> Float[Array, "G X D"] | None:
+Step = Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]
+"""The compiled `(state, batch, prefix) -> (state, metrics)`; the state is donated."""
+
+
+def media_features(
+    model: OmniModel, chunk: Batch, remat: Remat = "none"
+) -> Float[Array, "G X D"] | None:
     """What the towers make of the media of one chunk (None: it has none)."""
     if chunk.media is None:
         return None
-    return model.features(chunk.media.vision, chunk.media.audio)
+    return model.features(chunk.media.vision, chunk.media.audio, remat=remat)
 
 
 def encode(
@@ -108,16 +117,23 @@ def contrastive_objective(
     """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`."""
 
     def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
-        def run_towers(chunk: Batch) -> Float[Array, "G X D"] | None:
-            return media_features(nnx.merge(graph, trainable, frozen), chunk)
+        towers_train = bool(trainable.keys() & {"vision", "audio"})
+
+        def run_towers(trainable: Params, chunk: Batch) -> Float[Array, "G X D"] | None:
+            return media_features(nnx.merge(graph, trainable, frozen), chunk, memory.remat)
 
         def encode_chunk(trainable: Params, chunk: Batch, features) -> Float[Array, "J I D"]:
             model = nnx.merge(graph, trainable, frozen)
+            if towers_train:
+                features = run_towers(trainable, chunk)
             return encode(model, chunk, prefix, features, dropout_key=key, remat=memory.remat)[0]
+
+        def frozen_features(chunk: Batch) -> Float[Array, "G X D"] | None:
+            return None if towers_train else run_towers(trainable, chunk)
 
         if memory.encode_chunks == 1:
             chunk = jax.tree.map(lambda x: x[0], batch)
-            pooled = encode_chunk(trainable, chunk, run_towers(chunk))[None]
+            pooled = encode_chunk(trainable, chunk, frozen_features(chunk))[None]
         else:
             # Gradient cache: only the pooled states of a chunk are kept, its activations are
             # computed again when the gradient of the loss reaches it. The features of frozen
@@ -125,7 +141,7 @@ def contrastive_objective(
             again = jax.checkpoint(encode_chunk, prevent_cse=False)
 
             def step(_, chunk: Batch) -> tuple[None, Float[Array, "J I D"]]:
-                return None, again(trainable, chunk, run_towers(chunk))
+                return None, again(trainable, chunk, frozen_features(chunk))
 
             _, pooled = jax.lax.scan(step, None, batch)
         return contrastive_loss(
@@ -141,15 +157,27 @@ def contrastive_step(
     objective: Contrastive,
     memory: Memory,
     seed: int,
-) -> Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]:
-    """The compiled step `(state, batch, prefix) -> (state, metrics)`; the state is donated."""
+) -> Step:
+    """The step that minimises the contrastive loss."""
     loss_fn = contrastive_objective(graph, objective, memory)
+    return update_step(jax.value_and_grad(loss_fn, has_aux=True), optimizer, seed)
+
+
+def update_step(
+    gradient_fn: Callable[..., tuple[tuple[Float[Array, ""], dict[str, Float[Array, ""]]], Params]],
+    optimizer: optax.GradientTransformation,
+    seed: int,
+) -> Step:
+    """The step that follows a gradient.
+
+    Args:
+        gradient_fn: `(trainable, frozen, dropout key, batch, prefix)` to loss, metrics and the
+            gradient of what trains.
+    """
 
     def step(state: TrainState, batch: Batch, prefix: Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.trainable, state.frozen, key, batch, prefix
-        )
+        (loss, metrics), gradients = gradient_fn(state.trainable, state.frozen, key, batch, prefix)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
         metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         trainable = optax.apply_updates(state.trainable, updates)

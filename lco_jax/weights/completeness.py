@@ -1,7 +1,7 @@
 """Whether a hub folder and our parameters fit each other, tensor for tensor."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,9 +37,13 @@ class Part(NamedTuple):
 
 
 def match_parts(
-    source: SafetensorsFolder, config: ModelConfig, params: Mapping[str, Any]
+    source: SafetensorsFolder,
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    elsewhere: Collection[str] = (),
 ) -> list[Part]:
-    """The parts of a model that `params` (arrays or shapes) hold, the decoder last.
+    """The parts of a model that `params` (arrays or shapes) hold, the decoder last. Parameters
+    whose paths are `elsewhere` need not be among them.
 
     Raises:
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
@@ -66,15 +70,15 @@ def match_parts(
     if leaves or not parts:
         parts.append(Part(table, config.text.num_layers, found, leaves))
     for part in parts:
-        _check_fit(source, part)
+        _check_fit(source, part, elsewhere)
     return parts
 
 
-def _check_fit(source: SafetensorsFolder, part: Part) -> None:
+def _check_fit(source: SafetensorsFolder, part: Part, elsewhere: Collection[str]) -> None:
     """Raise one error that lists everything in which a folder and our tree differ."""
     table, num_layers, found, leaves = part
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    held, fitting = {*shapes, _HEAD}, part.keys
+    held, fitting = {*shapes, *elsewhere, _HEAD}, part.keys
     unread = [name for key, name in found.names.items() if key[0] not in held and key in fitting]
     rowless = shapes.keys() - {row.ours for row in table.rows}
     missing, misshaped = [], []

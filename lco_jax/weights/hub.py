@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,13 @@ def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
 # ------------------------------------------------------------------------------------ loading
 
 
-def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) -> dict[str, Any]:
+def load_params(
+    folder: Path,
+    config: ModelConfig,
+    abstract: Mapping[str, Any],
+    *,
+    elsewhere: Collection[str] = (),
+) -> dict[str, Any]:
     """The parameters that `abstract` describes, read from a hub folder.
 
     Each process reads the bytes of its own shards, one stack of layers at a time, and casts
@@ -85,6 +91,7 @@ def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) 
     Args:
         abstract: nested dict of `jax.ShapeDtypeStruct`, each with its sharding: of the decoder,
             of the towers under `"vision"` and `"audio"`, or of any of them.
+        elsewhere: paths of parameters that are not read because a checkpoint holds them.
 
     Raises:
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
@@ -92,7 +99,7 @@ def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) 
     source = SafetensorsFolder(folder)
     params = {}
     with ThreadPoolExecutor() as pool:
-        for part in match_parts(source, config, abstract):
+        for part in match_parts(source, config, abstract, elsewhere):
             log_unread(source.folder, part)
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)

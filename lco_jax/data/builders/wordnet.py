@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lco_jax.data.builders.pairs import Pair, PairsBuilder
-from lco_jax.data.records import JsonlTriplets
+from lco_jax.data.jsonl import JsonlRecords
+from lco_jax.data.records import parse_triplet
 
 _FOLDER = Path(__file__).parents[3] / "data" / "quickstart"
 _FILES = {split: _FOLDER / f"wordnet_{split}.jsonl" for split in ("train", "test")}
@@ -34,7 +35,7 @@ class Wordnet(PairsBuilder):
 
 
 def _read(path: Path) -> Iterator[Pair]:
-    for triplet in JsonlTriplets(str(path)):
+    for triplet in JsonlRecords(str(path), parse_triplet):
         yield Pair(
             id=triplet.id,
             anchor=triplet.anchor.text,

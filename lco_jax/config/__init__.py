@@ -1,0 +1,55 @@
+"""Every setting of a run, as frozen dataclasses.
+
+A `TrainConfig` has *science* fields, which decide the numbers of a run, and *execution* fields,
+which decide only where and how fast they are computed. A resume accepts any change of execution
+and refuses a change of science (`lco_jax/config_io.py`).
+"""
+
+from lco_jax.config.data import (
+    DataConfig,
+    Evaluation,
+    JsonlSource,
+    MediaConfig,
+    Source,
+    TfdsSource,
+)
+from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
+from lco_jax.config.model import LORA_TARGETS, Full, Lora, ModelRef, Tower, Towers, Trainable
+from lco_jax.config.objective import Contrastive, Generative, Objective
+from lco_jax.config.run import (
+    PREVIOUS_STAGE,
+    SCIENCE,
+    OptimizerConfig,
+    Stage,
+    Stages,
+    TrainConfig,
+)
+
+__all__ = [
+    "LORA_TARGETS",
+    "PREVIOUS_STAGE",
+    "SCIENCE",
+    "CheckpointConfig",
+    "Contrastive",
+    "DataConfig",
+    "Evaluation",
+    "Full",
+    "Generative",
+    "JsonlSource",
+    "LoggingConfig",
+    "Lora",
+    "MediaConfig",
+    "Memory",
+    "MeshConfig",
+    "ModelRef",
+    "Objective",
+    "OptimizerConfig",
+    "Source",
+    "Stage",
+    "Stages",
+    "TfdsSource",
+    "Tower",
+    "Towers",
+    "TrainConfig",
+    "Trainable",
+]

@@ -1,0 +1,107 @@
+"""What the model reads, and held-out data."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lco_jax.config.checks import require
+
+
+@dataclass(frozen=True)
+class JsonlSource:
+    """JSON Lines: triplets or pairs (the format of the official repository, or its superset), or
+    prompts with responses for a generative stage.
+    """
+
+    path: str
+    weight: float = 1.0
+    """Relative share of the mixture."""
+    max_examples: int | None = None
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """A prepared TFDS dataset in array_record format."""
+
+    name: str
+    """Builder name with optional config, e.g. `"wordnet"` or `"parallel_pairs/en-id"`."""
+    split: str = "train"
+    data_dir: str | None = None
+    """Where datasets are prepared (None: `~/.cache/lco_jax/tfds`)."""
+    weight: float = 1.0
+    max_examples: int | None = None
+    prompt: str | None = ""
+    """Generative stages: what is asked about the picture or text of each record (None: nothing is
+    shown and asked, the response is plain text)."""
+    response: str | None = None
+    """Generative stages: the field that answers (None: `name` of pictures, `positive` of pairs);
+    the members of a list are joined by commas."""
+
+
+Source = JsonlSource | TfdsSource
+
+
+@dataclass(frozen=True)
+class MediaConfig:
+    """How images, clips and sounds are read: larger ones are scaled down, longer ones thinned out.
+
+    Source: LCO-Emb model cards (pixels of an image); qwen-vl-utils (clips).
+    """
+
+    image_min_pixels: int = 56 * 56
+    image_max_pixels: int = 1280 * 28 * 28
+    """1,280 tokens; document tasks gain from more."""
+    video_fps: float = 2.0
+    """Frames that are read of a second."""
+    video_max_frames: int = 64
+    video_min_pixels: int = 128 * 28 * 28
+    """Of each frame."""
+    video_max_pixels: int = 768 * 28 * 28
+    video_max_total_pixels: int = 115_200 * 28 * 28
+    """Of all pairs of frames of a clip."""
+    after_video: Literal["last", "extent"] = "last"
+    """Where text goes on after a clip: behind its last position, as the models were trained, or
+    behind its height and width, as transformers 5 does for Qwen2.5-VL."""
+    audio_max_seconds: float = 300.0
+    """Longer sounds are cut."""
+    audio_in_video: bool = False
+    """Whether the sound track of a film is read with it (Omni; off in the paper)."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether a damaged file stops a training run, or its example is replaced and counted."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the model reads and how an item becomes a prompt."""
+
+    sources: tuple[Source, ...]
+    batch_size: int = 1056
+    """Examples (triplets, or prompts with responses) of one optimizer step, over all devices."""
+    num_negatives: int = 1
+    """Hard negatives per anchor; examples with fewer leave the slot empty."""
+    homogeneous: bool = False
+    """Each batch comes from one source (chosen by weight) instead of a mix."""
+    max_text_tokens: int | None = None
+    """Text is cut to this many tokens before the prompt is appended (None: 650 with profile `lco`,
+    300 with `mteb`)."""
+    profile: Literal["lco", "mteb"] = "lco"
+    """Prompt recipe, stored with every run and export."""
+    media: MediaConfig = field(default_factory=MediaConfig)
+
+    def __post_init__(self):
+        require(bool(self.sources), "data.sources is empty; name at least one source")
+        require(self.batch_size > 0, f"batch_size={self.batch_size} must be positive")
+        require(self.num_negatives >= 0, f"num_negatives={self.num_negatives} is negative")
+        for source in self.sources:
+            require(source.weight > 0, f"weight={source.weight} of {source} must be positive")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out pairs (anchor → positive) on which retrieval is measured while training."""
+
+    source: Source
+    every_steps: int | None = None
+    """None: only before the first and after the last step."""
+    num_pairs: int | None = 200
+    metric: Literal["recall@1", "recall@10", "mrr"] = "mrr"
+    """Decides which checkpoint is best."""

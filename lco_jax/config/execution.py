@@ -1,0 +1,90 @@
+"""Where and how fast a run is computed: none of it changes a result."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from lco_jax.config.checks import require
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the three mesh axes; -1 takes all devices that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        sizes = dataclasses.astuple(self)
+        require(all(size == -1 or size > 0 for size in sizes), f"mesh sizes {sizes} are invalid")
+        require(sizes.count(-1) <= 1, f"mesh sizes {sizes}: only one may be -1")
+
+    def resolve(self, num_devices: int) -> tuple[int, int, int]:
+        """The three sizes for `num_devices` devices.
+
+        Raises:
+            ValueError: the sizes do not multiply to the number of devices.
+        """
+        sizes = dataclasses.astuple(self)
+        known = math.prod(size for size in sizes if size != -1)
+        resolved = tuple(num_devices // known if size == -1 else size for size in sizes)
+        require(
+            math.prod(resolved) == num_devices,
+            f"mesh data={self.data} fsdp={self.fsdp} tensor={self.tensor} needs "
+            f"{math.prod(resolved) or known} devices, found {num_devices}; "
+            "set one axis to -1 or change a size",
+        )
+        return resolved
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Trades memory for time; never changes a result."""
+
+    encode_chunks: int = 1
+    """Encode the batch in this many pieces (contrastive: gradient cache; generative: gradients of
+    the pieces are added up)."""
+    logit_chunks: int = 1
+    """Compute the similarity matrix in this many blocks of candidates."""
+    head_tokens: int = 512
+    """Compute next-token logits of this many tokens of a device at a time."""
+    remat: Literal["none", "full", "dots"] = "none"
+    """What the decoder recomputes in the backward pass."""
+    row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+    """Allowed lengths of a packed row, ascending. A batch takes the first that holds its longest
+    item and gives short items company."""
+    frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 16384)
+    """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
+    that holds its largest image or frame. Full attention of the vision tower runs within a row."""
+
+    def __post_init__(self):
+        require(self.encode_chunks > 0, f"encode_chunks={self.encode_chunks} must be positive")
+        require(self.logit_chunks > 0, f"logit_chunks={self.logit_chunks} must be positive")
+        require(self.head_tokens > 0, f"head_tokens={self.head_tokens} must be positive")
+        for name in ("row_tokens", "frame_rows"):
+            sizes = getattr(self, name)
+            ascending = tuple(sorted(set(sizes))) == sizes
+            require(ascending and bool(sizes), f"{name}={sizes} must ascend")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep."""
+
+    every_steps: int = 200
+    keep_last: int = 2
+    keep_best: int = 1
+    """Of the checkpoints that were evaluated."""
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What a run tells while it goes."""
+
+    every_steps: int = 1
+    progress: bool = True
+    tensorboard: bool = True
+    report: bool = True
+    """Write `report/index.html` at the end."""

@@ -1,0 +1,93 @@
+"""A run: one stage, or several one after another."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lco_jax.config.checks import require
+from lco_jax.config.data import DataConfig, Evaluation
+from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
+from lco_jax.config.model import ModelRef
+from lco_jax.config.objective import Contrastive, Objective
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, decay and clipping of the true global gradient."""
+
+    peak_lr: float = 4e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 100
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+    """Global norm. The official trainer divides the gradient by the number of GPUs before it
+    clips at 1.0, so its threshold on the true gradient is the number of GPUs (32)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One stage: model, objective, data, optimizer, and how to run it."""
+
+    # science
+    model: ModelRef
+    data: DataConfig
+    objective: Objective = field(default_factory=Contrastive)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    num_steps: int | None = None
+    """None: `num_epochs` passes over the data."""
+    num_epochs: int = 2
+    seed: int = 42
+    # execution
+    evaluation: Evaluation | None = None
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    memory: Memory = field(default_factory=Memory)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self):
+        chunks = self.memory.encode_chunks
+        require(
+            self.data.batch_size % chunks == 0,
+            f"encode_chunks={chunks} does not divide batch_size={self.data.batch_size}",
+        )
+        require(self.num_steps is None or self.num_steps > 0, f"num_steps={self.num_steps}")
+
+
+SCIENCE = ("model", "data", "objective", "optimizer", "num_steps", "num_epochs", "seed")
+
+PREVIOUS_STAGE = "<previous stage>"
+"""As the path of a model: what the stage before has left."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage and the name of its run folder."""
+
+    name: str
+    config: TrainConfig
+
+    def __post_init__(self):
+        fits = re.fullmatch(r"[a-z][a-z0-9_]*", self.name)
+        require(bool(fits), f"stage name {self.name!r} must be a lower-case word")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Stages that run one after another, in one process on one mesh."""
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        names = [stage.name for stage in self.stages]
+        require(bool(names), "stages is empty; name at least one stage")
+        require(len(set(names)) == len(names), f"stages {names} must have different names")
+        meshes = {stage.config.mesh for stage in self.stages}
+        require(len(meshes) == 1, f"stages {names} share one mesh, found {len(meshes)} of them")
+        first = self.stages[0]
+        require(
+            first.config.model.path != PREVIOUS_STAGE,
+            f"stage {first.name!r} is the first; its model.path must name a model",
+        )

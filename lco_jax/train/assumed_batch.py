@@ -1,0 +1,127 @@
+"""The shapes of a batch, assumed where no data are read."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from lco_jax.config import Contrastive, Generative, TrainConfig
+from lco_jax.data.batch import Batch, Shape
+from lco_jax.data.media_batch import MediaBatch, MediaShape, VisionBatch
+from lco_jax.data.patch_layout import WINDOW_ROW
+from lco_jax.data.rounding import round_coarsely, round_rows
+from lco_jax.models.config import ModelConfig
+from lco_jax.train import mesh as meshes
+from lco_jax.train.objectives import needs_head
+from lco_jax.train.steps import BATCH_SPECS, MEDIA_SPECS
+
+_ITEM_TOKENS = 32
+"""Assumed mean length of an item behind the shared head: an NLI sentence and its prompt."""
+_IMAGE_SHARE = 0.25
+"""Assumed share of items with an image, of the largest size. Source: LCO-Emb, variant M (a quarter
+of the triplets)."""
+_PLACEMENT = 1.12
+"""Patches of a budget for one patch of a large image, whose windows leave gaps."""
+
+
+def assume_batch(
+    config: TrainConfig, model: ModelConfig, mesh: jax.sharding.Mesh
+) -> tuple[Shape, Batch]:
+    """Shapes and shardings of the batches of a stage.
+
+    Raises:
+        ValueError: the batch does not divide over the data shards.
+    """
+    shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
+    size, unit = config.data.batch_size, shards * chunks
+    if size % unit:
+        raise ValueError(
+            f"batch_size={size} does not divide over encode_chunks={chunks} times {shards} data "
+            f"shards; use a multiple of {unit} such as {max(1, round(size / unit)) * unit}"
+        )
+    assumed = _assume(config)
+    roles, examples = assumed.roles, size // unit
+    row_tokens = next(n for n in config.memory.row_tokens if n >= 3 * assumed.item_tokens)
+    media = _media_shape(config, model, math.ceil(assumed.image_share * examples * roles))
+    image_tokens = 0
+    if model.vision is not None:
+        image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
+        longest = _image_tokens(config, model) + assumed.item_tokens
+        row_tokens = next(n for n in config.memory.row_tokens if n >= longest)
+    tokens = examples * roles * assumed.item_tokens + image_tokens
+    rows = round_rows(math.ceil(tokens / row_tokens))
+    table = (chunks, rows * shards, row_tokens)
+    items = (chunks, roles, examples * shards)
+
+    def array(shape: tuple[int, ...], dtype: type, spec: jax.P) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
+
+    specs = BATCH_SPECS
+    return Shape(row_tokens, rows, media), Batch(
+        tokens=array(table, np.int32, specs.tokens),
+        segments=array(table, np.int32, specs.segments),
+        positions=array((*table, 3), np.int32, specs.positions),
+        pool=array(items, np.int32, specs.pool),
+        valid=array(items, np.bool_, specs.valid),
+        content=array((*items, 2), np.uint32, specs.content),
+        media=_media(model, media, table, chunks, shards, array),
+        targets=array(table, np.int32, specs.tokens) if needs_head(config.objective) else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Assumed:
+    roles: int
+    item_tokens: int
+    """Mean, beside media."""
+    image_share: float
+    """Of items with an image of the largest size."""
+
+
+def _assume(config: TrainConfig) -> _Assumed:
+    match config.objective:
+        case Contrastive():
+            return _Assumed(2 + config.data.num_negatives, _ITEM_TOKENS, _IMAGE_SHARE)
+        case Generative(max_response_tokens=most):
+            return _Assumed(1, _ITEM_TOKENS + most, 1.0)
+
+
+def _media_shape(config: TrainConfig, model: ModelConfig, num_images: int) -> MediaShape:
+    """Room for the images of a data shard, all of the largest size that the config allows."""
+    if model.vision is None:
+        return MediaShape()
+    patches = _image_tokens(config, model) * model.vision.unit_patches
+    frame_row = next(n for n in config.memory.frame_rows if n >= _PLACEMENT * patches)
+    per_row = max(1, int(frame_row // (_PLACEMENT * patches)))
+    return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)))
+
+
+def _image_tokens(config: TrainConfig, model: ModelConfig) -> int:
+    """Of an image of the largest size."""
+    unit_px = model.vision.patch_px * model.vision.merge_size
+    return config.data.media.image_max_pixels // unit_px**2
+
+
+def _media(
+    model: ModelConfig,
+    shape: MediaShape,
+    table: tuple[int, int, int],
+    chunks: int,
+    shards: int,
+    array: Callable[..., jax.ShapeDtypeStruct],
+) -> MediaBatch | None:
+    if shape == MediaShape():
+        return None
+    sizes = model.vision.sizes
+    patches = shape.patch_rows * shape.frame_row
+    width = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
+    group, spec = (chunks, shards), MEDIA_SPECS.vision
+    vision = VisionBatch(
+        patches=array((*group, patches, width), np.float32, spec.patches),
+        windows=array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows),
+        frames=array((*group, shape.patch_rows, shape.frame_row), np.int32, spec.frames),
+        coordinates=array((*group, patches, 2), np.int32, spec.coordinates),
+    )
+    return MediaBatch(vision, None, array(table, np.int32, MEDIA_SPECS.slots))

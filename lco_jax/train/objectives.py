@@ -1,0 +1,58 @@
+"""What follows from the objective of a stage: how it reads, what it loads, which step it takes."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from flax import nnx
+
+from lco_jax.config import Contrastive, Generative, Objective, TrainConfig
+from lco_jax.data.loader import ContrastiveLoader, GenerativeLoader, Loader
+from lco_jax.data.processor import Processor
+from lco_jax.train import mesh as meshes
+from lco_jax.train.generative import generative_objective, generative_step
+from lco_jax.train.steps import Step, contrastive_objective, contrastive_step
+
+
+def needs_head(objective: Objective) -> bool:
+    """Whether the model's output head is used."""
+    return isinstance(objective, Generative)
+
+
+def make_loader(config: TrainConfig, processor: Processor, mesh: jax.sharding.Mesh) -> Loader:
+    """The batches of a stage, of which this process reads its share."""
+    share, num_shares = meshes.data_share(mesh)
+    options = {
+        "seed": config.seed,
+        "num_shards": meshes.num_shards(mesh),
+        "process_index": share,
+        "process_count": num_shares,
+        "agree": meshes.agree_max,
+    }
+    match config.objective:
+        case Contrastive():
+            return ContrastiveLoader(config.data, config.memory, processor, **options)
+        case Generative() as objective:
+            return GenerativeLoader(config.data, config.memory, processor, objective, **options)
+
+
+def make_step(
+    config: TrainConfig, graph: nnx.GraphDef, optimizer: optax.GradientTransformation
+) -> Step:
+    """The compiled training step of a stage."""
+    match config.objective:
+        case Contrastive() as objective:
+            return contrastive_step(graph, optimizer, objective, config.memory, config.seed)
+        case Generative():
+            return generative_step(graph, optimizer, config.memory, config.seed)
+
+
+def make_loss(config: TrainConfig, graph: nnx.GraphDef) -> Callable:
+    """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`, for as
+    much of a batch as is differentiated at a time.
+    """
+    match config.objective:
+        case Contrastive() as objective:
+            return contrastive_objective(graph, objective, config.memory)
+        case Generative():
+            return generative_objective(graph, config.memory)

@@ -1,0 +1,113 @@
+"""Several stages one after another: each starts from the model that the one before has left."""
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
+from lco_jax.config_io import check_resumable
+from lco_jax.train import mesh as meshes
+from lco_jax.train.loop import Evaluate, TrainResult, train
+from lco_jax.train.manifest import read_manifest
+from lco_jax.train.restore import PROFILE_FILE, open_model
+from lco_jax.weights.hub import save_folder
+
+log = logging.getLogger(__name__)
+
+MODEL_FOLDER = "model"
+"""In the run folder of a finished stage: its merged model, a hub folder."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended."""
+
+    name: str
+    workdir: str
+    """Its run folder."""
+    config: TrainConfig
+    """With the path of the model that it started from."""
+    result: TrainResult | None
+    """None if the stage was complete before."""
+
+
+def train_stages(
+    stages: Stages,
+    workdir: str,
+    *,
+    make_evaluate: Callable[[TrainConfig, str], Evaluate | None] | None = None,
+) -> list[StageResult]:
+    """Run the stages, or go on where `workdir` stopped.
+
+    Stage NAME is a run of its own in `WORKDIR/NAME`; when it is complete, `WORKDIR/NAME/model`
+    holds its merged weights. Complete stages are left as they are.
+
+    Args:
+        workdir: a folder that all processes see.
+        make_evaluate: gives the evaluation of a stage, from its config and run folder.
+
+    Returns:
+        The stages up to the last one, or to the one that a signal stopped.
+
+    Raises:
+        ScienceChangedError: a stage was run, or begun, with other settings.
+    """
+    if "://" in workdir:
+        raise ValueError(
+            f"workdir={workdir} is remote; stages hand over models in a folder of the file system, "
+            "mount the bucket and give its path"
+        )
+    results = []
+    previous = ""
+    for stage in stages.stages:
+        folder = Path(workdir) / stage.name
+        config = start_from(stage.config, previous)
+        model = folder / MODEL_FOLDER
+        result = None
+        if model.exists():
+            check_resumable(read_manifest(str(folder)).config, config)
+            log.info("stage %s is complete: %s", stage.name, model)
+        else:
+            log.info("stage %s: %s", stage.name, folder)
+            evaluate = make_evaluate(config, str(folder)) if make_evaluate else None
+            result = train(config, str(folder), evaluate=evaluate)
+        results.append(StageResult(stage.name, str(folder), config, result))
+        if result is not None:
+            if result.stopped_by is not None:
+                break
+            leave_model(str(folder), config)
+        previous = str(model)
+    return results
+
+
+def start_from(config: TrainConfig, model: str) -> TrainConfig:
+    """The config with `model` in the place of what the stage before leaves."""
+    if config.model.path != PREVIOUS_STAGE:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, path=model))
+
+
+def leave_model(workdir: str, config: TrainConfig) -> Path:
+    """Write the merged model of a complete run beside its checkpoints: the best evaluated one, else
+    the last. The folder appears when it is complete.
+    """
+    target = Path(workdir) / MODEL_FOLDER
+    draft = target.with_name(f".{MODEL_FOLDER}.partial")
+    writes = jax.process_index() == 0
+    if writes:
+        shutil.rmtree(draft, ignore_errors=True)
+    with jax.set_mesh(meshes.make_mesh(config.mesh)):
+        opened = open_model(workdir)
+        save_folder(draft, opened.params, opened.config, opened.base_folder, dtype=opened.dtype)
+    if writes:
+        recipe = json.dumps(opened.processor.describe(), indent=2, ensure_ascii=False)
+        (draft / PROFILE_FILE).write_text(recipe + "\n", encoding="utf-8")
+        draft.rename(target)
+    meshes.wait_for_all(str(target))
+    return target

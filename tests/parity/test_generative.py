@@ -1,0 +1,114 @@
+"""The generative loss and all its gradients against transformers, with pictures in the prompts."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer
+
+from lco_jax.config import Full, MediaConfig, Memory, Towers
+from lco_jax.data.batch import choose_shape, item_lengths, measure, pack, split_items
+from lco_jax.data.media_batch import MediaPacker
+from lco_jax.data.processor import Processor
+from lco_jax.data.records import Exchange, Item
+from lco_jax.models.build import build, join
+from lco_jax.models.config import read_config
+from lco_jax.models.omni import available_towers
+from lco_jax.train.generative import generative_objective
+from lco_jax.train.mesh import to_global
+from lco_jax.train.steps import batch_specs
+from lco_jax.weights.hub import load_params
+from tests import hf_items, tiny
+from tests.data.media_files import encode, random_image
+
+MEDIA = MediaConfig(image_max_pixels=9 * 28 * 28)
+
+
+def png(index, size):
+    return encode(random_image(index, size), "PNG")
+
+
+EXCHANGES = [
+    Exchange(Item("what is this", images=(png(0, (80, 61)),)), "a quick brown fox"),
+    Exchange(Item("say it"), "over the lazy dog, in the morning"),
+    Exchange(Item(images=(png(1, (57, 100)), png(2, (28, 28)))), "two women"),
+]
+
+
+def torch_loss_and_gradients(checkpoint, folder, end):
+    """The loss, and a hub folder with the gradients in the place of the weights."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    sums, count = 0, 0
+    for exchange in EXCHANGES:
+        images = [Image.open(io.BytesIO(content)) for content in exchange.prompt.images]
+        inputs = hf_items.make_inputs(
+            checkpoint,
+            text=exchange.prompt.text,
+            images=images,
+            max_pixels=MEDIA.image_max_pixels,
+        )
+        answer = torch.tensor([[*tokenizer(exchange.response).input_ids, end]])
+        prompt = inputs["input_ids"]
+        inputs["input_ids"] = torch.cat([prompt, answer], 1)
+        for name, value in (("mm_token_type_ids", 0), ("attention_mask", 1)):
+            if name in inputs:
+                more = torch.full_like(answer, value, dtype=inputs[name].dtype)
+                inputs[name] = torch.cat([inputs[name], more], 1)
+        labels = torch.cat([torch.full_like(prompt, -100), answer], 1)
+        sums = sums + checkpoint.model(**inputs, labels=labels).loss * answer.numel()
+        count += answer.numel()
+    loss = sums / count
+    loss.backward()
+    with torch.no_grad():
+        for parameter in checkpoint.model.parameters():
+            gradient = parameter.grad
+            parameter.copy_(torch.zeros_like(parameter) if gradient is None else gradient)
+    checkpoint.model.save_pretrained(folder)
+    return loss.item(), count
+
+
+@pytest.mark.parametrize(
+    ("family", "tied"), [("qwen2_5_vl", True), ("qwen2_5_omni_thinker", False)]
+)
+def test_loss_and_gradients(tmp_path, family, tied):
+    checkpoint = tiny.write(
+        tmp_path / "model", family, tied=tied, num_layers=2, vision=tiny.DEEP_TOWER
+    )
+    config = read_config(checkpoint.folder)
+    towers = available_towers(config)
+    processor = Processor(checkpoint.folder, config, media=MEDIA)
+    graph, trainable, frozen = build(
+        config, Towers(decoder=Full()), "float32", towers=towers, with_head=True
+    )
+    assert not frozen
+    params = load_params(checkpoint.folder, config, join(trainable, frozen))
+
+    encoded = processor.try_encode_exchanges(EXCHANGES, 100)
+    lengths = item_lengths(encoded).reshape(1, -1, 1)
+    packer = MediaPacker(config, (256,))
+    shape = choose_shape(measure(lengths, 1, (128,)), (128,))
+    shape = shape._replace(media=packer.choose_shape(packer.measure(split_items(encoded, 1))))
+    numbers = np.arange(len(EXCHANGES))[None]
+    batch = pack(encoded, numbers, 1, shape, len(processor.head), packer)
+    batch = to_global(jax.sharding.get_mesh(), batch, batch_specs(batch))
+    loss_fn = generative_objective(graph, Memory(head_tokens=32))
+    run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    (loss, metrics), gradients = run(params, {}, None, batch, jnp.asarray(processor.head))
+
+    end = processor.prompter.end_token
+    expected, count = torch_loss_and_gradients(checkpoint, tmp_path / "gradients", end)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert metrics["target_tokens"] == count
+    assert float(metrics["perplexity"]) == pytest.approx(np.exp(expected), rel=1e-4)
+    wanted = load_params(tmp_path / "gradients", config, trainable)
+    for (path, ours), theirs in zip(
+        jax.tree_util.tree_leaves_with_path(gradients), jax.tree.leaves(wanted), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        difference = np.linalg.norm(ours - theirs)
+        assert difference <= 1e-4 * np.linalg.norm(theirs) + 1e-9, name
+        assert np.linalg.norm(theirs) > 0 or "audio" in name, name

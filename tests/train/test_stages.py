@@ -1,0 +1,171 @@
+"""Stages: each starts from what the one before has left, and a killed run goes on in its stage."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from lco_jax.cli.train import main
+from lco_jax.config import (
+    PREVIOUS_STAGE,
+    CheckpointConfig,
+    Contrastive,
+    DataConfig,
+    Evaluation,
+    Generative,
+    JsonlSource,
+    Lora,
+    MediaConfig,
+    Memory,
+    MeshConfig,
+    ModelRef,
+    Stage,
+    Stages,
+    Towers,
+)
+from lco_jax.config_io import ScienceChangedError, to_json
+from lco_jax.evaluate.embedder import Embedder
+from lco_jax.export.folders import export_model
+from lco_jax.train.manifest import read_manifest
+from lco_jax.train.metrics import read_metrics
+from lco_jax.train.stages import train_stages
+from tests import runs, tiny
+
+TEXTS = ["a fox", "two women watch a busy market"]
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """Projectors and factors on exchanges with pictures, then other factors on triplets of text."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.write(folder, "qwen2_5_vl", num_layers=2, tied=False)
+    lines = str(runs.write_exchanges(folder / "exchanges.jsonl"))
+    triplets = runs.write_triplets(folder / "triplets.jsonl")
+    base = runs.make_config(
+        folder,
+        triplets,
+        data=DataConfig((JsonlSource(str(triplets)),), batch_size=8),
+        mesh=MeshConfig(-1, 1, 1),
+        memory=Memory(row_tokens=(128,), frame_rows=(256,)),
+        checkpoint=CheckpointConfig(every_steps=2),
+        num_steps=4,
+    )
+    media = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=9 * 28 * 28)
+    towers = Towers(vision=0, decoder=Lora(rank=4, alpha=8))
+    align = dataclasses.replace(
+        base,
+        model=ModelRef(str(folder), trainable=towers, dtype="float32"),
+        data=DataConfig((JsonlSource(lines),), batch_size=8, media=media),
+        objective=Generative(),
+        num_steps=2,
+    )
+    lora = Lora(rank=4, alpha=8)
+    refine = dataclasses.replace(
+        base,
+        model=ModelRef(PREVIOUS_STAGE, trainable=lora, dtype="float32", towers=()),
+        objective=Contrastive(),
+        evaluation=Evaluation(base.data.sources[0], every_steps=3, num_pairs=4),
+    )
+    return Stages((Stage("align", align), Stage("refine", refine)))
+
+
+def watch(config, workdir):
+    return (lambda snapshot: {"mrr": 0.0}) if config.evaluation else None
+
+
+def die_after_three_steps(config, workdir):
+    def evaluate(snapshot):
+        if snapshot.step == 3:
+            while not os.path.isdir(f"{workdir}/checkpoints/2"):  # saved in the background
+                time.sleep(0.05)
+            raise KeyboardInterrupt("killed")
+        return {"mrr": 0.0}
+
+    return evaluate if config.evaluation else None
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(stages, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("stages")
+    results = train_stages(stages, str(workdir), make_evaluate=watch)
+    assert [stage.result.step for stage in results] == [2, 4]
+    return workdir
+
+
+def losses(workdir):
+    return {
+        stage: [x["loss"] for x in read_metrics(workdir / stage / "metrics.jsonl") if "loss" in x]
+        for stage in ("align", "refine")
+    }
+
+
+def test_killed_in_the_second_stage(stages, uninterrupted, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(stages, str(tmp_path), make_evaluate=die_after_three_steps)
+    assert not (tmp_path / "refine" / "model").exists()
+    results = train_stages(stages, str(tmp_path), make_evaluate=watch)
+    assert results[0].result is None  # it was complete
+    assert losses(tmp_path) == losses(uninterrupted)
+    assert len(losses(tmp_path)["refine"]) == 4
+
+
+def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
+    """What the next stage starts from embeds as the run does, and transformers agrees with it."""
+    model = uninterrupted / "align" / "model"
+    started_from = read_manifest(str(uninterrupted / "refine")).config.model.path
+    assert started_from == str(model)
+    base = Embedder(stages.stages[0].config.model.path, dtype="float32").encode(TEXTS)
+    vectors = {}
+    for stage in ("align", "refine"):
+        run, left = (
+            Embedder(path, dtype="float32").encode(TEXTS)
+            for path in (uninterrupted / stage, uninterrupted / stage / "model")
+        )
+        np.testing.assert_allclose(left, run, atol=1e-5)
+        vectors[stage] = left
+    assert np.abs(vectors["align"] - base).max() > 1e-3
+    assert np.abs(vectors["refine"] - vectors["align"]).max() > 1e-3
+    export_model(str(uninterrupted / "refine" / "model"), tmp_path / "merged", "merged")
+    with pytest.raises(ValueError, match="no low-rank factors"):
+        export_model(str(uninterrupted / "align"), tmp_path / "peft", "peft")
+
+
+def test_changed_science_of_a_complete_stage_is_refused(stages, uninterrupted):
+    first, second = stages.stages
+    optimizer = dataclasses.replace(first.config.optimizer, peak_lr=0.5)
+    changed = Stage("align", dataclasses.replace(first.config, optimizer=optimizer))
+    with pytest.raises(ScienceChangedError, match=r"optimizer\.peak_lr"):
+        train_stages(Stages((changed, second)), str(uninterrupted))
+
+
+def test_the_program_runs_stages_with_overrides(stages, tmp_path, monkeypatch):
+    file = tmp_path / "two.py"
+    file.write_text(
+        "import json\nfrom lco_jax.config_io import from_json\n"
+        f"get_config = lambda: from_json(json.loads({json.dumps(to_json(stages))!r}))\n"
+    )
+    options = ["--align.num-steps", "1", "--refine.num-steps", "1", "--refine.evaluation", "None"]
+    arguments = ["launch/train.py", "--config", str(file), "--workdir", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", [*arguments, *options, "--no-refine.logging.report"])
+    assert main() == 0
+    assert read_manifest(str(tmp_path / "run" / "refine")).config.num_steps == 1
+    assert (tmp_path / "run" / "refine" / "model" / "model.safetensors").exists()
+    monkeypatch.setattr(sys, "argv", [*arguments, *options, "--align.optimizer.peak-lr", "0.5"])
+    assert main() == 2
+
+
+def test_bad_stages_are_named(stages):
+    first, second = stages.stages
+    with pytest.raises(ValueError, match="'refine' is the first"):
+        Stages((second,))
+    with pytest.raises(ValueError, match="must have different names"):
+        Stages((first, first))
+    moved = dataclasses.replace(second.config, mesh=MeshConfig(1, -1, 1))
+    with pytest.raises(ValueError, match="share one mesh"):
+        Stages((first, Stage("refine", moved)))
+    with pytest.raises(ValueError, match="lower-case word"):
+        Stage("a/b", first.config)
