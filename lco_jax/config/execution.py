@@ -58,6 +58,8 @@ class Memory:
     frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 16384)
     """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
     that holds its largest image or frame. Full attention of the vision tower runs within a row."""
+    feature_cache: str | None = None
+    """Folder in which the features of media are kept, so that frozen towers see each file once."""
 
     def __post_init__(self):
         require(self.encode_chunks > 0, f"encode_chunks={self.encode_chunks} must be positive")

@@ -7,7 +7,7 @@ from typing import Literal
 from lco_jax.config.checks import require
 from lco_jax.config.data import DataConfig, Evaluation
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
-from lco_jax.config.model import ModelRef
+from lco_jax.config.model import ModelRef, Towers
 from lco_jax.config.objective import Contrastive, Objective
 
 
@@ -54,6 +54,10 @@ class TrainConfig:
             f"encode_chunks={chunks} does not divide batch_size={self.data.batch_size}",
         )
         require(self.num_steps is None or self.num_steps > 0, f"num_steps={self.num_steps}")
+        require(
+            self.memory.feature_cache is None or not isinstance(self.model.trainable, Towers),
+            "memory.feature_cache keeps what frozen towers compute, and these train; leave it out",
+        )
 
 
 SCIENCE = ("model", "data", "objective", "optimizer", "num_steps", "num_epochs", "seed")

@@ -26,10 +26,21 @@ class Sound(NamedTuple):
     """How many frames of each chunk are real."""
 
 
+class Known(NamedTuple):
+    """A medium whose features are known: a tower has seen it before."""
+
+    features: Float32[np.ndarray, "n D"]
+    grid: Grid | None
+    """Of a picture; None for a sound."""
+
+
+Content = Picture | Sound | Known
+
+
 class Medium(NamedTuple):
     """A medium of an item and the tokens of the item that stand for its features."""
 
-    content: Picture | Sound
+    content: Content
     places: Int[np.ndarray, "n"]
     """Indices in the item's tokens, in the order of the features."""
 
@@ -56,3 +67,8 @@ class Encoded(NamedTuple):
     def sounds(self) -> list[Medium]:
         """The sounds."""
         return [medium for medium in self.media if isinstance(medium.content, Sound)]
+
+    @property
+    def known(self) -> list[Medium]:
+        """The media of either kind whose features are known."""
+        return [medium for medium in self.media if isinstance(medium.content, Known)]

@@ -20,6 +20,8 @@ class MediaShape(NamedTuple):
     """Patches of a row of frame attention."""
     patch_rows: int = 0
     sound_chunks: int = 0
+    known_features: int = 0
+    """Of media that a tower has seen before."""
 
 
 class VisionBatch(NamedTuple):
@@ -46,7 +48,9 @@ class MediaBatch(NamedTuple):
     audio: AudioBatch | None
     slots: Int32[np.ndarray, "C B S"]
     """For each token the feature that takes its place, counted within the shard: first those of
-    the patches, then those of the sounds; -1 for text."""
+    the patches, then those of the sounds, then the known ones; -1 for text."""
+    known: Float32[np.ndarray, "C G X D"] | None = None
+    """Features that no tower need compute."""
 
     @property
     def share_real_patches(self) -> float | None:
@@ -65,6 +69,7 @@ class MediaPacker:
 
     def __init__(self, config: ModelConfig, frame_rows: Sequence[int]):
         self._vision, self._audio = config.vision, config.audio
+        self._width = config.text.hidden_size if config.text else 0
         self._frame_rows = tuple(frame_rows)
 
     def measure(self, shards: Sequence[Sequence[Encoded]]) -> tuple[int, ...]:
@@ -74,9 +79,10 @@ class MediaPacker:
         Raises:
             ValueError: a frame fits into no allowed row.
         """
-        shortest, rows, chunks = 0, [0] * len(self._frame_rows), 0
+        shortest, rows, chunks, known = 0, [0] * len(self._frame_rows), 0, 0
         for items in shards:
             chunks = max(chunks, sum(_num_chunks(item) for item in items))
+            known = max(known, sum(len(m.places) for item in items for m in item.known))
             grids = _grids(items)
             if not grids:
                 continue
@@ -86,17 +92,15 @@ class MediaPacker:
                 budget = PatchBudget(self._vision, self._frame_rows[index])
                 budget.add(grids)
                 rows[index] = max(rows[index], budget.num_rows)
-        return shortest, chunks, *rows
+        return shortest, chunks, known, *rows
 
     def choose_shape(self, demand: Sequence[int]) -> MediaShape:
         """The shape of a step, from the maximum over processes of what `measure` gives."""
-        shortest, chunks, *rows = demand
-        sounds = round_coarsely(chunks) if chunks else 0
+        shortest, chunks, known, *rows = demand
+        rest = [round_coarsely(size) if size else 0 for size in (chunks, known)]
         if not shortest:
-            return MediaShape(sound_chunks=sounds)
-        return MediaShape(
-            self._frame_rows[shortest - 1], round_coarsely(rows[shortest - 1]), sounds
-        )
+            return MediaShape(0, 0, *rest)
+        return MediaShape(self._frame_rows[shortest - 1], round_coarsely(rows[shortest - 1]), *rest)
 
     def fill(
         self,
@@ -118,14 +122,17 @@ class MediaPacker:
             return None
         slots = np.full(num_tokens, -1, np.int32)
         groups = (num_tokens[0], len(shards) // num_tokens[0])
-        vision = audio = None
+        vision = audio = known = None
         if shape.patch_rows:
             vision = self._fill_vision(shards, token_starts, shape, slots)
             vision = VisionBatch(*(x.reshape(*groups, *x.shape[1:]) for x in vision))
         if shape.sound_chunks:
             audio = self._fill_audio(shards, token_starts, shape, slots)
             audio = AudioBatch(*(x.reshape(*groups, *x.shape[1:]) for x in audio))
-        return MediaBatch(vision, audio, slots)
+        if shape.known_features:
+            known = self._fill_known(shards, token_starts, shape, slots)
+            known = known.reshape(*groups, *known.shape[1:])
+        return MediaBatch(vision, audio, slots, known)
 
     def _fill_vision(self, shards, token_starts, shape, slots) -> VisionBatch:
         config = self._vision
@@ -152,9 +159,7 @@ class MediaPacker:
 
     def _fill_audio(self, shards, token_starts, shape, slots) -> AudioBatch:
         config = self._audio
-        first_feature = 0
-        if shape.patch_rows:
-            first_feature = shape.patch_rows * shape.frame_row // self._vision.unit_patches
+        first_feature = self._num_units(shape)
         size = (len(shards), shape.sound_chunks, config.num_mels, config.chunk_frames)
         mels, frames = np.zeros(size, np.float32), np.zeros(size[:2], np.int32)
         chunk_tokens = config.chunk_rows // 2
@@ -169,6 +174,27 @@ class MediaPacker:
                     features = _sound_features(medium.content.frames, chunks, chunk_tokens)
                     slots.flat[start + medium.places] = first_feature + features
         return AudioBatch(mels, frames)
+
+    def _fill_known(self, shards, token_starts, shape, slots) -> Float32[np.ndarray, "G X D"]:
+        first = self._num_units(shape)
+        if shape.sound_chunks:
+            first += shape.sound_chunks * (self._audio.chunk_rows // 2)
+        values = np.zeros((len(shards), shape.known_features, self._width), np.float32)
+        for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
+            taken = 0
+            for item, start in zip(items, starts, strict=True):
+                for medium in item.known:
+                    own = np.arange(taken, taken + len(medium.places))
+                    taken += len(own)
+                    values[number, own] = medium.content.features
+                    slots.flat[start + medium.places] = first + own
+        return values
+
+    def _num_units(self, shape: MediaShape) -> int:
+        """Features of a shard's patches."""
+        if not shape.patch_rows:
+            return 0
+        return shape.patch_rows * shape.frame_row // self._vision.unit_patches
 
 
 def _sound_features(

@@ -21,9 +21,9 @@ many."""
 _USUAL_SLOTS = 64
 """Items of a shard; a place that stays empty costs next to nothing."""
 
-_Kind = tuple[int, bool]
-"""The row of the vision tower that the largest frame takes (0: no pictures), and whether there are
-sounds."""
+_Kind = tuple[int, bool, bool]
+"""The row of the vision tower that the largest frame takes (0: no pictures), whether there are
+sounds, and whether there are media whose features are known."""
 
 
 class MediaStream:
@@ -72,7 +72,7 @@ class MediaStream:
     def _kind(self, item: Encoded) -> _Kind:
         grids = [medium.content.grid for medium in item.pictures]
         row = choose_frame_row(grids, self._frame_rows, self._config.vision) if grids else 0
-        return row, bool(item.sounds)
+        return row, bool(item.sounds), bool(item.known)
 
     def _pack_kind(
         self, encoded: Sequence[Encoded], kind: _Kind, members: list[int]
@@ -104,14 +104,15 @@ class MediaStream:
 
     def _limit(self, kind: _Kind, longest: int) -> Shape:
         """What a shard may hold."""
-        frame_row, has_sounds = kind
+        frame_row, has_sounds, has_known = kind
         row = self._row_tokens[choose_row(self._row_tokens, longest)]
         patch_rows = max(1, self._patches // frame_row) if frame_row else 0
         chunks = 0
         if has_sounds:
             chunks = max(1, self._tokens // (self._config.audio.chunk_rows // 2))
-        media = MediaShape(frame_row, patch_rows, chunks)
-        return Shape(row, max(1, self._tokens // row), media)
+        rows = max(1, self._tokens // row)
+        media = MediaShape(frame_row, patch_rows, chunks, rows * row if has_known else 0)
+        return Shape(row, rows, media)
 
     def _bin(self, kind: _Kind) -> "_Bin":
         frame_row = kind[0]
@@ -124,6 +125,7 @@ class MediaStream:
             frame_row,
             max(_round(part.num_patch_rows) for part in bins),
             max(_round(part.num_chunks) for part in bins),
+            max(_round(part.num_known) for part in bins),
         )
         return Shape(row_tokens, max(_round(part.num_rows(row_tokens)) for part in bins), media)
 
@@ -160,6 +162,7 @@ class _Bin:
     members: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     num_chunks: int = 0
+    num_known: int = 0
 
     @property
     def num_patch_rows(self) -> int:
@@ -182,6 +185,7 @@ class _Bin:
                 return False
         self.members.append(index)
         self.lengths, self.num_chunks = lengths, num_chunks
+        self.num_known += sum(len(medium.places) for medium in item.known)
         return True
 
 
@@ -196,4 +200,5 @@ def _holds(shape: Shape, needed: Shape) -> bool:
         and shape.rows * shape.row_tokens >= needed.rows * needed.row_tokens
         and shape.media.patch_rows >= needed.media.patch_rows
         and shape.media.sound_chunks >= needed.media.sound_chunks
+        and shape.media.known_features >= needed.media.known_features
     )

@@ -14,7 +14,8 @@ from jaxtyping import Int32
 
 from lco_jax.config import MediaConfig
 from lco_jax.config_io import to_json
-from lco_jax.data.encoded import Encoded, Kind, Picture, Sound
+from lco_jax.data.encoded import Content, Encoded, Kind, Picture, Sound
+from lco_jax.data.feature_cache import FeatureCache
 from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig, from_hf
 from lco_jax.data.media.errors import MediaError, NoSoundError
 from lco_jax.data.media.images import image_patches, is_animation, load_image
@@ -28,7 +29,7 @@ from lco_jax.data.row import Row
 from lco_jax.models.config import ModelConfig
 
 _T = TypeVar("_T")
-_Read = tuple[Picture] | tuple[Sound] | tuple[Picture, Sound]
+_Read = tuple[Content, ...]
 """A medium, or a film with its sound."""
 
 
@@ -41,6 +42,7 @@ class Processor:
         media: sizes and rates.
         profile: prompt recipe.
         max_text_tokens: texts are cut to this many tokens (None: what the profile says).
+        cache: of media whose features are known and which need not be read.
 
     Raises:
         ValueError: the folder's tokenizer, template or settings cannot be used.
@@ -54,8 +56,10 @@ class Processor:
         media: MediaConfig | None = None,
         profile: Literal["lco", "mteb"] = "lco",
         max_text_tokens: int | None = None,
+        cache: FeatureCache | None = None,
     ):
         media = media or MediaConfig()
+        self._cache = cache
         kinds: dict[Kind, int] = {}
         if config.media_tokens is not None and config.vision is not None:
             kinds |= {"image": config.media_tokens.image, "video": config.media_tokens.video}
@@ -139,6 +143,18 @@ class Processor:
             return error
 
     def _read(self, kind: Kind, source: MediaSource) -> _Read:
+        if self._cache is not None:
+            known = self._cache.load(self._cache.key(kind, source))
+            if known is not None:
+                return known
+        return self.read_medium(kind, source)
+
+    def read_medium(self, kind: Kind, source: MediaSource) -> _Read:
+        """A medium as its tower reads it; a film with its sound has two parts.
+
+        Raises:
+            MediaError: it cannot be used.
+        """
         if kind == "audio":
             return (self._read_sound(source),)
         if kind == "image":

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.data.encoded import Encoded, Medium, Picture, Sound
+from lco_jax.data.encoded import Content, Encoded, Known, Medium, Picture, Sound
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.data.positions import Grid, SoundVideo, mrope_ids, video_turns
 from lco_jax.models.config import ModelConfig
@@ -32,21 +32,22 @@ class Row:
         self._tokens += self._given[self._start : stop]
         self._start = stop
 
-    def add_medium(self, content: Picture | Sound) -> None:
+    def add_medium(self, content: Content) -> None:
         """A medium, for which the next given token stands."""
-        count = _num_features(content, self._config)
-        self._parts.append(content.grid if isinstance(content, Picture) else count)
+        count = num_features(content, self._config)
+        grid = None if isinstance(content, Sound) else content.grid
+        self._parts.append(grid or count)
         first = len(self._tokens)
         self._media.append(Medium(content, np.arange(first, first + count)))
         self._tokens += [self._given[self._start]] * count
         self._start += 1
 
-    def add_film(self, picture: Picture, sound: Sound) -> None:
+    def add_film(self, picture: Picture | Known, sound: Sound | Known) -> None:
         """A film with its sound, for which the next given token stands. Starts and ends of the
         sound are put inside those of the film.
         """
         names = self._config.media_tokens
-        num_sounds = _num_features(sound, self._config)
+        num_sounds = num_features(sound, self._config)
         film = SoundVideo(picture.grid, num_sounds, self._config.audio.seconds_per_turn)
         is_video = video_turns(film, self._config.vision)
         # The start of vision lies in the text before, and shares its position with that of sound.
@@ -79,7 +80,10 @@ class Row:
         )
 
 
-def _num_features(content: Picture | Sound, config: ModelConfig) -> int:
+def num_features(content: Content, config: ModelConfig) -> int:
+    """How many tokens stand for a medium."""
+    if isinstance(content, Known):
+        return len(content.features)
     if isinstance(content, Picture):
         return len(content.patches) // config.vision.unit_patches
     return int(num_audio_tokens(content.frames).sum())

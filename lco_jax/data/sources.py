@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -63,6 +63,16 @@ def read_pairs(source: Source, num_pairs: int | None) -> list[Triplet]:
     """The first `num_pairs` triplets of a source (None: all), e.g. for an evaluation."""
     triplets = open_source(source).records
     return [triplets[index] for index in range(len(triplets))[:num_pairs]]
+
+
+def all_items(config: DataConfig, kind: type[Record] = Triplet) -> Iterator[Item]:
+    """Every item of every source once."""
+    for source in config.sources:
+        for record in open_source(source, kind).records:
+            if isinstance(record, Triplet):
+                yield from (record.anchor, record.positive, *record.negatives)
+            else:
+                yield record.prompt
 
 
 class ExampleStream:

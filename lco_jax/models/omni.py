@@ -44,14 +44,16 @@ class OmniModel(TextModel):
         self,
         vision: Sequence[Array] | None,
         audio: Sequence[Array] | None,
+        known: Float[Array, "G X D"] | None = None,
         *,
         remat: Remat = "none",
     ) -> Float[Array, "G X D"]:
-        """What takes the places of media tokens: the features of patches, then of sounds.
+        """What takes the places of media tokens: features of patches, of sounds, known ones.
 
         Args:
             vision: the arguments of the vision tower (None: no pictures).
             audio: the arguments of the audio tower (None: no sounds).
+            known: features that no tower need compute.
             remat: what the towers recompute if they train.
         """
         parts = []
@@ -68,6 +70,8 @@ class OmniModel(TextModel):
                     out_sharding=jax.P(spec[0], None, None),
                 )
             )
+        if known is not None:
+            parts.append(known.astype(self.dtype))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 

@@ -16,14 +16,16 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lco_jax.config import Tower, TrainConfig
 from lco_jax.data.processor import Processor
+from lco_jax.data.sources import all_items
 from lco_jax.models.build import Params, build, init_lora, join
 from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
 from lco_jax.train.checkpoint import Checkpoints
+from lco_jax.train.known_features import fill_cache, open_cache
 from lco_jax.train.manifest import start_or_resume
 from lco_jax.train.metrics import MetricsWriter
-from lco_jax.train.objectives import make_loader, make_step, needs_head
+from lco_jax.train.objectives import make_loader, make_step, needs_head, record_kind
 from lco_jax.train.optimizer import make_optimizer, make_schedule
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.signals import StopSignals
@@ -83,12 +85,16 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         folder = resolve_folder(ref.path, ref.revision)
         model_config = read_config(folder).first_layers(config.model.num_layers)
         towers = available_towers(model_config) if ref.towers is None else ref.towers
+        cache = None
+        if config.memory.feature_cache and towers:
+            cache = open_cache(config.memory.feature_cache, folder, config.data.media, ref.dtype)
         processor = Processor(
             folder,
             model_config.with_towers(towers),
             media=config.data.media,
             profile=config.data.profile,
             max_text_tokens=config.data.max_text_tokens,
+            cache=cache,
         )
         loader = make_loader(config, processor, mesh)
         num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
@@ -103,6 +109,10 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         )
         optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable)
         state = initial_state(config, model_config, folder, optimizer, towers)
+        if cache is not None:
+            items = all_items(config.data, record_kind(config.objective))
+            params = join(state.frozen, state.trainable)
+            fill_cache(cache, processor, items, graph, params, mesh, config.memory)
         step_fn = make_step(config, graph, optimizer)
         schedule = make_schedule(config.optimizer, num_steps)
         prefix = jnp.asarray(processor.head)

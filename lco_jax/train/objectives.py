@@ -9,6 +9,7 @@ from flax import nnx
 from lco_jax.config import Contrastive, Generative, Objective, TrainConfig
 from lco_jax.data.loader import ContrastiveLoader, GenerativeLoader, Loader
 from lco_jax.data.processor import Processor
+from lco_jax.data.records import Exchange, Record, Triplet
 from lco_jax.train import mesh as meshes
 from lco_jax.train.generative import generative_objective, generative_step
 from lco_jax.train.steps import Step, contrastive_objective, contrastive_step
@@ -17,6 +18,11 @@ from lco_jax.train.steps import Step, contrastive_objective, contrastive_step
 def needs_head(objective: Objective) -> bool:
     """Whether the model's output head is used."""
     return isinstance(objective, Generative)
+
+
+def record_kind(objective: Objective) -> type[Record]:
+    """What the sources of a stage give."""
+    return Exchange if isinstance(objective, Generative) else Triplet
 
 
 def make_loader(config: TrainConfig, processor: Processor, mesh: jax.sharding.Mesh) -> Loader:

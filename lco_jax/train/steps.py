@@ -35,6 +35,7 @@ MEDIA_SPECS = MediaBatch(
     vision=VisionBatch(*(act_spec(f"C G {rest}") for rest in ("P X", "X X", "X X", "P X"))),
     audio=AudioBatch(act_spec("C G X X X"), act_spec("C G X")),
     slots=act_spec("C B S"),
+    known=act_spec("C G X X"),
 )
 
 
@@ -71,7 +72,8 @@ def media_features(
     """What the towers make of the media of one chunk (None: it has none)."""
     if chunk.media is None:
         return None
-    return model.features(chunk.media.vision, chunk.media.audio, remat=remat)
+    media = chunk.media
+    return model.features(media.vision, media.audio, media.known, remat=remat)
 
 
 def encode(
