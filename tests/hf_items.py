@@ -1,5 +1,7 @@
 """Items as transformers embeds them: its tokenizer, template, image processor, positions, model."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -104,6 +106,15 @@ def extract(sounds: list[np.ndarray]) -> dict[str, torch.Tensor]:
         "input_features": found.input_features,
         "feature_attention_mask": found.attention_mask,
     }
+
+
+def states(checkpoint: Tiny, **item: Any) -> np.ndarray:
+    """The last token's state after the embeddings and each layer, the last one normed; arguments
+    as of `make_inputs`.
+    """
+    with torch.no_grad():
+        out = checkpoint.model.model(**make_inputs(checkpoint, **item), output_hidden_states=True)
+    return np.stack([state[0, -1].numpy() for state in out.hidden_states])
 
 
 def run(checkpoint: Tiny, ids: torch.Tensor, **inputs: torch.Tensor) -> np.ndarray:

@@ -56,7 +56,8 @@ class Encoder:
         tokens_per_batch: int = 4096,
         patches_per_batch: int = 8192,
     ):
-        self.params, self.processor, self.mesh, self.memory = params, processor, mesh, memory
+        self.graph, self.params = graph, params
+        self.processor, self.mesh, self.memory = processor, mesh, memory
         self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
         self.share_real_patches: float | None = None
         """Of the last call: the share of the patches computed that held pixels."""

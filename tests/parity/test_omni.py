@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lco_jax.analysis.states import LayerEncoder
 from lco_jax.data.encoded import Picture
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.sound import load_sound
@@ -58,7 +59,29 @@ def vectors(embedder):
 
 @pytest.mark.parametrize("index", range(len(ITEMS)))
 def test_equals_transformers(checkpoint, embedder, vectors, index):
-    item = ITEMS[index]
+    expected = hf_items.embed(checkpoint, **as_torch_item(embedder, ITEMS[index]))
+    np.testing.assert_allclose(vectors[index], expected, atol=1e-4)
+
+
+def test_states_of_every_layer_equal_those_of_transformers(checkpoint, embedder):
+    encoder = embedder._encoder
+    layers = LayerEncoder(
+        encoder.graph,
+        encoder.params,
+        encoder.processor,
+        encoder.mesh,
+        width=32,
+        memory=encoder.memory,
+    )
+    found = layers.encode_layers(ITEMS)
+    for item, states in zip(ITEMS, found, strict=True):
+        expected = hf_items.states(checkpoint, **as_torch_item(embedder, item))
+        assert len(expected) == len(states) == 4
+        np.testing.assert_allclose(states, expected, atol=1e-4)
+
+
+def as_torch_item(embedder, item):
+    """The arguments that make the same item for transformers."""
     (encoded,) = embedder.processor.encode([item])
     clips = [
         medium.content
@@ -75,16 +98,14 @@ def test_equals_transformers(checkpoint, embedder, vectors, index):
         )
         if given
     ]
-    expected = hf_items.embed(
-        checkpoint,
-        text=item.text,
-        images=[Image.open(io.BytesIO(content)) for content in item.images],
-        clips=clips,
-        sounds=[load_sound(content, SoundConfig()) for content in item.audios],
-        prompt=ASK.format(kinds[0]) if len(kinds) == 1 else ASK_OF_MIXTURE,
-        max_pixels=MEDIA.image_max_pixels,
-    )
-    np.testing.assert_allclose(vectors[index], expected, atol=1e-4)
+    return {
+        "text": item.text,
+        "images": [Image.open(io.BytesIO(content)) for content in item.images],
+        "clips": clips,
+        "sounds": [load_sound(content, SoundConfig()) for content in item.audios],
+        "prompt": ASK.format(kinds[0]) if len(kinds) == 1 else ASK_OF_MIXTURE,
+        "max_pixels": MEDIA.image_max_pixels,
+    }
 
 
 def test_a_film_with_its_sound_equals_transformers(checkpoint):
