@@ -209,7 +209,10 @@ class Memory:
     encode_chunks: int = 1
     """Encode the batch in this many pieces (gradient cache)."""
     logit_chunks: int = 1
-    """Compute the similarity matrix in this many blocks of candidates."""
+    """Gather and compare the candidates in this many blocks."""
+    candidates: Literal["auto", "gathered", "ring"] = "auto"
+    """How all candidates meet all anchors: copied to every device, or sent round the devices
+    (auto: the ring where a copy would take half a GiB)."""
     remat: Literal["none", "full", "dots"] = "none"
     """What the decoder recomputes in the backward pass."""
     row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024)
@@ -242,6 +245,12 @@ class LoggingConfig:
     tensorboard: bool = True
     report: bool = True
     """Write `report/index.html` at the end."""
+    profile: tuple[int, int] | None = None
+    """First and last step to trace for xprof, into `profile/` of the run folder."""
+
+    def __post_init__(self):
+        first, last = self.profile or (1, 1)
+        _require(0 < first <= last, f"profile={self.profile} must be a first and a last step")
 
 
 @dataclass(frozen=True)

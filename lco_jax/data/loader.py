@@ -33,6 +33,9 @@ _READ_THREADS = 4
 _READ_AHEAD_STEPS = 8
 _PACKED_AHEAD_STEPS = 2
 
+IDLE = -1
+"""The number of a slot without an example."""
+
 
 @dataclass(frozen=True)
 class LoadStats:
@@ -54,7 +57,8 @@ class ContrastiveLoader:
 
     Iterating gives `(step, batch, stats)`. The examples of a step depend on seed and sources only
     (`ExampleStream`). Each encode chunk of a step is a contiguous piece of them, and each data
-    shard takes a contiguous piece of each chunk.
+    shard takes a contiguous piece of each chunk; where these pieces cannot be equal, the shorter
+    ones end in an idle slot, all of whose items are absent.
 
     Args:
         num_shards: data shards of the whole mesh, in order of process.
@@ -63,7 +67,7 @@ class ContrastiveLoader:
         num_steps: where to stop (None: never).
 
     Raises:
-        ValueError: the batch does not divide over chunks and shards, or a source is bad.
+        ValueError: the batch is smaller than chunks times shards, or a source is bad.
     """
 
     def __init__(
@@ -151,14 +155,19 @@ class ContrastiveLoader:
     def _encode(self, step: int) -> tuple[int, list[Encoded | None]]:
         """The items of this process's examples, ordered by chunk, example and role."""
         first = step * self._config.batch_size
-        examples = [self._stream[first + number] for number in self._numbers.ravel().tolist()]
+        examples = [
+            None if number == IDLE else self._stream[first + number]
+            for number in self._numbers.ravel().tolist()
+        ]
         items = [item for example in examples for item in self._take_items(example)]
         encoded = iter(self._prompter.encode([item for item in items if item is not None]))
         return step, [None if item is None else next(encoded) for item in items]
 
-    def _take_items(self, example: Triplet) -> list[Item | None]:
+    def _take_items(self, example: Triplet | None) -> list[Item | None]:
         """Anchor, positive and negatives; None for each negative that is lacking."""
         wanted = self._config.num_negatives
+        if example is None:
+            return [None] * (2 + wanted)
         negatives = example.negatives[:wanted]
         lacking = [None] * (wanted - len(negatives))
         return [example.anchor, example.positive, *negatives, *lacking]
@@ -175,20 +184,27 @@ class ContrastiveLoader:
 def _share(
     batch_size: int, chunks: int, num_shards: int, process_index: int, process_count: int
 ) -> Int64[np.ndarray, "C I"]:
-    """Places in the global batch of a process's examples, by encode chunk."""
+    """Places in the global batch of a process's examples, by encode chunk.
+
+    Where the batch does not divide evenly, some shards have an idle slot (`IDLE`).
+    """
     if num_shards % process_count:
         raise ValueError(
             f"{num_shards} data shards do not divide over {process_count} processes; choose mesh "
             "sizes data and fsdp whose product is a multiple of the number of processes"
         )
-    unit = chunks * num_shards
-    if batch_size % unit:
-        below = batch_size // unit * unit
-        sizes = f"{below} or {below + unit}" if below else f"{unit}"
+    cells = chunks * num_shards
+    if batch_size < cells:
         raise ValueError(
-            f"batch_size={batch_size} does not divide over encode_chunks={chunks} times "
-            f"{num_shards} data shards ({unit} in all); use a batch_size of {sizes}, or other "
-            "encode_chunks or mesh sizes"
+            f"batch_size={batch_size} is less than encode_chunks={chunks} times {num_shards} data "
+            f"shards; use a batch_size of at least {cells}, or smaller encode_chunks or mesh sizes"
         )
-    numbers = np.arange(batch_size).reshape(chunks, process_count, -1)
-    return numbers[:, process_index]
+    bounds = np.arange(cells + 1) * batch_size // cells
+    slots = bounds[:-1, None] + np.arange(slots_per_cell(batch_size, cells))
+    numbers = np.where(slots < bounds[1:, None], slots, IDLE)
+    return numbers.reshape(chunks, process_count, -1)[:, process_index]
+
+
+def slots_per_cell(batch_size: int, cells: int) -> int:
+    """Slots for examples in each encode chunk of each data shard."""
+    return -(-batch_size // cells)

@@ -16,6 +16,7 @@ from lco_jax.data.batch import Batch
 from lco_jax.models.text import Tap, TextModel
 from lco_jax.nn.stack import Remat
 from lco_jax.train.losses import contrastive_loss
+from lco_jax.train.optimizer import update_spread
 
 Params = dict[str, Any]
 """Nested dictionary of arrays."""
@@ -93,9 +94,7 @@ def contrastive_objective(
             # computed again when the gradient of the loss reaches it.
             again = jax.checkpoint(encode_chunk, prevent_cse=False)
             _, pooled = jax.lax.scan(lambda _, chunk: (None, again(trainable, chunk)), None, batch)
-        return contrastive_loss(
-            pooled, batch.valid, batch.content, objective, logit_chunks=memory.logit_chunks
-        )
+        return contrastive_loss(pooled, batch.valid, batch.content, objective, memory)
 
     return loss_fn
 
@@ -115,9 +114,8 @@ def contrastive_step(
         (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.trainable, state.frozen, key, batch, prefix
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
         metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
-        trainable = optax.apply_updates(state.trainable, updates)
+        trainable, opt_state = update_spread(optimizer, gradients, state.opt_state, state.trainable)
         return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
     return jax.jit(step, donate_argnames="state")
