@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
-from lco_jax.nn.attention import attend, causal_mask
+from lco_jax.nn.attention import Mask, attend, row_mask
 from lco_jax.nn.dropout import TokenDropout
 from lco_jax.nn.linear import Embedding, Linear
 from lco_jax.nn.norm import RMSNorm
@@ -39,7 +39,7 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         rotation: Rotation,
-        mask: Bool[Array, "B S S"],
+        mask: Mask,
         dropout: TokenDropout | None,
         prefix: KeyValue | None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
@@ -87,7 +87,7 @@ class Layer(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         rotation: Rotation,
-        mask: Bool[Array, "B S S"],
+        mask: Mask,
         dropout: TokenDropout | None = None,
         prefix: KeyValue | None = None,
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
@@ -199,7 +199,8 @@ class TextModel(nnx.Module):
         if dropout_key is not None and self.dropout_rate > 0:
             dropout = TokenDropout(dropout_key, self.dropout_rate, segments, positions[..., 0])
         embeddings = self.embed(tokens).astype(self.dtype)
-        return _Rows(embeddings, rotation, causal_mask(segments), dropout)
+        mask = row_mask(segments, config.head_dim)
+        return _Rows(embeddings, rotation, mask, dropout)
 
 
 class _Rows:

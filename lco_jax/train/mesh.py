@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 
 from lco_jax.axes import BATCH_AXES, MESH_AXES
 from lco_jax.config import MeshConfig
@@ -42,9 +43,33 @@ def start_tpu() -> None:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The mesh of all devices, with axes data, fsdp and tensor."""
+    """The mesh of all devices, with axes data, fsdp and tensor.
+
+    Several slices divide the data axis between them, so that only gradients and embeddings cross
+    the slower network.
+
+    Raises:
+        ValueError: the sizes do not fit the devices.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(config.resolve(len(devices)), MESH_AXES, devices=devices)
+    sizes = config.resolve(len(devices))
+    if devices[0].platform != "tpu":
+        return jax.make_mesh(sizes, MESH_AXES, devices=devices)
+    # Devices of a single slice need not say which one it is.
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes[0] % slices:
+        raise ValueError(
+            f"mesh.data={sizes[0]} is not a multiple of the number of slices, {slices}; make it "
+            "one, so that fsdp and tensor stay within a slice"
+        )
+    within, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1)
+    # A torus of 4 x 4 x 4 as 32 x 1 x 2: an axis of the mesh may take half an axis of the torus.
+    options = {"allow_split_physical_axes": True}
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(within, devices, **options)
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, **options)
+    return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Explicit,) * 3)
 
 
 def num_shards(mesh: jax.sharding.Mesh) -> int:

@@ -1,5 +1,8 @@
-"""Learning-rate schedules and the optimizer."""
+"""Learning-rate schedules, the optimizer, and where its state lies."""
 
+from typing import Any
+
+import jax
 import optax
 
 from lco_jax.config import OptimizerConfig
@@ -34,6 +37,42 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
     if config.clip_norm is None:
         return adamw
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+
+
+def init_optimizer(optimizer: optax.GradientTransformation, trainable: Any) -> optax.OptState:
+    """The first state, each data shard holding its part (ZeRO stage 1)."""
+    return optimizer.init(spread(trainable))
+
+
+def update_spread(
+    optimizer: optax.GradientTransformation, gradients: Any, opt_state: optax.OptState, params: Any
+) -> tuple[Any, optax.OptState]:
+    """Parameters and state after a step, in which each data shard computes its part."""
+    own = spread(params)
+    updates, opt_state = optimizer.update(spread(gradients), opt_state, own)
+    # What is gathered is the result itself, which takes the place of the donated parameters.
+    new = optax.apply_updates(own, updates)
+    specs = jax.tree.map(lambda x: jax.typeof(x).sharding, params)
+    return jax.tree.map(jax.reshard, new, specs), opt_state
+
+
+def spread(tree: Any) -> Any:
+    """Arrays cut over the data axis as well, along the first dimension that it divides.
+
+    An array without such a dimension stays as it is, on every data shard.
+    """
+    return jax.tree.map(_spread, tree)
+
+
+def _spread(x: jax.Array) -> jax.Array:
+    sharding = jax.typeof(x).sharding
+    size = sharding.mesh.shape["data"]
+    spec = list(sharding.spec)
+    for axis, (length, used) in enumerate(zip(x.shape, spec, strict=True)):
+        if size > 1 and used is None and length % size == 0:
+            spec[axis] = "data"
+            return jax.reshard(x, jax.P(*spec))
+    return x
 
 
 def _decays(params: dict) -> dict:
