@@ -1,5 +1,6 @@
 """Learning-rate schedules, the optimizer, and where its state lies."""
 
+import math
 from typing import Any
 
 import jax
@@ -66,11 +67,14 @@ def spread(tree: Any) -> Any:
 
 def _spread(x: jax.Array) -> jax.Array:
     sharding = jax.typeof(x).sharding
-    size = sharding.mesh.shape["data"]
-    spec = list(sharding.spec)
-    for axis, (length, used) in enumerate(zip(x.shape, spec, strict=True)):
-        if size > 1 and used is None and length % size == 0:
-            spec[axis] = "data"
+    sizes, spec = sharding.mesh.shape, list(sharding.spec)
+    if sizes["data"] == 1:
+        return x
+    for axis, (length, names) in enumerate(zip(x.shape, spec, strict=True)):
+        names = () if names is None else names if isinstance(names, tuple) else (names,)
+        names = (*names, "data")
+        if length % math.prod(sizes[name] for name in names) == 0:
+            spec[axis] = names
             return jax.reshard(x, jax.P(*spec))
     return x
 

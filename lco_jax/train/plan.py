@@ -92,7 +92,8 @@ def make_plan(config: TrainConfig, topology: Topology) -> Plan:
     Raises:
         ValueError: the config does not fit the mesh or the model.
     """
-    with jax.set_mesh(meshes.make_mesh(config.mesh, topology.devices)) as mesh:
+    mesh = meshes.make_mesh(config.mesh, topology.devices)
+    with jax.set_mesh(mesh):
         run = abstract_run(config)
         plan = _frame(config, topology, mesh, run)
         start = time.perf_counter()
