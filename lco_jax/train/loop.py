@@ -73,12 +73,13 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         ScienceChangedError: `workdir` holds a run with other settings.
         DivergedError: the loss became NaN or infinite; the last checkpoint is intact.
         CheckpointError: a checkpoint could not be written or read.
+        LostProcessError: another process of the run is gone.
     """
     spending = Spending()
     # ------------------------------------------------------------------------------ mesh
     mesh = meshes.make_mesh(config.mesh)
     main = jax.process_index() == 0
-    with jax.set_mesh(mesh), StopSignals() as signals:
+    with jax.set_mesh(mesh), StopSignals() as signals, meshes.lost_processes_named():
         # -------------------------------------------------------------------------- data
         folder = resolve_folder(config.model.path, config.model.revision)
         prompter = Prompter(folder, config.data.profile, config.data.max_text_tokens)

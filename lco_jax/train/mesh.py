@@ -1,7 +1,9 @@
 """Distributed start-up, the mesh, and the few things that know of processes."""
 
+import contextlib
 import itertools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,6 +14,22 @@ from lco_jax.axes import BATCH_AXES, MESH_AXES
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has died or cannot be reached."""
+
+
+_LOST = (
+    "Gloo",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "heartbeat",
+    "Connection",
+    "barrier",
+)
+"""What the errors of collectives and of the coordination service have in them then."""
 
 
 class NoTpuError(ValueError):
@@ -70,6 +88,29 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> ja
     else:
         grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, **options)
     return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Explicit,) * 3)
+
+
+@contextlib.contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """A context whose errors of communication say what has happened and what to do.
+
+    Raises:
+        LostProcessError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if jax.process_count() == 1 or not any(word in str(error) for word in _LOST):
+            raise
+        first_line = next(iter(str(error).splitlines()), "")
+        message = (
+            f"another process of this run has failed or cannot be reached (seen by process "
+            f"{jax.process_index()} of {jax.process_count()}: {first_line[:200]}); the same "
+            "command on all hosts starts again from the last checkpoint"
+        )
+        # At once: before this reaches the program's end, JAX may end the process.
+        log.error("%s", message)
+        raise LostProcessError(message) from error
 
 
 def num_shards(mesh: jax.sharding.Mesh) -> int:

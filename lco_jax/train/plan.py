@@ -96,6 +96,8 @@ def make_plan(config: TrainConfig, topology: Topology) -> Plan:
     with jax.set_mesh(mesh):
         run = abstract_run(config)
         plan = _frame(config, topology, mesh, run)
+        if sum(plan.bytes_per_chip.values()) > plan.available_bytes:
+            return _too_big(plan, config, topology, run, "")
         start = time.perf_counter()
         try:
             compiled = run.step.lower(run.state, run.batch, run.prefix).compile()
