@@ -23,7 +23,7 @@ SMALL_TOWER = {
     "depth": 1,
     "hidden_size": 16,
     "intermediate_size": 16,
-    "num_heads": 2,
+    "num_heads": 4,
     "fullatt_block_indexes": [0],
 }
 DEEP_TOWER = {
@@ -38,7 +38,7 @@ SMALL_EAR = {
     "encoder_layers": 1,
     "d_model": 16,
     "encoder_ffn_dim": 16,
-    "encoder_attention_heads": 2,
+    "encoder_attention_heads": 4,
 }
 DEEP_EAR = {
     "encoder_layers": 3,

@@ -47,7 +47,10 @@ class Memory:
     """Encode the batch in this many pieces (contrastive: gradient cache; generative: gradients of
     the pieces are added up)."""
     logit_chunks: int = 1
-    """Compute the similarity matrix in this many blocks of candidates."""
+    """Gather and compare the candidates in this many blocks."""
+    candidates: Literal["auto", "gathered", "ring"] = "auto"
+    """How all candidates meet all anchors: copied to every device, or sent round the devices
+    (auto: the ring where a copy would take half a GiB)."""
     head_tokens: int = 512
     """Compute next-token logits of this many tokens of a device at a time."""
     remat: Literal["none", "full", "dots"] = "none"
@@ -90,3 +93,9 @@ class LoggingConfig:
     tensorboard: bool = True
     report: bool = True
     """Write `report/index.html` at the end."""
+    profile: tuple[int, int] | None = None
+    """First and last step to trace for xprof, into `profile/` of the run folder."""
+
+    def __post_init__(self):
+        first, last = self.profile or (1, 1)
+        require(0 < first <= last, f"profile={self.profile} must be a first and a last step")

@@ -29,7 +29,7 @@ from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media_batch import MediaPacker
 from lco_jax.data.processor import Processor
 from lco_jax.data.records import Exchange, Item, Record, Triplet
-from lco_jax.data.shares import share_examples
+from lco_jax.data.shares import IDLE, share_examples
 from lco_jax.data.sources import ExampleStream
 
 _log = logging.getLogger(__name__)
@@ -198,19 +198,26 @@ class Loader(abc.ABC, Generic[_Part]):
         could not be read.
         """
         first = step * self._config.batch_size
-        places = [first + number for number in self._numbers.ravel().tolist()]
-        encoded = self._encode_examples([self._stream[place] for place in places])
+        numbers = self._numbers.ravel().tolist()
+        places = [None if number == IDLE else first + number for number in numbers]
+        encoded = self._encode_examples(
+            [None if place is None else self._stream[place] for place in places]
+        )
         errors = [error for error in encoded if isinstance(error, ValueError)]
         for error in errors:
             self._refuse(error)
         if errors:
             roles = len(encoded) // len(places)
             for index, place in enumerate(places):
+                if place is None:
+                    continue
                 own = slice(index * roles, (index + 1) * roles)
                 encoded[own] = self._without_errors(encoded[own], place)
         return step, encoded, len(errors)
 
-    def _encode_examples(self, examples: Sequence[Record]) -> list[Encoded | ValueError | None]:
+    def _encode_examples(
+        self, examples: Sequence[Record | None]
+    ) -> list[Encoded | ValueError | None]:
         parts = [part for example in examples for part in self._take_parts(example)]
         found = iter(self._try_encode([part for part in parts if part is not None]))
         return [None if part is None else next(found) for part in parts]
@@ -260,8 +267,10 @@ class ContrastiveLoader(Loader[Item]):
 
     _kind, _num_needed = Triplet, 2
 
-    def _take_parts(self, example: Triplet) -> list[Item | None]:
+    def _take_parts(self, example: Triplet | None) -> list[Item | None]:
         wanted = self._config.num_negatives
+        if example is None:
+            return [None] * (2 + wanted)
         negatives = example.negatives[:wanted]
         lacking = [None] * (wanted - len(negatives))
         return [example.anchor, example.positive, *negatives, *lacking]
@@ -287,7 +296,7 @@ class GenerativeLoader(Loader[Exchange]):
         super().__init__(config, memory, processor, **options)
         self._objective = objective
 
-    def _take_parts(self, example: Exchange) -> list[Exchange | None]:
+    def _take_parts(self, example: Exchange | None) -> list[Exchange | None]:
         return [example]
 
     def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | ValueError]:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lco_jax.axes import act_spec
 from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
-from lco_jax.nn.attention import attend, causal_mask
+from lco_jax.nn.attention import Mask, attend, row_mask
 from lco_jax.nn.dropout import TokenDropout
 from lco_jax.nn.linear import Embedding, Linear, contract
 from lco_jax.nn.norm import RMSNorm
@@ -45,7 +45,7 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         rotation: Rotation,
-        mask: Bool[Array, "B S T"],
+        mask: Mask,
         dropout: TokenDropout | None,
         prefix: KeyValue | None,
         past: Past | None,
@@ -100,7 +100,7 @@ class Layer(nnx.Module):
         self,
         x: Float[Array, "B S D"],
         rotation: Rotation,
-        mask: Bool[Array, "B S T"],
+        mask: Mask,
         dropout: TokenDropout | None = None,
         prefix: KeyValue | None = None,
         past: Past | None = None,
@@ -239,7 +239,8 @@ class TextModel(nnx.Module):
         embeddings = self.embed(tokens).astype(self.dtype)
         if media is not None:
             embeddings = _place_features(embeddings, *media)
-        return _Rows(embeddings, self.rotation(positions), causal_mask(segments), dropout)
+        mask = row_mask(segments, self.config.head_dim)
+        return _Rows(embeddings, self.rotation(positions), mask, dropout)
 
 
 def _place_features(
@@ -270,7 +271,7 @@ class _Rows(NamedTuple):
 
     embeddings: Float[Array, "B S D"]
     rotation: Rotation
-    mask: Bool[Array, "B S S"]
+    mask: Mask
     dropout: TokenDropout | None
 
     def arguments(self, layer_index):

@@ -1,8 +1,30 @@
 """Masked grouped-query attention over packed rows, with an optional prefix shared by all rows."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from lco_jax.nn.splash import attend_long, splash_fits
+
+
+class LongRows(NamedTuple):
+    """Rows whose mask is never stored: a kernel works it out from their segments."""
+
+    segments: Int[Array, "B S"]
+
+
+Mask = Bool[Array, "B S S"] | LongRows
+
+
+def row_mask(segments: Int[Array, "B S"], head_dim: int) -> Mask:
+    """The causal mask of packed rows, in the form that suits the devices of the mesh."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    on_tpu = device is not None and device.platform == "tpu"
+    if on_tpu and splash_fits(segments.shape[1], head_dim):
+        return LongRows(segments)
+    return causal_mask(segments)
 
 
 def causal_mask(segments: Int[Array, "B S"]) -> Bool[Array, "B S S"]:
@@ -16,7 +38,7 @@ def attend(
     query: Float[Array, "B S N H"],
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K H"],
-    mask: Bool[Array, "B S S"],
+    mask: Mask,
     prefix: tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]] | None = None,
 ) -> Float[Array, "B S N H"]:
     """Softmax attention; the keys and values of `prefix` are visible to every query of every row.
@@ -25,6 +47,8 @@ def attend(
     normalised together with a row's own, so the result is that of rows which begin
     with the prefix.
     """
+    if isinstance(mask, LongRows):
+        return attend_long(query, key, value, mask.segments, prefix)
     rows, length, num_heads, head_dim = query.shape
     num_kv_heads = key.shape[2]
     spec = jax.typeof(query).sharding.spec

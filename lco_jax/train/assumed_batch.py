@@ -12,12 +12,13 @@ from lco_jax.data.batch import Batch, Shape
 from lco_jax.data.media_batch import MediaBatch, MediaShape, VisionBatch
 from lco_jax.data.patch_layout import WINDOW_ROW
 from lco_jax.data.rounding import round_coarsely, round_rows
+from lco_jax.data.shares import slots_per_cell
 from lco_jax.models.config import ModelConfig
 from lco_jax.train import mesh as meshes
 from lco_jax.train.objectives import needs_head
 from lco_jax.train.steps import BATCH_SPECS, MEDIA_SPECS
 
-_ITEM_TOKENS = 32
+ITEM_TOKENS = 32
 """Assumed mean length of an item behind the shared head: an NLI sentence and its prompt."""
 _IMAGE_SHARE = 0.25
 """Assumed share of items with an image, of the largest size. Source: LCO-Emb, variant M (a quarter
@@ -32,17 +33,17 @@ def assume_batch(
     """Shapes and shardings of the batches of a stage.
 
     Raises:
-        ValueError: the batch does not divide over the data shards.
+        ValueError: there are fewer examples than data shards.
     """
     shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
-    size, unit = config.data.batch_size, shards * chunks
-    if size % unit:
+    size, cells = config.data.batch_size, shards * chunks
+    if size < cells:
         raise ValueError(
-            f"batch_size={size} does not divide over encode_chunks={chunks} times {shards} data "
-            f"shards; use a multiple of {unit} such as {max(1, round(size / unit)) * unit}"
+            f"batch_size={size} is less than encode_chunks={chunks} times {shards} data shards; "
+            f"use at least {cells}, or a larger mesh.tensor"
         )
     assumed = _assume(config)
-    roles, examples = assumed.roles, size // unit
+    roles, examples = assumed.roles, slots_per_cell(size, cells)
     row_tokens = next(n for n in config.memory.row_tokens if n >= 3 * assumed.item_tokens)
     media = _media_shape(config, model, math.ceil(assumed.image_share * examples * roles))
     image_tokens = 0
@@ -83,9 +84,9 @@ class _Assumed:
 def _assume(config: TrainConfig) -> _Assumed:
     match config.objective:
         case Contrastive():
-            return _Assumed(2 + config.data.num_negatives, _ITEM_TOKENS, _IMAGE_SHARE)
+            return _Assumed(2 + config.data.num_negatives, ITEM_TOKENS, _IMAGE_SHARE)
         case Generative(max_response_tokens=most):
-            return _Assumed(1, _ITEM_TOKENS + most, 1.0)
+            return _Assumed(1, ITEM_TOKENS + most, 1.0)
 
 
 def _media_shape(config: TrainConfig, model: ModelConfig, num_images: int) -> MediaShape:

@@ -1,5 +1,6 @@
 """The training loop: mesh, data, state, restore, steps."""
 
+import functools
 import itertools
 import logging
 import signal
@@ -26,7 +27,8 @@ from lco_jax.train.known_features import fill_cache, open_cache
 from lco_jax.train.manifest import start_or_resume
 from lco_jax.train.metrics import MetricsWriter
 from lco_jax.train.objectives import make_loader, make_step, needs_head, record_kind
-from lco_jax.train.optimizer import make_optimizer, make_schedule
+from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
+from lco_jax.train.profiling import Spending, trace_steps
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.signals import StopSignals
 from lco_jax.train.steps import TrainState, batch_specs
@@ -75,11 +77,13 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         ScienceChangedError: `workdir` holds a run with other settings.
         DivergedError: the loss became NaN or infinite; the last checkpoint is intact.
         CheckpointError: a checkpoint could not be written or read.
+        LostProcessError: another process of the run is gone.
     """
+    spending = Spending()
     # ------------------------------------------------------------------------------ mesh
     mesh = meshes.make_mesh(config.mesh)
     main = jax.process_index() == 0
-    with jax.set_mesh(mesh), StopSignals() as signals:
+    with jax.set_mesh(mesh), StopSignals() as signals, meshes.lost_processes_named():
         # -------------------------------------------------------------------------- data
         ref = config.model
         folder = resolve_folder(ref.path, ref.revision)
@@ -139,23 +143,26 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         def measure(step: int) -> dict[str, float]:
             params = join(state.frozen, state.trainable)
             snapshot = Snapshot(step, model_config, graph, params, processor, mesh)
-            scalars = evaluate(snapshot)
+            with spending.on("evaluation"):
+                scalars = evaluate(snapshot)
             if writer:
                 writer.write(step, "eval", scalars)
             log.info("after step %d: %s", step, _format(scalars))
             return scalars
 
         def save(metrics: dict[str, float] | None = None) -> None:
-            checkpoints.save(state, data=loader.get_state(), metrics=metrics)
+            with spending.on("checkpoint"):
+                checkpoints.save(state, data=loader.get_state(), metrics=metrics)
 
         # ------------------------------------------------------------------------- steps
         evaluated: dict[str, float] = {}
         if evaluate and start_step == 0:
             evaluated = measure(0)
-        report = Reporter(config, num_steps, start_step, writer, schedule, step_fn)
+        report = Reporter(config, num_steps, start_step, writer, schedule, step_fn, spending)
         step, stopped_by = start_step, None
         progress = config.logging.progress and main
         batches = itertools.islice(loader, num_steps - start_step)
+        batches = trace_steps(batches, config.logging.profile, workdir)
         with StepProgress(num_steps, start_step, enabled=progress) as bar:
             for index, local_batch, stats in batches:
                 batch = meshes.to_global(mesh, local_batch, batch_specs(local_batch))
@@ -208,7 +215,8 @@ def initial_state(
     trainable = unflatten_dict({path: values[path] for path in trained})
     frozen = unflatten_dict({path: values[path] for path in values.keys() - trained})
     step = jax.device_put(np.int32(0), jax.P())
-    return TrainState(step, trainable, frozen, jax.jit(optimizer.init)(trainable))
+    opt_state = jax.jit(functools.partial(init_optimizer, optimizer))(trainable)
+    return TrainState(step, trainable, frozen, opt_state)
 
 
 def _count(params: Params) -> int:

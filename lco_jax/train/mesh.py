@@ -1,17 +1,35 @@
 """Distributed start-up, the mesh, and the few things that know of processes."""
 
+import contextlib
 import itertools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 
 from lco_jax.axes import BATCH_AXES, MESH_AXES
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has died or cannot be reached."""
+
+
+_LOST = (
+    "Gloo",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "heartbeat",
+    "Connection",
+    "barrier",
+)
+"""What the errors of collectives and of the coordination service have in them then."""
 
 
 class NoTpuError(ValueError):
@@ -43,9 +61,56 @@ def start_tpu() -> None:
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The mesh of all devices, with axes data, fsdp and tensor."""
+    """The mesh of all devices, with axes data, fsdp and tensor.
+
+    Several slices divide the data axis between them, so that only gradients and embeddings cross
+    the slower network.
+
+    Raises:
+        ValueError: the sizes do not fit the devices.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(config.resolve(len(devices)), MESH_AXES, devices=devices)
+    sizes = config.resolve(len(devices))
+    if devices[0].platform != "tpu":
+        return jax.make_mesh(sizes, MESH_AXES, devices=devices)
+    # Devices of a single slice need not say which one it is.
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes[0] % slices:
+        raise ValueError(
+            f"mesh.data={sizes[0]} is not a multiple of the number of slices, {slices}; make it "
+            "one, so that fsdp and tensor stay within a slice"
+        )
+    within, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1)
+    # A torus of 4 x 4 x 4 as 32 x 1 x 2: an axis of the mesh may take half an axis of the torus.
+    options = {"allow_split_physical_axes": True}
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(within, devices, **options)
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, **options)
+    return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Explicit,) * 3)
+
+
+@contextlib.contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """A context whose errors of communication say what has happened and what to do.
+
+    Raises:
+        LostProcessError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if jax.process_count() == 1 or not any(word in str(error) for word in _LOST):
+            raise
+        first_line = next(iter(str(error).splitlines()), "")
+        message = (
+            f"another process of this run has failed or cannot be reached (seen by process "
+            f"{jax.process_index()} of {jax.process_count()}: {first_line[:200]}); the same "
+            "command on all hosts starts again from the last checkpoint"
+        )
+        # At once: before this reaches the program's end, JAX may end the process.
+        log.error("%s", message)
+        raise LostProcessError(message) from error
 
 
 def num_shards(mesh: jax.sharding.Mesh) -> int:

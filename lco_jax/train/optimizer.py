@@ -1,4 +1,7 @@
-"""Learning-rate schedules and the optimizer."""
+"""Learning-rate schedules, the optimizer, and where its state lies."""
+
+import math
+from typing import Any
 
 import jax
 import optax
@@ -53,6 +56,45 @@ def _scale_parts(towers: Towers) -> optax.GradientTransformation:
         return update if group == "decoder" else getattr(towers, group) * update
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+
+
+def init_optimizer(optimizer: optax.GradientTransformation, trainable: Any) -> optax.OptState:
+    """The first state, each data shard holding its part (ZeRO stage 1)."""
+    return optimizer.init(spread(trainable))
+
+
+def update_spread(
+    optimizer: optax.GradientTransformation, gradients: Any, opt_state: optax.OptState, params: Any
+) -> tuple[Any, optax.OptState]:
+    """Parameters and state after a step, in which each data shard computes its part."""
+    own = spread(params)
+    updates, opt_state = optimizer.update(spread(gradients), opt_state, own)
+    # What is gathered is the result itself, which takes the place of the donated parameters.
+    new = optax.apply_updates(own, updates)
+    specs = jax.tree.map(lambda x: jax.typeof(x).sharding, params)
+    return jax.tree.map(jax.reshard, new, specs), opt_state
+
+
+def spread(tree: Any) -> Any:
+    """Arrays cut over the data axis as well, along the first dimension that it divides.
+
+    An array without such a dimension stays as it is, on every data shard.
+    """
+    return jax.tree.map(_spread, tree)
+
+
+def _spread(x: jax.Array) -> jax.Array:
+    sharding = jax.typeof(x).sharding
+    sizes, spec = sharding.mesh.shape, list(sharding.spec)
+    if sizes["data"] == 1:
+        return x
+    for axis, (length, names) in enumerate(zip(x.shape, spec, strict=True)):
+        names = () if names is None else names if isinstance(names, tuple) else (names,)
+        names = (*names, "data")
+        if length % math.prod(sizes[name] for name in names) == 0:
+            spec[axis] = names
+            return jax.reshard(x, jax.P(*spec))
+    return x
 
 
 def _decays(params: dict) -> dict:

@@ -50,13 +50,14 @@ class StepProgress:
 class Reporter:
     """Brings metrics to the host one step late, so that the device never waits for the console."""
 
-    def __init__(self, config, num_steps, start_step, writer, schedule, step_fn):
+    def __init__(self, config, num_steps, start_step, writer, schedule, step_fn, spending):
         self.every, self.num_steps, self.writer = config.logging.every_steps, num_steps, writer
-        self.schedule, self.step_fn = schedule, step_fn
+        self.schedule, self.step_fn, self.spending = schedule, step_fn, spending
         self.last: dict[str, float] = {}
         self._pending: tuple[int, dict, Any] | None = None
         self._unreadable = 0
         self._clock, self._clock_step, self._tokens = time.perf_counter(), start_step, 0
+        self._spent_before = spending.total_s
 
     def after(self, step, metrics, stats, bar) -> None:
         self.flush(bar)
@@ -76,8 +77,11 @@ class Reporter:
             )
         self._tokens += stats.real_tokens
         self._unreadable += stats.unreadable
+        self.spending.add("input", stats.waited_s)
         now = time.perf_counter()
-        seconds, steps = now - self._clock, step - self._clock_step
+        # Saving and evaluating are not part of a step; waiting for input is.
+        pauses = self.spending.total_s - self._spent_before
+        seconds, steps = now - self._clock - pauses, step - self._clock_step
         scalars |= {
             "learning_rate": float(self.schedule(step - 1)),
             "step_seconds": seconds / steps,
@@ -85,6 +89,7 @@ class Reporter:
             "real_tokens": stats.real_tokens / stats.slots,
             "input_wait_seconds": stats.waited_s,
             "programs": self.step_fn._cache_size(),
+            **self.spending.scalars(),
         }
         if stats.real_patches is not None:
             scalars["real_patches"] = stats.real_patches
@@ -96,3 +101,4 @@ class Reporter:
                 self.writer.write(step, "train", scalars)
             bar.update(step, scalars)
             self._clock, self._clock_step, self._tokens = now, step, 0
+            self._spent_before = self.spending.total_s

@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM (preemption) as a request to save and stop."""
 
 import logging
+import os
 import signal
 from typing import Any
 
@@ -18,7 +19,10 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # Among several processes JAX catches SIGTERM itself, to agree with the others on the
+        # step after which all stop; a handler of ours would take the signal away from it.
+        numbers = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+        for number in numbers:
             self._before[number] = signal.signal(number, self._catch)
         return self
 
@@ -38,3 +42,5 @@ class StopSignals:
         # A second signal ends the process at once.
         for caught, handler in self._before.items():
             signal.signal(caught, handler)
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -18,6 +18,7 @@ from lco_jax.models.omni import OmniModel
 from lco_jax.models.text import Tap
 from lco_jax.nn.stack import Remat
 from lco_jax.train.losses import contrastive_loss
+from lco_jax.train.optimizer import update_spread
 
 Params = dict[str, Any]
 """Nested dictionary of arrays."""
@@ -146,9 +147,7 @@ def contrastive_objective(
                 return None, again(trainable, chunk, frozen_features(chunk))
 
             _, pooled = jax.lax.scan(step, None, batch)
-        return contrastive_loss(
-            pooled, batch.valid, batch.content, objective, logit_chunks=memory.logit_chunks
-        )
+        return contrastive_loss(pooled, batch.valid, batch.content, objective, memory)
 
     return loss_fn
 
@@ -180,9 +179,8 @@ def update_step(
     def step(state: TrainState, batch: Batch, prefix: Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, metrics), gradients = gradient_fn(state.trainable, state.frozen, key, batch, prefix)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
         metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
-        trainable = optax.apply_updates(state.trainable, updates)
+        trainable, opt_state = update_spread(optimizer, gradients, state.opt_state, state.trainable)
         return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
     return jax.jit(step, donate_argnames="state")

@@ -254,9 +254,9 @@ def test_negatives_are_taken_as_wanted(folder, prompter):
 
 def test_division_is_checked(folder, prompter):
     with pytest.raises(
-        ValueError, match=r"batch_size=24 .*chunks=2 times 5 .*\(10 in all\); .*20 or 30"
+        ValueError, match=r"batch_size=24 is less than encode_chunks=2 times 13 .*at least 26"
     ):
-        make_loader(folder, prompter, num_shards=5)
+        make_loader(folder, prompter, num_shards=13)
     with pytest.raises(ValueError, match="4 data shards do not divide over 3 processes"):
         make_loader(folder, prompter, num_shards=4, process_count=3)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lco_jax.cli.train import load_config
 from lco_jax.config import MeshConfig
-from lco_jax.train.dry_run import abstract_run
+from lco_jax.train.abstract import abstract_run
 from tests import meshes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))

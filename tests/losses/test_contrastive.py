@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lco_jax.axes import act_spec
-from lco_jax.config import Contrastive
+from lco_jax.config import Contrastive, Memory
 from lco_jax.train.losses import contrastive_loss
 from tests import meshes
 
@@ -88,7 +88,7 @@ def test_blocks_of_candidates_change_neither_value_nor_gradient(name, blocks):
     def run(logit_chunks):
         def loss(pooled):
             return contrastive_loss(
-                pooled, valid, content, CONFIGS[name], logit_chunks=logit_chunks
+                pooled, valid, content, CONFIGS[name], Memory(logit_chunks=logit_chunks)
             )
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(pooled)

@@ -1,0 +1,162 @@
+"""Attention over long packed rows on TPUs: JAX's splash kernel, with a shared prefix beside it.
+
+The kernel tells packed items apart by segment numbers, which it compares for equality, so it cannot
+express keys that every segment sees. The prefix is therefore attended by a matrix product, and
+both parts are merged by their log-sum-exps. The backward kernels only need the log-sum-exp and the
+output that belong to the whole row of scores: with the merged ones their gradients are exact.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jaxtyping import Array, Float, Int
+
+from lco_jax.axes import act_spec
+
+_BLOCKS = (512, 256, 128)
+SHORTEST_ROW = 512
+"""Shorter rows are faster as plain products: their scores are few, and blocks are mostly masked."""
+
+Prefix = tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]]
+
+
+def splash_fits(length: int, head_dim: int) -> bool:
+    """Whether the kernel takes rows of this length, and is worth it."""
+    return length >= SHORTEST_ROW and length % _BLOCKS[-1] == 0 and head_dim % 128 == 0
+
+
+def attend_long(
+    query: Float[Array, "B S N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
+    segments: Int[Array, "B S"],
+    prefix: Prefix | None = None,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "B S N H"]:
+    """What `lco_jax.nn.attention.attend` gives with the causal mask of `segments`."""
+    heads, one_set = act_spec("B S N H"), jax.P(None, None, "tensor", None)
+    keys = act_spec("B S K H")
+    # The kernel does not say how its results vary over the mesh, so this is not checked.
+    return jax.shard_map(
+        functools.partial(_attend, interpret),
+        in_specs=(heads, keys, keys, act_spec("B S"), None if prefix is None else one_set),
+        out_specs=heads,
+        check_vma=False,
+    )(query, key, value, segments, prefix)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(interpret, query, key, value, segments, prefix) -> Float[Array, "B S N H"]:
+    return _forward(interpret, query, key, value, segments, prefix)[0]
+
+
+def _forward(interpret, query, key, value, segments, prefix):
+    kernel = _kernel(query.shape[1], query.shape[2], interpret)
+    static = {**kernel.kwargs, "save_residuals": True}
+
+    def row(query, key, value, segments):
+        ids = splash.SegmentIds(segments, segments)
+        return splash._splash_attention_forward(
+            kernel.fwd_mask_info, query, key, value, ids, None, **static
+        )
+
+    scaled = query * query.shape[-1] ** -0.5
+    context, (log_sum,) = jax.vmap(row)(*map(_heads_first, (scaled, key, value)), segments)
+    context = _heads_first(context)
+    if prefix is not None:
+        scores = _prefix_scores(scaled, prefix[0])
+        total = jnp.logaddexp(log_sum, jax.nn.logsumexp(scores, axis=-1))
+        weights = jnp.exp(scores - total[..., None])
+        own = jnp.exp(log_sum - total).swapaxes(1, 2)[..., None]
+        context = (own * context + _prefix_context(weights, prefix[1])).astype(value.dtype)
+        log_sum = total
+    return context, (query, key, value, segments, prefix, context, log_sum)
+
+
+def _backward(interpret, saved, cotangent):
+    query, key, value, segments, prefix, context, log_sum = saved
+    kernel = _kernel(query.shape[1], query.shape[2], interpret)
+    scale = query.shape[-1] ** -0.5
+    scaled = query * scale
+
+    def row(query, key, value, segments, context, log_sum, cotangent):
+        ids = splash.SegmentIds(segments, segments)
+        infos = (kernel.dq_mask_info, kernel.dkv_mask_info)
+        residuals = (query, key, value, ids, None, context, log_sum, *infos)
+        gradients = splash._splash_attention_bwd(
+            **{**kernel.kwargs, "save_residuals": False}, res=residuals, do=cotangent
+        )
+        return gradients[3:6]
+
+    parts = map(_heads_first, (scaled, key, value))
+    outs = map(_heads_first, (context, cotangent))
+    rows = (*parts, segments, next(outs), log_sum, next(outs))
+    grad_query, grad_key, grad_value = map(_heads_first, jax.vmap(row)(*rows))
+    grad_prefix = None
+    if prefix is not None:
+        prefix_grads, grad_prefix = _prefix_backward(scaled, prefix, context, log_sum, cotangent)
+        grad_query = grad_query.astype(jnp.float32) + prefix_grads
+    grad_query = (scale * grad_query).astype(query.dtype)
+    return grad_query, grad_key.astype(key.dtype), grad_value.astype(value.dtype), None, grad_prefix
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _prefix_backward(query, prefix, context, log_sum, cotangent):
+    """Gradients of the scaled query and of the prefix, from the softmax over the whole row."""
+    prefix_key, prefix_value = (part[0] for part in prefix)
+    weights = jnp.exp(_prefix_scores(query, prefix[0]) - log_sum[..., None])
+    grouped = _grouped(cotangent, prefix_key.shape[1])
+    grad_weights = _dot("BSKGH,PKH->BKGSP", grouped, prefix_value)
+    grad_weights = grad_weights.reshape(weights.shape)
+    inner = _dot("BSNH,BSNH->BNS", context, cotangent)[..., None]
+    grad_scores = weights * (grad_weights - inner)
+    by_group = (weights.shape[0], prefix_key.shape[1], -1, *weights.shape[2:])
+    grad_scores, weights = grad_scores.reshape(by_group), weights.reshape(by_group)
+    grad_query = _dot("BKGSP,PKH->BSKGH", grad_scores.astype(query.dtype), prefix_key)
+    grad_key = _dot("BKGSP,BSKGH->PKH", grad_scores, _grouped(query, prefix_key.shape[1]))
+    grad_value = _dot("BKGSP,BSKGH->PKH", weights, grouped)
+    grads = (grad_key[None].astype(prefix_key.dtype), grad_value[None].astype(prefix_value.dtype))
+    return grad_query.reshape(query.shape), grads
+
+
+def _prefix_scores(query, prefix_key) -> Float[Array, "B N S P"]:
+    num_kv_heads = prefix_key.shape[2]
+    scores = _dot("BSKGH,PKH->BKGSP", _grouped(query, num_kv_heads), prefix_key[0])
+    return scores.reshape(scores.shape[0], -1, *scores.shape[3:])
+
+
+def _prefix_context(weights, prefix_value) -> Float[Array, "B S N H"]:
+    rows, heads, length, _ = weights.shape
+    grouped = weights.reshape(rows, prefix_value.shape[2], -1, *weights.shape[2:])
+    context = _dot("BKGSP,PKH->BSKGH", grouped.astype(prefix_value.dtype), prefix_value[0])
+    return context.reshape(rows, length, heads, -1)
+
+
+def _grouped(x: Float[Array, "B S N H"], num_kv_heads: int) -> Float[Array, "B S K G H"]:
+    return x.reshape(*x.shape[:2], num_kv_heads, -1, x.shape[-1])
+
+
+def _heads_first(x: Array) -> Array:
+    return x.swapaxes(1, 2)
+
+
+def _kernel(length: int, num_heads: int, interpret: bool) -> splash.SplashAttentionKernel:
+    block = next(size for size in _BLOCKS if length % size == 0)
+    forward = {"block_q": block, "block_kv": block, "block_kv_compute": block}
+    backward = {"block_q_dkv": block, "block_kv_dkv": block, "block_kv_dkv_compute": block}
+    sizes = splash.BlockSizes(**forward, **backward, block_q_dq=block, block_kv_dq=block)
+    # Causality is computed block by block, never stored as a mask.
+    mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * num_heads)
+    return splash.make_splash_mha(
+        mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+    )
+
+
+def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)

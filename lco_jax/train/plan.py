@@ -1,0 +1,314 @@
+"""What a config takes on a TPU slice that is not there, from the TPU compiler itself."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+
+from lco_jax.config import TrainConfig
+from lco_jax.models.config import TextConfig
+from lco_jax.train import mesh as meshes
+from lco_jax.train.abstract import (
+    AbstractRun,
+    abstract_run,
+    count,
+    count_negatives,
+    saved_activations,
+    shard_bytes,
+    text_table,
+)
+from lco_jax.train.assumed_batch import ITEM_TOKENS
+from lco_jax.train.hlo import Collective, Program, collectives
+from lco_jax.train.losses import exchange_of
+from lco_jax.train.topologies import Topology
+
+_NUM_SUGGESTIONS = 3
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_EXCEEDS = re.compile(r"([\d.]+)([KMGT]) exceeds|Used ([\d.]+)([KMGT]) of")
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Seconds that a step takes at least on each resource of a chip, all at their peak."""
+
+    compute_s: float
+    hbm_s: float
+    ici_s: float
+    dcn_s: float
+
+    @property
+    def step_s(self) -> float:
+        """If everything overlaps perfectly."""
+        return max(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled step, or why it does not fit."""
+
+    topology: str
+    num_slices: int
+    num_chips: int
+    mesh: dict[str, int]
+    triplets: int
+    negatives_per_anchor: int
+    rows: str
+    exchange: str
+    """How candidates meet anchors."""
+    parameters: dict[str, int]
+    """Trainable, frozen, and the decoder's matrix weights (N)."""
+    bytes_per_chip: dict[str, int]
+    available_bytes: int
+    fits: bool
+    problem: str | None = None
+    suggestions: tuple[str, ...] = ()
+    compile_s: float | None = None
+    flops_per_token: float | None = None
+    """Of all matrix products of the step, over all slots, padding included."""
+    flops_in_n: float | None = None
+    """The same in units of N: a LoRA step without recomputation has 4 and a little."""
+    collectives: tuple[Collective, ...] = ()
+    roofline: Roofline | None = None
+    mfu_bound: float | None = None
+    """4 N flops for each real token, over what the chips could do in the roofline time."""
+    tokens_per_s: float | None = None
+    """Real tokens of the whole slice at the roofline."""
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        content = dataclasses.asdict(self)
+        if self.roofline:
+            content["roofline"]["step_s"] = self.roofline.step_s
+        return content
+
+
+def make_plan(config: TrainConfig, topology: Topology) -> Plan:
+    """Compile the training step of a config for a slice.
+
+    Raises:
+        ValueError: the config does not fit the mesh or the model.
+    """
+    mesh = meshes.make_mesh(config.mesh, topology.devices)
+    with jax.set_mesh(mesh):
+        run = abstract_run(config)
+        plan = _frame(config, topology, mesh, run)
+        if sum(plan.bytes_per_chip.values()) > plan.available_bytes:
+            return _too_big(plan, config, topology, run, "")
+        start = time.perf_counter()
+        try:
+            compiled = run.step.lower(run.state, run.batch, run.prefix).compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return _too_big(plan, config, topology, run, str(error))
+        seconds = time.perf_counter() - start
+    plan = dataclasses.replace(plan, compile_s=seconds, fits=True)
+    return _measured(plan, config, topology, run, compiled)
+
+
+def describe(plan: Plan) -> str:
+    """A plan as a table."""
+    gigabytes = lambda size: f"{size / 1e9:.2f} GB"  # noqa: E731
+    slices = f"{plan.num_slices} x " if plan.num_slices > 1 else ""
+    rows = {
+        "slice": f"{slices}{plan.topology}, {plan.num_chips} chips",
+        "mesh": " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items()),
+        "batch": f"{plan.triplets} triplets; {plan.rows}",
+        "negatives per anchor": f"{plan.negatives_per_anchor:,} ({plan.exchange})",
+    }
+    rows |= {f"parameters: {name}": f"{size:,}" for name, size in plan.parameters.items()}
+    rows |= {f"per chip: {name}": gigabytes(size) for name, size in plan.bytes_per_chip.items()}
+    rows["per chip: available"] = gigabytes(plan.available_bytes)
+    if plan.fits:
+        times = plan.roofline
+        for row in plan.collectives:
+            group = row.group_size or plan.num_chips
+            rows[f"{row.kind} of {group}"] = f"{row.count:,} times, {gigabytes(row.num_bytes)}"
+        rows |= {
+            "flops per token": f"{plan.flops_per_token:.3g} = {plan.flops_in_n:.2f} N",
+            "roofline": (
+                f"{times.step_s * 1e3:.1f} ms: compute {times.compute_s * 1e3:.1f}, memory "
+                f"{times.hbm_s * 1e3:.1f}, links {times.ici_s * 1e3:.1f}, between slices "
+                f"{times.dcn_s * 1e3:.1f}"
+            ),
+            "real tokens per second, at most": f"{plan.tokens_per_s:,.0f}",
+            "model-flop utilisation, at most": f"{plan.mfu_bound:.0%} (4 N a real token)",
+            "compiled in": f"{plan.compile_s:.0f} s",
+        }
+    else:
+        rows["does not fit"] = plan.problem
+        for number, text in enumerate(plan.suggestions, 1):
+            rows[f"should fit ({number})"] = text
+    return text_table("plan", rows)
+
+
+def matrix_weights(text: TextConfig) -> int:
+    """N: the decoder's weights that multiply every token."""
+    size = text.sizes
+    heads = 2 * size["N"] + 2 * size["K"]
+    return size["L"] * size["D"] * (heads * size["H"] + 3 * size["F"])
+
+
+def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> Plan:
+    state, shape = run.state, run.shape
+    kinds = {
+        "frozen weights": shard_bytes(state.frozen),
+        "trained weights": shard_bytes(state.trainable),
+        "optimizer": shard_bytes(state.opt_state),
+        "batch": shard_bytes(run.batch),
+    }
+    num_shards = meshes.num_shards(mesh)
+    pooled_shape = (*run.batch.pool.shape, run.model.text.hidden_size)
+    idle = math.prod(run.batch.pool.shape[::2]) - config.data.batch_size
+    return Plan(
+        topology=topology.name,
+        num_slices=topology.num_slices,
+        num_chips=len(topology.devices),
+        mesh=dict(mesh.shape),
+        triplets=config.data.batch_size,
+        negatives_per_anchor=count_negatives(config),
+        rows=(
+            f"{config.memory.encode_chunks} chunks of {shape.rows} rows of {shape.row_tokens} "
+            f"tokens a shard, {idle} slots idle"
+        ),
+        exchange=exchange_of(config.memory, pooled_shape, num_shards),
+        parameters={
+            "trained": count(state.trainable),
+            "frozen": count(state.frozen),
+            "N": matrix_weights(run.model.text),
+        },
+        bytes_per_chip=kinds,
+        available_bytes=int(topology.chip.hbm_bytes),
+        fits=False,
+    )
+
+
+def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled) -> Plan:
+    chip, program = topology.chip, Program(compiled.as_text())
+    memory = compiled.memory_analysis()
+    kinds = plan.bytes_per_chip | {
+        "arguments in all": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "peak": memory.peak_memory_in_bytes,
+    }
+    flops = program.matmul_flops
+    found = collectives(program)
+    per_slice = plan.num_chips // plan.num_slices
+    within = [row for row in found if (row.group_size or plan.num_chips) <= per_slice]
+    across = [row for row in found if (row.group_size or plan.num_chips) > per_slice]
+    sent = sum(row.sent_bytes(plan.num_chips) for row in within)
+    # An array that all slices share crosses a slice's border once, in pieces from all its chips.
+    crossing = sum(row.num_bytes / per_slice for row in across)
+    roofline = Roofline(
+        compute_s=flops / chip.bf16_flops,
+        hbm_s=program.hbm_bytes / chip.hbm_bytes_per_s,
+        ici_s=sent / chip.ici_bytes_per_s,
+        dcn_s=crossing / chip.dcn_bytes_per_s,
+    )
+    weights = plan.parameters["N"]
+    per_token = flops * plan.num_chips / run.slots
+    real_tokens = config.data.batch_size * (2 + config.data.num_negatives) * ITEM_TOKENS
+    peak = plan.num_chips * chip.bf16_flops * roofline.step_s
+    return dataclasses.replace(
+        plan,
+        bytes_per_chip=kinds,
+        flops_per_token=per_token,
+        flops_in_n=per_token / weights,
+        collectives=tuple(found),
+        roofline=roofline,
+        mfu_bound=4 * weights * real_tokens / peak,
+        tokens_per_s=real_tokens / roofline.step_s,
+    )
+
+
+# --------------------------------------------------------------------------- what would fit
+
+
+def _too_big(plan: Plan, config, topology: Topology, run: AbstractRun, message: str) -> Plan:
+    state_bytes = sum(plan.bytes_per_chip.values())
+    saved = shard_bytes(saved_activations(run))
+    kinds = plan.bytes_per_chip | {"saved for the backward pass (as written)": saved}
+    match = _EXCEEDS.search(message)
+    needed = ""
+    if match:
+        number, unit = match[1] or match[3], match[2] or match[4]
+        needed = f" the compiler needs {float(number) * _UNITS[unit] / 1e9:.1f} GB;"
+    if state_bytes > plan.available_bytes:
+        part = max(plan.bytes_per_chip, key=plan.bytes_per_chip.get)
+        remedy = "spread them over chips with mesh.tensor or mesh.fsdp"
+    else:
+        part, remedy = "activations", "use memory.remat, memory.encode_chunks or mesh.tensor"
+    problem = f"{part} are too big;{needed} {remedy}"
+    return dataclasses.replace(
+        plan,
+        bytes_per_chip=kinds,
+        problem=problem,
+        suggestions=tuple(_suggest(config, topology)),
+    )
+
+
+def _suggest(config: TrainConfig, topology: Topology) -> Iterator[str]:
+    """Options that should fit, cheapest first: state and saved activations as written, and the
+    workspace of two layers that keep everything."""
+    found = 0
+    for changed in _alternatives(config, len(topology.devices)):
+        try:
+            with jax.set_mesh(meshes.make_mesh(changed.mesh, topology.devices)):
+                run = abstract_run(changed)
+                state = run.state
+                fixed = shard_bytes((state.trainable, state.frozen, state.opt_state, run.batch))
+                if fixed > topology.chip.hbm_bytes:
+                    continue
+                estimate = fixed + shard_bytes(saved_activations(run)) + _workspace(changed)
+        except ValueError:  # these sizes do not divide the model
+            continue
+        if estimate < topology.chip.hbm_bytes:
+            yield f"{_options(config, changed)} (about {estimate / 1e9:.1f} GB)"
+            found += 1
+            if found == _NUM_SUGGESTIONS:
+                return
+
+
+def _workspace(config: TrainConfig) -> int:
+    memory = dataclasses.replace(config.memory, remat="none", encode_chunks=1)
+    chunks = config.memory.encode_chunks
+    run = abstract_run(dataclasses.replace(config, memory=memory))
+    return 2 * shard_bytes(saved_activations(run)) // run.model.text.num_layers // chunks
+
+
+def _alternatives(config: TrainConfig, num_chips: int) -> Iterator[TrainConfig]:
+    _, fsdp, tensor = config.mesh.resolve(num_chips)
+    meshes_ = [(fsdp, tensor)]
+    meshes_ += [(fsdp, size) for size in (2, 4, 8) if size > tensor]
+    meshes_ += [(2**power, tensor) for power in range(1, num_chips.bit_length())]
+    for fsdp_, tensor_ in meshes_:
+        if num_chips % (fsdp_ * tensor_):
+            continue
+        mesh = dataclasses.replace(
+            config.mesh, data=num_chips // (fsdp_ * tensor_), fsdp=fsdp_, tensor=tensor_
+        )
+        chunks = config.memory.encode_chunks
+        for remat, factor in (("none", 1), ("dots", 1), ("full", 1), ("full", 2), ("full", 8)):
+            memory = dataclasses.replace(config.memory, remat=remat, encode_chunks=chunks * factor)
+            try:
+                changed = dataclasses.replace(config, mesh=mesh, memory=memory)
+            except ValueError:  # chunks that do not divide the batch
+                continue
+            if changed != config:
+                yield changed
+
+
+def _options(config: TrainConfig, changed: TrainConfig) -> str:
+    words = []
+    for part in ("mesh", "memory"):
+        old, new = getattr(config, part), getattr(changed, part)
+        words += [
+            f"--{part}.{field.name.replace('_', '-')} {getattr(new, field.name)}"
+            for field in dataclasses.fields(new)
+            if getattr(old, field.name) != getattr(new, field.name)
+        ]
+    return " ".join(words)

@@ -1,0 +1,150 @@
+"""Programs compiled for TPUs that are not there, by their own compiler."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lco_jax.axes import act_spec
+from lco_jax.cli.plan import main
+from lco_jax.config import Contrastive, Lora, Memory, MeshConfig
+from lco_jax.config_io import to_json
+from lco_jax.nn.splash import attend_long
+from lco_jax.train import mesh as meshes
+from lco_jax.train.hlo import Program
+from lco_jax.train.losses import contrastive_loss
+from lco_jax.train.topologies import find_topology
+from tests import runs, tiny
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
+)
+
+
+@pytest.fixture(autouse=True)
+def full_optimization():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def on_slice(name, sizes, num_slices=1):
+    return meshes.make_mesh(MeshConfig(*sizes), find_topology(name, num_slices).devices)
+
+
+def array(letters, shape, dtype=jnp.float32):
+    sharding = jax.NamedSharding(jax.sharding.get_mesh(), act_spec(letters))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def compile_loss(memory, triplets):
+    """Value and gradient of the loss alone on 64 chips, with embeddings as wide as the 7B's."""
+    with jax.set_mesh(on_slice("v5p:4x4x4", (64, 1, 1))):
+        arrays = (
+            array("C J I D", (1, 3, triplets, 3584)),
+            array("C J I", (1, 3, triplets), jnp.bool_),
+            array("C J I X", (1, 3, triplets, 2), jnp.uint32),
+        )
+        loss = lambda *arrays: contrastive_loss(*arrays, Contrastive(), memory)[0]  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss)).lower(*arrays).compile()
+
+
+def test_chunked_and_ring_losses_take_an_eighth_at_most():
+    temp_bytes = {
+        name: compile_loss(memory, 65_536).memory_analysis().temp_size_in_bytes
+        for name, memory in {
+            "gathered": Memory(candidates="gathered"),
+            "chunked": Memory(candidates="gathered", logit_chunks=64),
+            "ring": Memory(candidates="ring"),
+        }.items()
+    }
+    assert temp_bytes["gathered"] > 1e9
+    assert temp_bytes["chunked"] <= temp_bytes["gathered"] / 8
+    assert temp_bytes["ring"] <= temp_bytes["gathered"] / 8
+
+
+def test_attention_of_long_rows_is_a_kernel():
+    with jax.set_mesh(on_slice("v5e:2x4", (4, 1, 2))):
+        heads = array("B S N H", (8, 1024, 28, 128), jnp.bfloat16)
+        keys = array("B S K H", (8, 1024, 4, 128), jnp.bfloat16)
+        segments = array("B S", (8, 1024), jnp.int32)
+        one = jax.ShapeDtypeStruct((1, 14, 4, 128), jnp.bfloat16, sharding=jax.NamedSharding(
+            jax.sharding.get_mesh(), jax.P(None, None, "tensor")))  # fmt: skip
+
+        def total(heads, key, value, segments, prefix):
+            return attend_long(heads, key, value, segments, prefix).astype(jnp.float32).sum()
+
+        lowered = jax.jit(jax.grad(total, (0, 1, 2, 4))).lower(
+            heads, keys, keys, segments, (one, one)
+        )
+        text = lowered.compile().as_text()
+    assert text.count("tpu_custom_call") >= 3  # forward, queries, keys and values
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.write(folder, "qwen2_5_vl", num_layers=2)
+    config = runs.make_config(folder, folder / "none.jsonl")
+    model = dataclasses.replace(config.model, trainable=Lora(rank=4, dropout=0.0))
+    config = dataclasses.replace(config, model=model, mesh=MeshConfig())
+    file = folder / "config.py"
+    file.write_text(
+        "import json\nfrom lco_jax.config_io import from_json\n"
+        f"get_config = lambda: from_json(json.loads({json.dumps(to_json(config))!r}))\n"
+    )
+    return file
+
+
+def plan(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["launch/plan.py", *map(str, options)])
+    return main()
+
+
+def test_a_plan(config_file, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "plan.json"
+    options = ("--config", config_file, "--topology", "v5e:2x4", "--json", file)
+    assert plan(monkeypatch, *options) == 0
+    found = json.loads(file.read_text())
+    assert found["fits"]
+    assert found["mesh"] == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert found["negatives_per_anchor"] == 31
+    sizes = found["bytes_per_chip"]
+    assert sizes["frozen weights"] < sizes["arguments in all"] < found["available_bytes"]
+    # Moments of 8 shards, but for what 8 does not divide, and a counter.
+    assert sizes["optimizer"] < sizes["trained weights"]
+    assert found["roofline"]["step_s"] > 0
+    assert 0 < found["mfu_bound"] < 1
+    said = capsys.readouterr().out
+    assert "all-gather of 8" in said
+    assert re.search(r"flops per token .* = [\d.]+ N", said)
+
+
+def test_what_does_not_fit_is_named(config_file, monkeypatch, capsys):
+    options = ("--config", config_file, "--topology", "v5e:2x4")
+    assert plan(monkeypatch, *options, "--data.batch-size", "4194304") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "activations are too big" in said
+    assert "--memory.encode-chunks" in said
+
+
+def test_there_is_no_such_slice(config_file, monkeypatch, capsys):
+    assert plan(monkeypatch, "--config", config_file, "--topology", "v5litepod-8") == 2
+    assert "such as v5e:16x16" in capsys.readouterr().err
+
+
+def test_our_count_is_the_compilers_with_loops_counted():
+    with jax.set_mesh(on_slice("v5e:2x2", (4, 1, 1))):
+        x = array("B D", (1024, 512))
+        weights = jax.ShapeDtypeStruct((6, 512, 512), jnp.float32, sharding=jax.NamedSharding(
+            jax.sharding.get_mesh(), jax.P()))  # fmt: skip
+        step = lambda x, w: (jnp.tanh(x @ w), None)  # noqa: E731
+        compiled = jax.jit(lambda x, w: jax.lax.scan(step, x, w)[0]).lower(x, weights).compile()
+    flops = Program(compiled.as_text()).matmul_flops
+    assert flops == 6 * 2 * (1024 // 4) * 512 * 512
+    assert compiled.cost_analysis()["flops"] == pytest.approx(flops / 6, rel=0.05)
