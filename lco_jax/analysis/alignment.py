@@ -1,8 +1,8 @@
 """Kernel alignment of two spaces over all layers: layer by layer, or each with each.
 
 A layer is read when it is needed and reduced to its neighbours, its principal directions and,
-for CKA, its centred vectors, of which two are in memory at a time. What stays is a few hundred
-bytes per item and layer.
+for CKA, its centred vectors, of which two are in memory at a time unless all of a side are small.
+What stays is a few hundred bytes per item and layer.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,9 @@ Metric = Literal[
     "svcca",
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
+
+_KEEP_BYTES = 512 * 2**20
+"""Centred layers that are kept for the next row of a comparison of each with each."""
 
 # Rounding of float32 unit vectors; below it a layer holds one point and all its order is noise.
 _POINT = 1e-6
@@ -133,14 +136,17 @@ def align_layers(
 
 
 def _fill_kernels(values, kernels, x, y, pairs, each_with_each) -> None:
-    """CKA of all pairs, reading the layers of `x` once and those of `y` as often as needed."""
+    """CKA of all pairs; the layers of `y` are read once if they fit, else once a layer of `x`."""
     last, first = None, None
+    kept: dict[int, Centred] = {}
     energies: dict[int, float] = {}
     for i, j in pairs:
         if i != last:
             last, first = i, Centred.of(_unit(x[i]))
-        second = Centred.of(_unit(y[j]), energies.get(j))
+        second = kept.get(j) or Centred.of(_unit(y[j]), energies.get(j))
         energies[j] = second.energy
+        if each_with_each and second.vectors.nbytes * len(y) <= _KEEP_BYTES:
+            kept[j] = second
         for name in kernels:
             values[name][(i, j) if each_with_each else i] = _KERNELS[name](first, second)
 

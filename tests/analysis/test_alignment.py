@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from lco_jax.analysis import neighbour_metrics, neighbours
+from lco_jax.analysis import alignment, neighbour_metrics, neighbours
 from lco_jax.analysis.alignment import METRICS, align, align_layers
 from lco_jax.analysis.kernel_metrics import principal_directions, svcca
 from lco_jax.analysis.modality_gap import modality_gap
@@ -131,7 +131,7 @@ def test_a_layer_of_one_point_has_no_alignment():
         assert values[1] == pytest.approx(1, abs=1e-6)
 
 
-def test_layers_are_read_when_needed_and_two_at_a_time():
+def test_layers_are_read_when_needed_and_two_at_a_time(monkeypatch):
     class Lazy:
         def __init__(self, layers):
             self.layers, self.reads = layers, []
@@ -147,8 +147,13 @@ def test_layers_are_read_when_needed_and_two_at_a_time():
     align_layers(x, y, ["mutual_knn"], k=3)
     assert x.reads == [0, 1, 2, 0]  # the last one for the number of items
     x.reads.clear(), y.reads.clear()
-    align_layers(x, y, ["cka"], each_with_each=True)
+    table = align_layers(x, y, ["cka"], each_with_each=True)
+    assert (len(x.reads), len(y.reads)) == (3 + 3 + 1, 3 + 3)
+    monkeypatch.setattr(alignment, "_KEEP_BYTES", 0)  # too large to keep
+    x.reads.clear(), y.reads.clear()
+    again = align_layers(x, y, ["cka"], each_with_each=True)
     assert (len(x.reads), len(y.reads)) == (3 + 3 + 1, 3 + 9)
+    np.testing.assert_array_equal(again.values["cka"], table.values["cka"])
 
 
 def test_bad_input_is_named():
