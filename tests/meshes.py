@@ -1,6 +1,9 @@
 """Meshes of simulated devices that tests compare."""
 
+from collections.abc import Iterator
+
 import jax
+import pytest
 
 from lco_jax.axes import MESH_AXES
 
@@ -11,3 +14,11 @@ def make(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
     """A mesh of the first simulated devices."""
     count = sizes[0] * sizes[1] * sizes[2]
     return jax.make_mesh(sizes, MESH_AXES, devices=jax.devices()[:count])
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Runs take a single device, whatever their config says: for tests that are not of meshes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lco_jax.train.mesh.make_mesh", lambda config, devices=None: make((1, 1, 1)))
+        yield

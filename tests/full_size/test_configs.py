@@ -6,13 +6,17 @@ from pathlib import Path
 import jax
 import pytest
 
-from lco_jax.cli.train import load_config
+from lco_jax.cli.train import load_config, sized_stages
 from lco_jax.config import MeshConfig
 from lco_jax.train.abstract import abstract_run
 from tests import meshes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
 
+STAGED = sorted((Path(__file__).parents[2] / "configs").glob("seadoc_*.py"))
+_FACTORS_3B = 119_734_272
+_TOWER_3B = 668_684_288
+"""Of Qwen2.5-VL. Source: the sizes of HF's config, by hand."""
 _OMNI_7B_TEXT = Path(__file__).parents[2] / "configs" / "lco_omni_7b_text.py"
 
 
@@ -29,7 +33,22 @@ def test_lowers(path):
     assert "sdy.sharding" in text
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
-    assert trainable == {"3b": 119_734_272, "7b": 161_480_704}[path.stem.split("_")[2]]
+    assert trainable == {"3b": _FACTORS_3B, "7b": 161_480_704}[path.stem.split("_")[2]]
+
+
+def test_there_are_three_arms():
+    assert [path.stem for path in STAGED] == ["seadoc_high", "seadoc_high_captions", "seadoc_low"]
+
+
+@pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
+def test_stages_lower(path):
+    trainable = []
+    for stage in sized_stages(load_config(path).stages):
+        with jax.set_mesh(meshes.make((2, 2, 2))):
+            run = abstract_run(stage.config)
+            run.step.lower(run.state, run.batch, run.prefix)
+        trainable.append(sum(x.size for x in jax.tree.leaves(run.state.trainable)))
+    assert trainable == [_FACTORS_3B + _TOWER_3B, _FACTORS_3B]
 
 
 @pytest.mark.parametrize(

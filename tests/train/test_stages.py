@@ -33,7 +33,10 @@ from lco_jax.export.folders import export_model
 from lco_jax.train.manifest import read_manifest
 from lco_jax.train.metrics import read_metrics
 from lco_jax.train.stages import train_stages
-from tests import runs, tiny
+from tests import meshes, runs, tiny
+from tests.meshes import one_device as one_device
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 TEXTS = ["a fox", "two women watch a busy market"]
 
@@ -89,7 +92,7 @@ def die_after_three_steps(config, workdir):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(stages, tmp_path_factory):
+def uninterrupted(stages, one_device, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("stages")
     results = train_stages(stages, str(workdir), make_evaluate=watch)
     assert [stage.result.step for stage in results] == [2, 4]
@@ -113,18 +116,19 @@ def test_killed_in_the_second_stage(stages, uninterrupted, tmp_path):
     assert len(losses(tmp_path)["refine"]) == 4
 
 
+def embed(model):
+    return Embedder(model, dtype="float32", mesh=meshes.make((1, 1, 1))).encode(TEXTS)
+
+
 def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
     """What the next stage starts from embeds as the run does, and transformers agrees with it."""
     model = uninterrupted / "align" / "model"
     started_from = read_manifest(str(uninterrupted / "refine")).config.model.path
     assert started_from == str(model)
-    base = Embedder(stages.stages[0].config.model.path, dtype="float32").encode(TEXTS)
+    base = embed(stages.stages[0].config.model.path)
     vectors = {}
     for stage in ("align", "refine"):
-        run, left = (
-            Embedder(path, dtype="float32").encode(TEXTS)
-            for path in (uninterrupted / stage, uninterrupted / stage / "model")
-        )
+        run, left = (embed(uninterrupted / stage), embed(uninterrupted / stage / "model"))
         np.testing.assert_allclose(left, run, atol=1e-5)
         vectors[stage] = left
     assert np.abs(vectors["align"] - base).max() > 1e-3
