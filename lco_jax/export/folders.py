@@ -13,6 +13,7 @@ import jax
 from lco_jax.config import MeshConfig
 from lco_jax.export.model_card import write_card
 from lco_jax.export.probes import Probes, encode_probes
+from lco_jax.export.processors import write_processor
 from lco_jax.export.sentence_transformers import update_tokenizer, write_modules
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
@@ -77,8 +78,11 @@ def export_model(
         written = _write(draft, model, format, checkpoint, dtype, mesh)
         verification = None
         if verified:
-            log.info("%s written; encoding %d texts with torch", format, len(written.probes.texts))
+            count = len(written.probes.probes)
+            log.info("%s written; encoding %d probes with torch", format, count)
             verification = written.verify(draft)
+            if verification.not_compared:
+                log.warning("not compared: %s", verification.not_compared)
         written.finish(draft, verification)
         failures = verification.failures if verification else []
         draft.rename(failed if failures else output)
@@ -159,13 +163,16 @@ def _write(
                 thinker_only=format == "sentence-transformers",
             )
             update_tokenizer(folder, padding_side="left")
+            if opened.processor.kinds:
+                write_processor(folder, opened.processor)
     width = opened.config.text.hidden_size
     if format == "sentence-transformers":
-        write_modules(folder, opened.processor.prompter, width)
+        write_modules(folder, opened.processor, width)
     probes.write_golden(folder)
     base_path = Path(opened.base_name)
     record = {
         **opened.processor.describe(),
+        "modalities": ["text", *opened.processor.kinds],
         "dimension": width,
         "format": format,
         "dtype": opened.dtype,

@@ -7,7 +7,7 @@ from typing import Any
 
 import huggingface_hub
 
-from lco_jax.export.verify import MODEL_CLASSES
+from lco_jax.export.torch_models import MODEL_CLASSES
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -1,14 +1,20 @@
-"""Texts by which an export is compared with the model that it was made from."""
+"""Items by which an export is compared with the model that it was made from."""
 
 import dataclasses
+import io
 import json
+import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
-from lco_jax.config import Memory
+from lco_jax.config import MediaConfig, Memory
+from lco_jax.data.encoded import Encoded, Kind
+from lco_jax.data.media.config import SAMPLE_RATE_HZ
 from lco_jax.data.records import Item
 from lco_jax.evaluate.encoder import Encoder
 from lco_jax.train.restore import OpenedModel
@@ -36,24 +42,53 @@ TEXTS = (
 )
 """Short and long ones, in several scripts, with white space where tokenizers differ."""
 
+CLIP_FRAMES = 4
+"""As few as are always sampled, whatever the rate."""
 _NUM_GOLDEN, _NUM_FULL, _NUM_LEADING = 6, 2, 8
 _ROW_MULTIPLE = 64
+_UNIT_PX = 28
+_TEXT_MARK = "@lco-text@"
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """An item, what we read of it, and how its turn is written."""
+
+    item: Item
+    encoded: Encoded
+    before: str
+    """The turn up to the text; one token stands for each medium."""
+    after: str
+    """The turn behind the text: prompt and end of the template."""
+
+    @property
+    def modality(self) -> str:
+        """The kinds of its parts, such as `image+text`."""
+        return modality_of(self.item)
 
 
 @dataclasses.dataclass(frozen=True)
 class Probes:
-    """Texts and their unit vectors, computed by our encoder."""
+    """Items and their unit vectors, computed by our encoder; the texts come first."""
 
-    texts: tuple[str, ...]
-    token_ids: tuple[list[int], ...]
+    probes: tuple[Probe, ...]
     vectors: Float[np.ndarray, "N E"]
+    head: list[int]
+    """The tokens with which every item begins."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Of the probes, each once, in order."""
+        return tuple(dict.fromkeys(probe.modality for probe in self.probes))
 
     def write_golden(self, folder: Path) -> None:
-        """Write the first probes as `golden.json`, two of them with whole vectors."""
+        """Write the first texts as `golden.json`, two of them with whole vectors."""
         entries = []
         for index in range(_NUM_GOLDEN):
             vector = self.vectors[index].tolist()
-            entry = {"text": self.texts[index], "token_ids": self.token_ids[index]}
+            probe = self.probes[index]
+            tokens = self.head + probe.encoded.tokens.tolist()
+            entry = {"text": probe.item.text, "token_ids": tokens}
             entry["first_components"] = vector[:_NUM_LEADING]
             if index < _NUM_FULL:
                 entry["vector"] = vector
@@ -63,21 +98,98 @@ class Probes:
         (folder / GOLDEN_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+def modality_of(item: Item) -> str:
+    """The kinds of an item's parts, such as `image+text`."""
+    parts = (item.images, item.videos, item.audios, item.text)
+    return "+".join(
+        name for name, part in zip(("image", "video", "audio", "text"), parts, strict=True) if part
+    )
+
+
 def encode_probes(model: OpenedModel, mesh: jax.sharding.Mesh) -> Probes:
-    """The probes as `model` embeds them, and one that is longer than its recipe allows."""
+    """The probes as `model` embeds them: texts, one of them longer than its recipe allows, and
+    items with every kind of medium that it reads.
+    """
+    processor = model.processor
     # A word and its space are at least one token.
-    too_long = "far too long " * (model.processor.prompter.max_text_tokens // 3 + 1)
+    too_long = "far too long " * (processor.prompter.max_text_tokens // 3 + 1)
     items = [Item(text=text) for text in (*TEXTS, too_long)]
-    encoded = model.processor.encode(items)
-    longest = max(len(entry.tokens) for entry in encoded)
-    memory = Memory(row_tokens=(-(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE,))
-    encoder = Encoder(model.graph, model.params, model.processor, mesh, memory=memory)
+    items += media_items(processor.kinds, processor.media)
+    encoded = processor.encode(items)
+    # One row length for texts, one for all.
+    rows = {_row_tokens([entry for entry in encoded if not entry.media]), _row_tokens(encoded)}
+    memory = Memory(row_tokens=tuple(sorted(rows)))
+    encoder = Encoder(model.graph, model.params, processor, mesh, memory=memory)
     # Accelerators otherwise shorten float32 products, which torch on a CPU does not.
     with jax.default_matmul_precision("highest"):
         pooled = encoder.encode(items)
-    head = model.processor.head.tolist()
+    turns = [processor.prompter.render(item, _TEXT_MARK).split(_TEXT_MARK) for item in items]
     return Probes(
-        texts=tuple(item.text for item in items),
-        token_ids=tuple(head + entry.tokens.tolist() for entry in encoded),
+        probes=tuple(map(Probe, items, encoded, *zip(*turns, strict=True))),
         vectors=pooled / np.linalg.norm(pooled, axis=1, keepdims=True),
+        head=processor.head.tolist(),
     )
+
+
+def media_items(kinds: Sequence[Kind], media: MediaConfig) -> list[Item]:
+    """Small items of every kind in `kinds`, alone, with text and mixed; always the same bytes."""
+    clip, slow = _clip(media, 0, fps=2.0), _clip(media, 1, fps=1.0)
+    items = [
+        Item(images=(_picture(0, 90, 61),)),
+        Item(images=(_picture(1, 40, 230),)),
+        Item("A page of a book about birds.", images=(_picture(2, 140, 84),)),
+        Item("Which of them?", images=(_picture(3, 33, 50), _picture(4, 150, 28))),
+        Item(images=(_picture(5, 70, 70), _picture(6, 61, 90))),
+        Item(videos=(clip,)),
+        Item("What happens here?", videos=(slow,)),
+        Item("Is it the same?", images=(_picture(7, 64, 48),), videos=(clip,)),
+        Item(audios=(_sound(0, 1.3),)),
+        Item("Who speaks?", audios=(_sound(1, 2.7),)),
+        Item("All at once.", images=(_picture(8, 64, 48),), audios=(_sound(2, 0.4),)),
+    ]
+    wanted = {*kinds, "text"}
+    return [item for item in items if set(modality_of(item).split("+")) <= wanted]
+
+
+def _row_tokens(encoded: Sequence[Encoded]) -> int:
+    longest = max(len(entry.tokens) for entry in encoded)
+    return -(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE
+
+
+def _picture(seed: int, width: int, height: int) -> bytes:
+    return _encode(_scene(seed, width, height), "PNG")
+
+
+def _clip(media: MediaConfig, seed: int, fps: float) -> bytes:
+    """Frames of the smallest size that needs no scaling: libraries scale clips each in its way."""
+    side = _UNIT_PX * int(np.ceil(np.sqrt(media.video_min_pixels) / _UNIT_PX))
+    first, *rest = (_scene(seed + 0.2 * time, side, side) for time in range(CLIP_FRAMES))
+    return _encode(
+        first, "WEBP", save_all=True, append_images=rest, lossless=True, duration=int(1000 / fps)
+    )
+
+
+def _scene(seed: float, width: int, height: int) -> Image.Image:
+    """Smooth waves of colour, other ones for every seed."""
+    y, x = np.mgrid[:height, :width] / 40
+    waves = [np.sin((2 + seed) * x + c) * np.cos((3 - seed) * y + seed * c) for c in range(3)]
+    return Image.fromarray((127.5 * (1 + np.stack(waves, -1))).astype(np.uint8))
+
+
+def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def _sound(seed: int, seconds: float) -> bytes:
+    """Gliding tones as a WAV file."""
+    time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    tones = np.sin(2 * np.pi * (200 + 150 * seed + 300 * time) * time) * np.cos(5 * time)
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes((8000 * tones).astype("<i2").tobytes())
+    return content.getvalue()

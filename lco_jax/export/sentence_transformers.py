@@ -1,34 +1,86 @@
 """The files by which sentence-transformers reads an export as we do.
 
 Without them it takes the mean over all tokens of the bare text. They name the pooling, and hold
-our prompt recipe as a chat template through which every text goes. Media are not read: the folder
-has a tokenizer and no processor, which for images and sound would also need torchvision.
+our prompt recipe as a chat template through which every item goes.
+
+A model that reads texts alone has a tokenizer and no processor, and cuts texts by its tokens. One
+that reads media too has the processor of its family, which needs torchvision and cannot cut texts,
+since it would cut media as well; and a folder with the tokenizer alone (`TEXT_VIEW`), by which
+texts are read as in the first case.
 
 Source: sentence-transformers 6 Transformer, Pooling and Normalize.
 """
 
 import json
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lco_jax.data.encoded import Kind
+from lco_jax.data.processor import Processor
 from lco_jax.data.prompt import Prompter
 from lco_jax.data.records import Item
+from lco_jax.export.processors import (
+    IMAGE_FILE,
+    JOINT_FILE,
+    VIDEO_FILE,
+    read_settings,
+    video_size,
+    write_settings,
+)
+
+TEXT_VIEW = "text"
+"""Folder of the tokenizer alone; `processor_kwargs={"subfolder": "text"}` loads it."""
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-_PROCESSORS = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
+_TOKENIZER_FILE = "tokenizer_config.json"
+_TOKENIZER_FILES = (
+    _TOKENIZER_FILE,
+    *("tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt"),
 )
 _ONE_TOKEN = "0"
+_MARK = "@lco-text@"
 
 
-def write_modules(folder: Path, prompter: Prompter, width: int) -> None:
+def write_modules(folder: Path, processor: Processor, width: int) -> None:
     """Turn a hub folder into one of sentence-transformers, with its modules and their settings."""
-    for name in _PROCESSORS:
-        (folder / name).unlink(missing_ok=True)
-    # Else the family's processor is looked for.
-    update_tokenizer(folder, processor_class="AutoTokenizer")
+    prompter = processor.prompter
+    kinds = readable_kinds(processor.kinds, processor.config.family, processor.media.after_video)
+    output = {"method": "forward", "method_output_name": "last_hidden_state"}
+    message = {**output, "format": "structured" if processor.kinds else "flat"}
+    transformer: dict[str, Any] = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": output, **dict.fromkeys(kinds, output), "message": message},
+        "module_output_name": "token_embeddings",
+        # Texts laid end to end would need positions that the multimodal decoders do not take.
+        "unpad_inputs": False,
+    }
+    processing: dict[str, Any] = {}
+    if processor.kinds:
+        _write_text_view(folder, prompter)
+        # As we do, Pillow scales images; torchvision gives some pixels another grey level.
+        transformer["processor_kwargs"] = {"use_fast": False}
+        processing["video"] = {"size": video_size(processor), "do_sample_frames": False}
+        if "omni" in processor.config.family:
+            processing["video"]["fps"] = processor.media.video_fps
+        template = chat_template_of_media(prompter, kinds)
+    else:
+        for name in (IMAGE_FILE, JOINT_FILE, VIDEO_FILE):
+            (folder / name).unlink(missing_ok=True)
+        # Else the family's processor is looked for.
+        update_tokenizer(folder, processor_class="AutoTokenizer")
+        transformer["max_seq_length"] = max_tokens(prompter)
+        template = chat_template(prompter)
+    transformer["processing_kwargs"] = {**processing, "chat_template": {"chat_template": template}}
+    pooling = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
+    model = {
+        "model_type": "SentenceTransformer",
+        "prompts": {"query": "", "document": ""},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
     modules = [
         {
             "idx": index,
@@ -38,40 +90,123 @@ def write_modules(folder: Path, prompter: Prompter, width: int) -> None:
         }
         for index, (path, kind) in enumerate(_MODULES.items())
     ]
-    output = {"method": "forward", "method_output_name": "last_hidden_state"}
-    transformer = {
-        "transformer_task": "feature-extraction",
-        "modality_config": {"text": output, "message": {**output, "format": "flat"}},
-        "module_output_name": "token_embeddings",
-        "processing_kwargs": {"chat_template": {"chat_template": chat_template(prompter)}},
-        "max_seq_length": max_tokens(prompter),
-        # Texts laid end to end would need positions that the multimodal decoders do not take.
-        "unpad_inputs": False,
-    }
-    pooling = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
-    model = {
-        "model_type": "SentenceTransformer",
-        "prompts": {"query": "", "document": ""},
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-    }
-    _write(folder / "modules.json", modules)
-    _write(folder / "sentence_bert_config.json", transformer)
-    _write(folder / "1_Pooling" / "config.json", pooling)
-    _write(folder / "2_Normalize" / "config.json", {})
-    _write(folder / "config_sentence_transformers.json", model)
+    write_settings(folder / "modules.json", modules)
+    write_settings(folder / "sentence_bert_config.json", transformer)
+    write_settings(folder / "1_Pooling" / "config.json", pooling)
+    write_settings(folder / "2_Normalize" / "config.json", {})
+    write_settings(folder / "config_sentence_transformers.json", model)
+
+
+def readable_kinds(
+    kinds: Iterable[Kind], family: str, after_video: Literal["last", "extent"]
+) -> tuple[Kind, ...]:
+    """Those of the kinds for which transformers 5 finds our positions by itself.
+
+    It places the text behind a clip of Qwen2.5-VL otherwise than the models were trained.
+    """
+    other = {"video"} if family == "qwen2_5_vl" and after_video == "last" else set()
+    return tuple(kind for kind in kinds if kind not in other)
 
 
 def chat_template(prompter: Prompter) -> str:
     """A template that renders one message with a text as `prompter` does."""
-    # JSON strings are Jinja strings.
-    before = json.dumps(prompter.template_head, ensure_ascii=False)
-    after = json.dumps(prompter.prompt + prompter.template_tail, ensure_ascii=False)
+    before = _literal(prompter.template_head)
+    after = _literal(prompter.prompt + prompter.template_tail)
     return (
         "{%- if messages | length != 1 or messages[0]['content'] is not string -%}"
         "{{- raise_exception('this model embeds one text at a time, without a prompt') -}}"
         "{%- endif -%}"
         f"{{{{- {before} + messages[0]['content'] + {after} -}}}}"
+    )
+
+
+def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
+    """A template that renders one message with at most one text, and media of the given kinds in
+    any order, as `prompter` does.
+    """
+    kinds = tuple(kinds)
+    afters = {"": prompter.prompt + prompter.template_tail}
+    for item in _mixtures(kinds):
+        names = [kind for kind, _ in prompter.ordered_media(item)]
+        _, after = prompter.render(item, _MARK).split(_MARK)
+        afters["+".join([*names, *(["text"] if item.text else [])])] = after
+    afters["text"] = afters[""]
+    every = Item(**{f"{kind}s": (kind,) for kind in kinds})
+    markup = [[kind, prompter.markup[kind]] for kind, _ in prompter.ordered_media(every)]
+    return "".join(
+        [
+            "{%- set content = messages[0]['content'] -%}",
+            "{%- set parts = [{'type': 'text', 'text': content}] if content is string "
+            "else content -%}",
+            "{%- set texts = parts | selectattr('type', 'equalto', 'text') | list -%}",
+            "{%- if messages | length != 1 or texts | length > 1 -%}",
+            "{{- raise_exception('this model embeds one text at a time, without a prompt') -}}",
+            "{%- endif -%}",
+            f"{{%- if parts | rejectattr('type', 'in', {_literal(['text', *kinds])}) | list -%}}",
+            f"{{{{- raise_exception({_literal(_refusal(prompter, kinds))}) -}}}}",
+            "{%- endif -%}",
+            # Only the tokenizer of the text view has this token.
+            "{%- if mask_token is defined and parts | length > texts | length -%}",
+            f"{{{{- raise_exception({_literal(_REFUSAL_OF_VIEW)}) -}}}}",
+            "{%- endif -%}",
+            "{%- set turn = namespace(media='', names=[]) -%}",
+            f"{{%- for kind, markup in {_literal(markup)} -%}}",
+            "{%- set number = parts | selectattr('type', 'equalto', kind) | list | length -%}",
+            "{%- if number -%}",
+            "{%- set turn.media = turn.media + markup * number -%}",
+            "{%- set turn.names = turn.names + [kind] -%}",
+            "{%- endif -%}",
+            "{%- endfor -%}",
+            "{%- set text = texts | map(attribute='text') | join -%}",
+            "{%- set names = (turn.names + (['text'] if text else [])) | join('+') -%}",
+            f"{{{{- {_literal(prompter.template_head)} + turn.media + text "
+            f"+ {_literal(afters)}[names] -}}}}",
+        ]
+    )
+
+
+_REFUSAL_OF_VIEW = (
+    f"the text view reads no media; load the model without processor_kwargs "
+    f"(subfolder {TEXT_VIEW!r}), which needs torchvision"
+)
+
+
+def _refusal(prompter: Prompter, kinds: tuple[Kind, ...]) -> str:
+    message = f"here this model reads {', '.join(['text', *kinds])} only"
+    if set(kinds) < set(prompter.markup):
+        message += (
+            "; clips are embedded by lco_jax, because transformers gives the text behind them "
+            "other positions than the model was trained with"
+        )
+    return message
+
+
+def _mixtures(kinds: tuple[Kind, ...]) -> Iterable[Item]:
+    """An item of every choice of kinds, with and without a text."""
+    for bits in range(1, 2 ** len(kinds)):
+        chosen = [kind for index, kind in enumerate(kinds) if bits >> index & 1]
+        for text in ("", _MARK):
+            yield Item(text, **{f"{kind}s": (kind,) for kind in chosen})
+
+
+def _literal(value: Any) -> str:
+    """JSON strings, lists and objects are Jinja literals."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write_text_view(folder: Path, prompter: Prompter) -> None:
+    view = folder / TEXT_VIEW
+    view.mkdir()
+    for name in _TOKENIZER_FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, view / name)
+    held = read_settings(view / _TOKENIZER_FILE)
+    update_tokenizer(
+        view,
+        processor_class="AutoTokenizer",
+        model_max_length=max_tokens(prompter),
+        # By it the chat template knows the view.
+        mask_token=held.get("pad_token") or held.get("eos_token"),
     )
 
 
@@ -87,11 +222,5 @@ def max_tokens(prompter: Prompter) -> int:
 
 def update_tokenizer(folder: Path, **settings: Any) -> None:
     """Change settings of a hub folder's tokenizer."""
-    file = folder / "tokenizer_config.json"
-    held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    _write(file, held | settings)
-
-
-def _write(file: Path, content: Any) -> None:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    held: Mapping[str, Any] = read_settings(folder / _TOKENIZER_FILE)
+    write_settings(folder / _TOKENIZER_FILE, {**held, **settings})

@@ -6,8 +6,7 @@ torch and its libraries are imported where they are used: only verification need
 import gc
 import importlib.metadata
 import importlib.util
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from lco_jax.export.probes import Probes
-from lco_jax.weights.files import SafetensorsFile
+from lco_jax.export import sentence_reader, torch_models
+from lco_jax.export.probes import Probe, Probes
+from lco_jax.export.torch_inputs import TorchReader
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Format = Literal["merged", "peft", "sentence-transformers"]
 
@@ -28,21 +28,7 @@ _LIBRARIES: Mapping[Format, tuple[str, ...]] = {
     "peft": ("torch", "transformers", "peft"),
     "sentence-transformers": ("torch", "transformers", "sentence-transformers"),
 }
-MODEL_CLASSES = {
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    # Of a whole Omni checkpoint it reads the thinker alone.
-    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
-    "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
-}
-"""The transformers class with a place for every tensor, by family; its `model` gives the states."""
-
 _THRESHOLDS = {"float32": 0.99999, "bfloat16": 0.999}
-_MAX_LISTED = 10
-
-
-class _UnmatchedError(RuntimeError):
-    """Tensors of a folder and of its torch model do not match."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,8 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        return self.min_cosine >= self.threshold
+        # A vector of NaN is no pass.
+        return bool(self.min_cosine >= self.threshold)
 
 
 @dataclass(frozen=True)
@@ -69,6 +56,8 @@ class Verification:
     versions: dict[str, str]
     unmatched: str | None = None
     """Tensors that only the folder or only the torch model has; then nothing was compared."""
+    not_compared: str | None = None
+    """What one of the readers could not be given here, and why."""
 
     @property
     def failures(self) -> list[str]:
@@ -89,6 +78,7 @@ class Verification:
             "failures": self.failures,
             "comparisons": [asdict(row) for row in self.comparisons],
             "versions": self.versions,
+            "not_compared": self.not_compared,
         }
 
 
@@ -116,68 +106,62 @@ def verify(
     dtype: str,
     base_folder: Path,
 ) -> Verification:
-    """Encode the probes with torch in float32 and compare.
+    """Encode the probes with torch in float32 and compare, modality by modality.
 
     Args:
-        recipe: what `Prompter.describe` says.
+        recipe: the record of the export.
         dtype: in which our vectors were computed, which decides how near they must be.
         base_folder: of the model that a peft adapter refines.
     """
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES[format]}
-    try:
-        comparisons = _compare_readers(folder, format, family, recipe, probes, dtype, base_folder)
-    except _UnmatchedError as error:
-        return Verification((), versions, str(error))
-    return Verification(tuple(comparisons), versions)
-
-
-def _compare_readers(
-    folder: Path,
-    format: Format,
-    family: str,
-    recipe: Mapping[str, Any],
-    probes: Probes,
-    dtype: str,
-    base_folder: Path,
-) -> list[Comparison]:
     threshold = _THRESHOLDS[dtype]
-    tokenizer = _load_tokenizer(base_folder if format == "peft" else folder)
-    texts = [_cut(tokenizer, text, recipe["max_text_tokens"]) for text in probes.texts]
-    turns = [
-        recipe["template_head"] + text + recipe["prompt"] + recipe["template_tail"]
-        for text in texts
-    ]
-    if format == "peft":
-        reader, model = "peft", _load_adapted(folder, base_folder, family)
-    else:
-        reader, model = "transformers", _load(folder, family)
-    vectors = _last_states(model, tokenizer, turns)
-    comparisons = [_compare(reader, "text", vectors, probes.vectors, threshold)]
+    of_tokenizer = base_folder if format == "peft" else folder
+    tokenizer = _load_tokenizer(of_tokenizer)
+    limit = recipe["max_text_tokens"]
+    texts = [_cut(tokenizer, probe.item.text, limit) for probe in probes.probes]
+    try:
+        if format == "peft":
+            name, model = "peft", torch_models.load_adapted(folder, base_folder, family)
+        else:
+            name, model = "transformers", torch_models.load(folder, family)
+    except torch_models.UnmatchedError as error:
+        return Verification((), versions, unmatched=str(error))
+    reader = TorchReader(model, tokenizer, of_tokenizer, recipe, probes.head)
+    vectors = _last_states(reader, probes, texts)
+    comparisons = [*_compare(name, probes, range(len(texts)), vectors, threshold)]
+    reason = None
     if format == "sentence-transformers":
         # A 7B model in float32 takes 30 GB; only one at a time is held.
-        del model
+        del model, reader
         gc.collect()
-        vectors = _sentence_vectors(folder, probes.texts)
-        same = [
-            _is_cut_cleanly(tokenizer, text, cut, recipe["prompt"])
-            for text, cut in zip(probes.texts, texts, strict=True)
+        cut_alike = [
+            _is_cut_cleanly(tokenizer, probe, text)
+            for probe, text in zip(probes.probes, texts, strict=True)
         ]
-        comparisons.append(_compare(format, "text", vectors[same], probes.vectors[same], threshold))
-    return comparisons
+        found, reason = sentence_reader.encode(folder, family, recipe, probes)
+        chosen = [index for index in found if cut_alike[index]]
+        vectors = np.stack([found[index] for index in chosen])
+        comparisons += _compare(format, probes, chosen, vectors, threshold)
+    return Verification(tuple(comparisons), versions, not_compared=reason)
 
 
 def _compare(
     reader: str,
-    modality: str,
+    probes: Probes,
+    chosen: Sequence[int],
     found: Float[np.ndarray, "N E"],
-    expected: Float[np.ndarray, "N E"],
     threshold: float,
-) -> Comparison:
+) -> Iterator[Comparison]:
+    """The vectors `found` of the chosen probes against ours, by modality."""
+    expected = probes.vectors[list(chosen)]
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     cosines = np.sum(found * expected, axis=1) / norms
-    return Comparison(
-        reader, modality, len(cosines), float(cosines.min()), float(cosines.mean()), threshold
-    )
+    of_each = [probes.probes[index].modality for index in chosen]
+    for modality in dict.fromkeys(of_each):
+        mine = cosines[[each == modality for each in of_each]]
+        yield Comparison(
+            reader, modality, len(mine), float(mine.min()), float(mine.mean()), threshold
+        )
 
 
 # --------------------------------------------------------------------------------------- torch
@@ -196,76 +180,24 @@ def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, limit: int) -> str:
     return tokenizer.decode(ids[:limit], clean_up_tokenization_spaces=False)
 
 
-def _is_cut_cleanly(tokenizer: "PreTrainedTokenizerBase", text: str, cut: str, prompt: str) -> bool:
+def _is_cut_cleanly(tokenizer: "PreTrainedTokenizerBase", probe: Probe, cut: str) -> bool:
     """Whether to cut the tokens is to cut the text.
 
     sentence-transformers cuts tokens; we cut the text and tokenise it once more. The last tokens
     differ if the cut goes through a character or lets the prompt join the text.
     """
-    ids, cut_ids, prompt_ids = (
+    ids, cut_ids, after_ids = (
         tokenizer(part, add_special_tokens=False)["input_ids"]
-        for part in (text, cut + prompt, prompt)
+        for part in (probe.item.text, cut + probe.after, probe.after)
     )
-    return cut == text or cut_ids == ids[: len(cut_ids) - len(prompt_ids)] + prompt_ids
-
-
-def _load(folder: Path, family: str) -> "PreTrainedModel":
-    import torch
-    import transformers
-
-    model, info = getattr(transformers, MODEL_CLASSES[family]).from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    _check_keys({kind: info[kind] for kind in kinds})
-    return model.eval()
-
-
-def _load_adapted(folder: Path, base_folder: Path, family: str) -> "PreTrainedModel":
-    import peft
-
-    base = _load(base_folder, family)
-    with warnings.catch_warnings():
-        # What peft warns of is compared below.
-        warnings.filterwarnings("ignore", message="Found missing adapter keys")
-        model = peft.PeftModel.from_pretrained(base, folder)
-    held = peft.get_peft_model_state_dict(model).keys()
-    stored = SafetensorsFile(folder / "adapter_model.safetensors").specs.keys()
-    _check_keys({"missing_keys": held - stored, "unexpected_keys": stored - held})
-    # The adapter's layers stand in the base model now.
-    return base.eval()
-
-
-def _check_keys(found: Mapping[str, Iterable[Any]]) -> None:
-    lines = [
-        f"  {len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}"
-        for kind, names in ((kind, sorted(map(str, names))) for kind, names in found.items())
-        if names
-    ]
-    if lines:
-        raise _UnmatchedError("\n".join(["tensors do not match those of the torch model:", *lines]))
+    kept = len(cut_ids) - len(after_ids)
+    return cut == probe.item.text or cut_ids == ids[:kept] + after_ids
 
 
 def _last_states(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rendered: Sequence[str]
+    reader: TorchReader, probes: Probes, texts: Sequence[str]
 ) -> Float[np.ndarray, "N E"]:
-    """The last token's state after the final norm, text by text and so without padding."""
-    import torch
-
-    vectors = []
-    with torch.inference_mode():
-        for text in rendered:
-            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-            states = model.model(inputs["input_ids"]).last_hidden_state
-            vectors.append(states[0, -1].numpy())
-    return np.stack(vectors)
-
-
-def _sentence_vectors(folder: Path, texts: Sequence[str]) -> Float[np.ndarray, "N E"]:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(
-        str(folder), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True
+    """The last token's state after the final norm, item by item and so without padding."""
+    return np.stack(
+        [reader.last_state(probe, text) for probe, text in zip(probes.probes, texts, strict=True)]
     )
-    return model.encode(list(texts), batch_size=4, show_progress_bar=False)

@@ -12,6 +12,7 @@ from lco_jax.config import (
     Full,
     JsonlSource,
     Lora,
+    MediaConfig,
     MeshConfig,
     ModelRef,
     TrainConfig,
@@ -36,11 +37,17 @@ def write(
     trainable: Lora | Full = LORA,
     num_layers: int | None = None,
     max_text_tokens: int = 60,
+    media: MediaConfig | None = None,
 ) -> Path:
     """A run on `base` with one checkpoint, whose weights are far from the base's."""
+    data = DataConfig(
+        (JsonlSource("unread.jsonl"),),
+        max_text_tokens=max_text_tokens,
+        media=media or MediaConfig(),
+    )
     config = TrainConfig(
         model=ModelRef(str(base), trainable=trainable, dtype="float32", num_layers=num_layers),
-        data=DataConfig((JsonlSource("unread.jsonl"),), max_text_tokens=max_text_tokens),
+        data=data,
         num_steps=STEP,
     )
     with jax.set_mesh(make_mesh(MeshConfig())):

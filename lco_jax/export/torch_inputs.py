@@ -1,0 +1,144 @@
+"""Probes as transformers gives them to a model: its tokenizer, its processors of images and sounds.
+
+Of clips our own patches are taken, because its processor of clips needs torchvision.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lco_jax.data.encoded import Encoded, Picture
+from lco_jax.data.media.config import SAMPLE_RATE_HZ, SoundConfig
+from lco_jax.data.media.sound import load_sound
+from lco_jax.data.records import MediaSource
+from lco_jax.export.probes import Probe
+from lco_jax.export.processors import IMAGE_FILE
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BUFFER_SECONDS = 30
+"""Of silence behind a short sound: transformers lays 300, on which its mel frames do not depend."""
+
+
+class TorchReader:
+    """Gives probes to the torch model of a folder.
+
+    Args:
+        folder: of the tokenizer and the settings of processors.
+        recipe: the record of the export.
+        head: the tokens with which every item begins.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        folder: Path,
+        recipe: Mapping[str, Any],
+        head: list[int],
+    ):
+        self._model, self._tokenizer, self._folder = model, tokenizer, folder
+        self._recipe, self._head = recipe, head
+
+    def last_state(self, probe: Probe, text: str) -> Float[np.ndarray, "E"]:
+        """The last token's state after the final norm.
+
+        Args:
+            text: of the probe, cut.
+        """
+        import torch
+
+        media, counts = self._read_media(probe)
+        turn = probe.before + text + probe.after
+        tokens: list[int] = []
+        for token in self._tokenizer(turn, add_special_tokens=False)["input_ids"]:
+            tokens += [token] * (counts[token].pop(0) if counts.get(token) else 1)
+        ids = torch.tensor([tokens])
+        inputs = media | self._positions(probe.encoded, ids) if media else {}
+        with torch.inference_mode():
+            return self._model.model(ids, **inputs).last_hidden_state[0, -1].numpy()
+
+    def _read_media(self, probe: Probe) -> tuple[dict[str, "torch.Tensor"], dict[int, list[int]]]:
+        """What the towers read, and how many tokens each medium takes, by its token."""
+        import torch
+
+        config, item = self._model.config, probe.item
+        found: dict[str, torch.Tensor] = {}
+        counts: dict[int, list[int]] = {}
+        unit = config.vision_config.spatial_merge_size**2 if item.images or item.videos else 1
+        if item.images:
+            read = self._read_images(item.images)
+            found |= {name: read[name] for name in ("pixel_values", "image_grid_thw")}
+            counts[config.image_token_id] = (read["image_grid_thw"].prod(-1) // unit).tolist()
+        if item.videos:
+            clips = _clips(probe)
+            grids = torch.tensor([clip.grid[:3] for clip in clips])
+            patches = torch.tensor(np.concatenate([clip.patches for clip in clips]))
+            seconds = torch.tensor([clip.grid.seconds_per_frame for clip in clips])
+            is_vl = config.model_type == "qwen2_5_vl"
+            found["second_per_grid_ts" if is_vl else "video_second_per_grid"] = seconds
+            found |= {"pixel_values_videos": patches, "video_grid_thw": grids}
+            counts[config.video_token_id] = (grids.prod(-1) // unit).tolist()
+        if item.audios:
+            read = self._read_sounds(item.audios)
+            frames = read["attention_mask"].sum(-1)
+            found["input_features"] = read["input_features"]
+            found["feature_attention_mask"] = read["attention_mask"]
+            counts[config.audio_token_id] = (((frames - 1) // 2 - 1) // 2 + 1).tolist()
+        return found, counts
+
+    def _read_images(self, images: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
+        from PIL import Image
+        from transformers import Qwen2VLImageProcessorPil
+
+        load = Qwen2VLImageProcessorPil.from_pretrained
+        has_settings = (self._folder / IMAGE_FILE).exists()
+        processor = load(self._folder) if has_settings else Qwen2VLImageProcessorPil()
+        options = {}
+        if self._recipe["format"] == "peft":
+            # The folder is that of the base model, whose sizes are not those of the run.
+            media = self._recipe["media"]
+            least, most = media["image_min_pixels"], media["image_max_pixels"]
+            options = {"size": {"shortest_edge": least, "longest_edge": most}}
+        pictures = [Image.open(io.BytesIO(image)) for image in images]
+        return processor(images=pictures, return_tensors="pt", **options)
+
+    def _read_sounds(self, sounds: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
+        from transformers import WhisperFeatureExtractor
+
+        num_mels = self._model.config.audio_config.num_mel_bins
+        extractor = WhisperFeatureExtractor(feature_size=num_mels, chunk_length=_BUFFER_SECONDS)
+        return extractor(
+            [load_sound(sound, SoundConfig()) for sound in sounds],
+            sampling_rate=SAMPLE_RATE_HZ,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+
+    def _positions(self, encoded: Encoded, ids: "torch.Tensor") -> dict[str, "torch.Tensor"]:
+        """Ours where transformers places text after a clip otherwise than the recipe; else what
+        it finds them from.
+        """
+        import torch
+
+        config = self._model.config
+        if config.model_type != "qwen2_5_vl":
+            return {"attention_mask": torch.ones_like(ids)}
+        is_video = ids == config.video_token_id
+        if is_video.any() and self._recipe["media"]["after_video"] == "last":
+            before = np.repeat(np.arange(len(self._head))[:, None], 3, axis=1)
+            positions = np.concatenate([before, len(self._head) + encoded.positions])
+            return {"position_ids": torch.tensor(positions.T[:, None].astype(np.int64))}
+        return {"mm_token_type_ids": (ids == config.image_token_id).int() + 2 * is_video.int()}
+
+
+def _clips(probe: Probe) -> list[Picture]:
+    pictures = [medium.content for medium in probe.encoded.pictures]
+    return [picture for picture in pictures if picture.grid.frames > 1]
