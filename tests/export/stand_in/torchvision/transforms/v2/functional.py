@@ -1,4 +1,5 @@
 import torch
+
 from torchvision.transforms import InterpolationMode
 
 
