@@ -52,7 +52,7 @@ def main() -> int:
     if verification is None:
         log.warning("%s was not verified", arguments.output)
         return DONE
-    table = Table("reader", "modality", "texts", "lowest cosine", "mean")
+    table = Table("reader", "modality", "items", "lowest cosine", "mean")
     for row in verification.comparisons:
         cosines = f"{row.min_cosine:.7f}", f"{row.mean_cosine:.7f}"
         table.add_row(row.reader, row.modality, str(row.count), *cosines)

@@ -14,7 +14,7 @@ from lco_jax.config import MeshConfig
 from lco_jax.export.model_card import write_card
 from lco_jax.export.probes import Probes, encode_probes
 from lco_jax.export.processors import write_processor
-from lco_jax.export.sentence_transformers import update_tokenizer, write_modules
+from lco_jax.export.sentence_transformers import prompts_of, update_tokenizer, write_modules
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
 from lco_jax.train.manifest import is_run_folder, read_manifest
@@ -173,6 +173,7 @@ def _write(
     record = {
         **opened.processor.describe(),
         "modalities": ["text", *opened.processor.kinds],
+        "prompts": prompts_of(opened.processor.prompter, opened.processor.kinds),
         "dimension": width,
         "format": format,
         "dtype": opened.dtype,

@@ -7,6 +7,7 @@ from typing import Any
 
 import huggingface_hub
 
+from lco_jax.export.sentence_transformers import readable_kinds
 from lco_jax.export.torch_models import MODEL_CLASSES
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -82,12 +83,65 @@ Only texts are taken, and the prompt is applied to each of them; do not add one.
 vectors of such texts may differ a little.
 """
 
+_MEDIA_SENTENCE_USAGE = """\
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(folder)  # needs torchvision
+
+
+def embed(items):
+    return model.encode(items)
+```
+
+An item is a text, an image of Pillow, or several parts: `{{"text": "a page", "image": [a, b]}}`.
+A string that is the path or address of a medium is read as one; `{{"text": string}}` is not.
+{clips}The prompt is applied to each item; do not add one. Pillow scales images, as in lco_jax.
+Texts are not cut here.
+
+Texts alone need no torchvision, and are cut:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(folder, processor_kwargs={{"subfolder": "text"}})
+
+
+def embed(texts):
+    return model.encode(texts)
+```
+
+Texts beyond {max_text_tokens} tokens are cut by tokens, where lco_jax tokenises the cut text once
+more: the vectors of such texts may differ a little.
+"""
+
+_CLIPS = """\
+A clip is its sampled frames, {video_fps:g} a second (in lco_jax at most {video_max_frames}):
+`{{"video": {{"array": frames, "video_metadata": {{"fps": 2.0, "total_num_frames": 8,
+"frames_indices": [0, 1, 2, 3, 4, 5, 6, 7]}}}}}}`. torchvision scales them, which gives some pixels
+another grey level than Pillow.
+"""
+
+_NO_CLIPS = "Clips are refused: see the recipe.\n"
+
+_MEDIA_USAGE = """
+With media, a turn is `template_head`, the `markup` of each medium (its token repeated once for
+each feature), the text, the prompt and `template_tail` of `lco_jax.json`. `AutoProcessor` has the
+sizes of images and frames (in this folder: not of an adapter), and needs torchvision.
+"""
+
+_POSITIONS = """\
+The text behind a clip goes on behind its last position, as the model was trained. transformers 5
+gives it other positions: pass `position_ids` with clips, or use lco_jax.
+"""
+
 _BODY = """
 # {title}
 
 Unit vectors of {dimension} dimensions from {base_model},
 {origin}.
 Made with lco_jax in the manner of LCO-Emb (language-centric omnimodal embedding).
+Reads: {modalities}.
 
 ## Use
 
@@ -97,11 +151,12 @@ With `folder` the path of this folder:
 {also}
 ## Recipe
 
-A text, cut to {max_text_tokens} tokens, becomes one user turn of the chat template, followed by
+An item, its text cut to {max_text_tokens} tokens, becomes one user turn of the chat template,
+followed by
 
-    {prompt}
+{prompts}
 
-The vector is the state of the last token after the final norm, scaled to length 1.
+{positions}The vector is the state of the last token after the final norm, scaled to length 1.
 `lco_jax.json` has the turn word for word. `golden.json` has token ids and
 vectors of a few texts, to check a server with.
 
@@ -132,16 +187,23 @@ def write_card(
         pipeline_tag=_PIPELINES[form],
         tags=["lco-emb", "text-embeddings", form],
     )
-    if form == "sentence-transformers":
-        usage = _SENTENCE_USAGE.format(**record)
-    else:
+    has_media = len(record["modalities"]) > 1
+    clips_differ = has_media and _clips_differ(record, family)
+    if form != "sentence-transformers":
         loading = _LOADING[form].format(model_class=MODEL_CLASSES[family], base_path=base_path)
-        usage = _USAGE.format(loading=loading)
+        usage = _USAGE.format(loading=loading) + (_MEDIA_USAGE if has_media else "")
+    elif has_media:
+        clips = _NO_CLIPS if clips_differ else _CLIPS.format(**record["media"])
+        usage = _MEDIA_SENTENCE_USAGE.format(clips=clips, **record)
+    else:
+        usage = _SENTENCE_USAGE.format(**record)
     body = _BODY.format(
         dimension=record["dimension"],
         base_model=base_model,
         max_text_tokens=record["max_text_tokens"],
-        prompt=record["prompt"].strip(),
+        modalities=", ".join(record["modalities"]),
+        prompts=_prompts(record["prompts"]),
+        positions=_POSITIONS if clips_differ else "",
         title=record["run"] or Path(base_model).name,
         origin=_origin(record),
         usage=usage,
@@ -149,6 +211,21 @@ def write_card(
         verification=_verification(record["verification"]),
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{body}", encoding="utf-8")
+
+
+def _clips_differ(record: Mapping[str, Any], family: str) -> bool:
+    kinds = record["modalities"][1:]
+    return len(readable_kinds(kinds, family, record["media"]["after_video"])) < len(kinds)
+
+
+def _prompts(prompts: Mapping[str, str]) -> str:
+    """Each prompt once, with what it follows."""
+    followed: dict[str, list[str]] = {}
+    for kinds, prompt in prompts.items():
+        followed.setdefault(prompt.strip(), []).append(kinds)
+    if len(followed) == 1:
+        return f"    {next(iter(followed))}"
+    return "\n".join(f"- `{prompt}` ({', '.join(kinds)})" for prompt, kinds in followed.items())
 
 
 def _licence(base_folder: Path) -> str | None:
@@ -181,8 +258,9 @@ def _verification(found: Mapping[str, Any] | None) -> str:
             "Cosine between the vectors that this folder gives in torch (float32;",
             f"{versions}) and those of the model in JAX:",
             "",
-            "| reader | modality | texts | lowest | mean |",
+            "| reader | modality | items | lowest | mean |",
             "|---|---|---|---|---|",
             *rows,
+            *(["", f"Not compared: {found['not_compared']}."] if found["not_compared"] else []),
         ]
     )

@@ -120,17 +120,23 @@ def chat_template(prompter: Prompter) -> str:
     )
 
 
+def prompts_of(prompter: Prompter, kinds: Iterable[Kind]) -> dict[str, str]:
+    """The prompt of every mixture of a text and media of the given kinds, such as `image+text`."""
+    prompts = {"text": prompter.prompt}
+    for item in _mixtures(tuple(kinds)):
+        names = [kind for kind, _ in prompter.ordered_media(item)]
+        _, after = prompter.render(item, _MARK).split(_MARK)
+        prompt = after.removesuffix(prompter.template_tail)
+        prompts["+".join([*names, *(["text"] if item.text else [])])] = prompt
+    return prompts
+
+
 def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
     """A template that renders one message with at most one text, and media of the given kinds in
     any order, as `prompter` does.
     """
     kinds = tuple(kinds)
-    afters = {"": prompter.prompt + prompter.template_tail}
-    for item in _mixtures(kinds):
-        names = [kind for kind, _ in prompter.ordered_media(item)]
-        _, after = prompter.render(item, _MARK).split(_MARK)
-        afters["+".join([*names, *(["text"] if item.text else [])])] = after
-    afters["text"] = afters[""]
+    prompts = {"": prompter.prompt, **prompts_of(prompter, kinds)}
     every = Item(**{f"{kind}s": (kind,) for kind in kinds})
     markup = [[kind, prompter.markup[kind]] for kind, _ in prompter.ordered_media(every)]
     return "".join(
@@ -160,7 +166,7 @@ def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
             "{%- set text = texts | map(attribute='text') | join -%}",
             "{%- set names = (turn.names + (['text'] if text else [])) | join('+') -%}",
             f"{{{{- {_literal(prompter.template_head)} + turn.media + text "
-            f"+ {_literal(afters)}[names] -}}}}",
+            f"+ {_literal(prompts)}[names] + {_literal(prompter.template_tail)} -}}}}",
         ]
     )
 

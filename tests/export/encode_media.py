@@ -8,6 +8,7 @@ import io
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 from PIL import Image
 from sentence_transformers import SentenceTransformer
@@ -25,6 +26,7 @@ LONG = "a person on a horse " * 40
 
 
 def main(runs: list[str]) -> None:
+    jax.config.update("jax_disable_most_optimizations", True)
     first, second, third = (Image.open(io.BytesIO(content)) for content in PICTURES)
     inputs = [
         first,

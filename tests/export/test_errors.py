@@ -11,9 +11,11 @@ import pytest
 import safetensors.torch
 
 from lco_jax.cli import export as cli
+from lco_jax.data.encoded import Encoded
+from lco_jax.data.records import Item
 from lco_jax.export import verify
 from lco_jax.export.folders import VerificationError, export_model
-from lco_jax.export.probes import TEXTS, Probes
+from lco_jax.export.probes import TEXTS, Probe, Probes
 from lco_jax.train.restore import PROFILE_FILE
 from tests import tiny
 from tests.export import runs
@@ -116,7 +118,9 @@ def test_unmatched_factors_fail(base, run, tmp_path):
 
 def compare(folder, form, base):
     record = json.loads((folder / PROFILE_FILE).read_text())
-    probes = Probes(("a cat",), ([],), np.ones((1, 32), np.float32))
+    encoded = Encoded(np.zeros(0, np.int32), np.uint64(0))
+    probe = Probe(Item("a cat"), encoded, before="", after="")
+    probes = Probes((probe,), np.ones((1, 32), np.float32), head=[])
     return verify.verify(
         folder,
         form,

@@ -12,10 +12,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from lco_jax.config import Full, MeshConfig
+from lco_jax.config import Full, MediaConfig, MeshConfig
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.export import probes
 from lco_jax.export.folders import export_model
+from lco_jax.export.sentence_transformers import TEXT_VIEW
 from lco_jax.train.restore import PROFILE_FILE
 from tests import tiny
 from tests.export import runs
@@ -27,6 +28,7 @@ CASES = {
     "vl": ("qwen2_5_vl", False),
     "omni thinker": ("qwen2_5_omni_thinker", False),
 }
+MEDIA = MediaConfig(video_min_pixels=4 * 28 * 28, video_max_pixels=8 * 28 * 28)
 TEXTS = (
     "a cat",
     "\n a word",
@@ -45,10 +47,10 @@ class Case:
         self.base = tiny.write(folder / "base", family, tied=tied, num_layers=2).folder
         (self.base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n")
         if family == "qwen2_5_vl":
-            # As on the hub; to build this processor takes torchvision.
+            # As on the hub.
             processor = {"processor_class": "Qwen2_5_VLProcessor"}
             (self.base / "preprocessor_config.json").write_text(json.dumps(processor))
-        self.run = runs.write(folder / "run", self.base)
+        self.run = runs.write(folder / "run", self.base, media=MEDIA)
         self.vectors = Embedder(self.run).encode(TEXTS)
 
     def export(self, form: str) -> Path:
@@ -69,9 +71,15 @@ def assert_same(found, expected):
     assert cosines.min() >= 0.99999
 
 
+def load_sentence_transformer(folder: Path) -> SentenceTransformer:
+    """Without torchvision, and so as a reader of texts."""
+    view = {"subfolder": TEXT_VIEW} if (folder / TEXT_VIEW).exists() else None
+    return SentenceTransformer(str(folder), processor_kwargs=view)
+
+
 def code_of_card(folder: Path):
-    """`embed` as the model card defines it."""
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    """`embed` as the model card defines it for texts."""
+    code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[-1]
     names = {"folder": str(folder)}
     exec(code, names)
     return names["embed"]
@@ -129,7 +137,7 @@ def test_an_export_is_a_model_of_ours(case, form):
 
 
 def test_sentence_transformers_cuts_as_we_do_and_takes_no_prompt(case):
-    model = SentenceTransformer(str(case.export("sentence-transformers")))
+    model = load_sentence_transformer(case.export("sentence-transformers"))
     expected = Embedder(case.run).encode([LONG, *TEXTS])
     assert_same(model.encode([LONG, *TEXTS]), expected)
     assert_same(model.encode_query(list(TEXTS)), case.vectors)
@@ -145,7 +153,8 @@ def test_the_record_says_what_was_compared(case):
     assert (record["profile"], record["max_text_tokens"]) == ("lco", 60)
     verification = record["verification"]
     assert verification["passed"]
-    plain, sentence = verification["comparisons"]
+    texts = [row for row in verification["comparisons"] if row["modality"] == "text"]
+    plain, sentence = texts
     assert (plain["reader"], sentence["reader"]) == ("transformers", "sentence-transformers")
     # Some texts are cut within a character; the one that is made to be too long is not.
     assert plain["count"] == len(probes.TEXTS) + 1
@@ -155,7 +164,7 @@ def test_the_record_says_what_was_compared(case):
 
 def test_a_whole_omni_checkpoint(tmp_path):
     base = folders.write(tmp_path / "base", "omni", dtype=torch.float32, num_layers=2)
-    run = runs.write(tmp_path / "run", base)
+    run = runs.write(tmp_path / "run", base, media=MEDIA)
     for form in ("merged", "peft", "sentence-transformers"):
         export_model(str(run), tmp_path / form, form)
     merged, original = folders.read(tmp_path / "merged"), folders.read(base)
@@ -169,7 +178,7 @@ def test_a_whole_omni_checkpoint(tmp_path):
         assert torch.equal(value, merged[f"thinker.{name}"]), name
     vectors = Embedder(run).encode(TEXTS)
     np.testing.assert_allclose(Embedder(tmp_path / "merged").encode(TEXTS), vectors, atol=2e-6)
-    model = SentenceTransformer(str(tmp_path / "sentence-transformers"))
+    model = load_sentence_transformer(tmp_path / "sentence-transformers")
     assert_same(model.encode(list(TEXTS)), vectors)
 
 

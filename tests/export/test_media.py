@@ -69,6 +69,11 @@ def vl_folder(vl_run):
 
 
 @pytest.fixture(scope="module")
+def embedders(beside_torchvision):
+    return {case: Embedder(run) for case, run in beside_torchvision.items()}
+
+
+@pytest.fixture(scope="module")
 def beside_torchvision(tmp_path_factory):
     """Runs that a program with torchvision, or what stands in for it, has exported."""
     written = {
@@ -96,7 +101,7 @@ def compared(folder):
 @pytest.mark.parametrize(
     ("case", "kinds"), [("vl", PICTURES + CLIPS), ("omni", PICTURES + CLIPS + SOUNDS)]
 )
-def test_sentence_transformers_reads_media_as_we_do(beside_torchvision, case, kinds):
+def test_sentence_transformers_reads_media_as_we_do(beside_torchvision, embedders, case, kinds):
     run = beside_torchvision[case]
     found = compared(run.parent / "sentence-transformers")
     readers = ("transformers", "sentence-transformers")
@@ -110,7 +115,7 @@ def test_sentence_transformers_reads_media_as_we_do(beside_torchvision, case, ki
         Item("which of them", images=(second, third)),
         Item("a word"),
     ]
-    expected = torch.tensor(Embedder(run).encode(items))
+    expected = torch.tensor(embedders[case].encode(items))
     vectors = torch.tensor(np.load(run.parent / "vectors.npy"))
     assert torch.nn.functional.cosine_similarity(vectors, expected).min() >= 0.99999
 
@@ -151,22 +156,21 @@ def test_a_tower_tensor_that_is_written_wrongly_is_caught(vl_run, tmp_path, monk
         Item(images=("a",), audios=("s",)),
     ],
 )
-def test_the_template_writes_turns_as_we_do(beside_torchvision, item):
-    run = beside_torchvision["omni"]
-    folder = run.parent / "sentence-transformers"
+def test_the_template_writes_turns_as_we_do(beside_torchvision, embedders, item):
+    folder = beside_torchvision["omni"].parent / "sentence-transformers"
     content = [
         *({"type": "text", "text": item.text} for _ in [0] if item.text),
         *({"type": "audio", "audio": sound} for sound in item.audios),
         *({"type": "video", "video": clip} for clip in item.videos),
         *({"type": "image", "image": image} for image in item.images),
     ]
-    expected = Embedder(run).processor.prompter.render(item)
+    expected = embedders["omni"].processor.prompter.render(item)
     assert render(folder, content) == expected
     if not item.has_media:
         assert render(folder, item.text) == render(folder / TEXT_VIEW, content) == expected
 
 
-def render(folder, content, tokenizer_folder=None):
+def render(folder, content):
     root = folder.parent if folder.name == TEXT_VIEW else folder
     settings = json.loads((root / "sentence_bert_config.json").read_text())["processing_kwargs"]
     return AutoTokenizer.from_pretrained(folder).apply_chat_template(
