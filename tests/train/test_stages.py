@@ -5,9 +5,11 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from lco_jax.cli.train import main
 from lco_jax.config import (
@@ -16,16 +18,15 @@ from lco_jax.config import (
     Contrastive,
     DataConfig,
     Evaluation,
+    Full,
     Generative,
     JsonlSource,
     Lora,
-    MediaConfig,
     Memory,
     MeshConfig,
     ModelRef,
     Stage,
     Stages,
-    Towers,
 )
 from lco_jax.config_io import ScienceChangedError, to_json
 from lco_jax.evaluate.embedder import Embedder
@@ -43,33 +44,33 @@ TEXTS = ["a fox", "two women watch a busy market"]
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
-    """Projectors and factors on exchanges with pictures, then other factors on triplets of text."""
+    """All weights on exchanges, then low-rank factors on triplets."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.write(folder, "qwen2_5_vl", num_layers=2, tied=False)
-    lines = str(runs.write_exchanges(folder / "exchanges.jsonl"))
+    tiny.write(folder, num_layers=2, tied=False)
     triplets = runs.write_triplets(folder / "triplets.jsonl")
+    exchanges = folder / "exchanges.jsonl"
+    with exchanges.open("w") as file:
+        for line in map(json.loads, triplets.read_text().splitlines()):
+            pair = {"prompt": line["anchor"], "response": line["positive"]["text"]}
+            file.write(json.dumps(pair) + "\n")
     base = runs.make_config(
         folder,
         triplets,
         data=DataConfig((JsonlSource(str(triplets)),), batch_size=8),
-        mesh=MeshConfig(-1, 1, 1),
-        memory=Memory(row_tokens=(128,), frame_rows=(256,)),
+        memory=Memory(row_tokens=(128,)),
         checkpoint=CheckpointConfig(every_steps=2),
         num_steps=4,
     )
-    media = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=9 * 28 * 28)
-    towers = Towers(vision=0, decoder=Lora(rank=4, alpha=8))
     align = dataclasses.replace(
         base,
-        model=ModelRef(str(folder), trainable=towers, dtype="float32"),
-        data=DataConfig((JsonlSource(lines),), batch_size=8, media=media),
+        model=ModelRef(str(folder), trainable=Full(), dtype="float32"),
+        data=DataConfig((JsonlSource(str(exchanges)),), batch_size=8),
         objective=Generative(),
         num_steps=2,
     )
-    lora = Lora(rank=4, alpha=8)
     refine = dataclasses.replace(
         base,
-        model=ModelRef(PREVIOUS_STAGE, trainable=lora, dtype="float32", towers=()),
+        model=ModelRef(PREVIOUS_STAGE, trainable=Lora(rank=4, alpha=8), dtype="float32"),
         objective=Contrastive(),
         evaluation=Evaluation(base.data.sources[0], every_steps=3, num_pairs=4),
     )
@@ -122,10 +123,14 @@ def embed(model):
 
 def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
     """What the next stage starts from embeds as the run does, and transformers agrees with it."""
-    model = uninterrupted / "align" / "model"
+    model, first = uninterrupted / "align" / "model", stages.stages[0].config
     started_from = read_manifest(str(uninterrupted / "refine")).config.model.path
     assert started_from == str(model)
+<<<<<<< HEAD
     base = embed(stages.stages[0].config.model.path)
+=======
+    base = embed(first.model.path)
+>>>>>>> 6ae1be2 (Generative data, stages and configs: tests and documentation)
     vectors = {}
     for stage in ("align", "refine"):
         run, left = (embed(uninterrupted / stage), embed(uninterrupted / stage / "model"))
@@ -133,6 +138,10 @@ def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
         vectors[stage] = left
     assert np.abs(vectors["align"] - base).max() > 1e-3
     assert np.abs(vectors["refine"] - vectors["align"]).max() > 1e-3
+    for stage in ("align", "refine"):  # the head that the first one trained is handed on
+        weights = load_file(uninterrupted / stage / "model" / "model.safetensors")
+        head = load_file(Path(first.model.path) / "model.safetensors")["lm_head.weight"]
+        assert (weights["lm_head.weight"] != head).any()
     export_model(str(uninterrupted / "refine" / "model"), tmp_path / "merged", "merged")
     with pytest.raises(ValueError, match="no low-rank factors"):
         export_model(str(uninterrupted / "align"), tmp_path / "peft", "peft")
