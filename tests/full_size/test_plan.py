@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,13 @@ from lco_jax.config import Contrastive, Lora, Memory, MeshConfig
 from lco_jax.config_io import to_json
 from lco_jax.nn.splash import attend_long
 from lco_jax.train import mesh as meshes
+from lco_jax.train import plan as plans
 from lco_jax.train.hlo import Program
 from lco_jax.train.losses import contrastive_loss
 from lco_jax.train.topologies import find_topology
 from tests import runs, tiny
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
@@ -125,12 +129,31 @@ def test_a_plan(config_file, tmp_path, monkeypatch, capsys):
     assert re.search(r"flops per token .* = [\d.]+ N", said)
 
 
-def test_what_does_not_fit_is_named(config_file, monkeypatch, capsys):
-    options = ("--config", config_file, "--topology", "v5e:2x4")
-    assert plan(monkeypatch, *options, "--data.batch-size", "4194304") == 1
+def test_weights_that_do_not_fit_are_named(monkeypatch, capsys):
+    options = ("--config", CONFIGS / "lco_vl_7b_text.py", "--topology", "v6e:2x4")
+    options += ("--model.path", "Qwen/Qwen2.5-VL-32B-Instruct", "--memory.remat", "full")
+    assert plan(monkeypatch, *options) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "activations are too big" in said
-    assert "--memory.encode-chunks" in said
+    assert "frozen weights are too big" in said
+    assert "--mesh.tensor 4" in said
+
+
+def test_activations_that_do_not_fit_are_named(config_file, monkeypatch, capsys):
+    class Step:
+        def lower(self, *_):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+                "temporaries (16.89G) exceeds available HBM (15.75G)."
+            )
+
+    abstract = plans.abstract_run
+    monkeypatch.setattr(
+        plans, "abstract_run", lambda config: dataclasses.replace(abstract(config), step=Step())
+    )
+    assert plan(monkeypatch, "--config", config_file, "--topology", "v5e:2x4") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "activations are too big; the compiler needs 18.1 GB" in said
+    assert "--memory.remat dots" in said
 
 
 def test_there_is_no_such_slice(config_file, monkeypatch, capsys):
