@@ -126,11 +126,7 @@ def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
     model, first = uninterrupted / "align" / "model", stages.stages[0].config
     started_from = read_manifest(str(uninterrupted / "refine")).config.model.path
     assert started_from == str(model)
-<<<<<<< HEAD
-    base = embed(stages.stages[0].config.model.path)
-=======
     base = embed(first.model.path)
->>>>>>> 6ae1be2 (Generative data, stages and configs: tests and documentation)
     vectors = {}
     for stage in ("align", "refine"):
         run, left = (embed(uninterrupted / stage), embed(uninterrupted / stage / "model"))
