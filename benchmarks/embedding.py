@@ -123,13 +123,13 @@ class Embedding:
 
     @functools.cache  # noqa: B019 - the object lives as long as its process
     def _count(self, texts: tuple[str, ...]) -> tuple[int, int]:
-        from lco_jax.data.batch import pack_stream
         from lco_jax.data.records import Item
+        from lco_jax.data.stream import pack_texts
 
-        encoder, prompter = self._embedder._encoder, self._embedder.prompter
-        encoded = prompter.encode([Item(text=text) for text in texts])
-        head = len(prompter.head)
-        stream = pack_stream(encoded, encoder.row_tokens, encoder.tokens_per_batch, 1, head)
+        encoder, processor = self._embedder._encoder, self._embedder.processor
+        encoded = processor.encode([Item(text=text) for text in texts])
+        head = len(processor.head)
+        stream = pack_texts(encoded, encoder.memory.row_tokens, encoder.tokens_per_batch, 1, head)
         computed = sum(batch.tokens.size + head for batch, _ in stream)
         return sum(len(item.tokens) + head for item in encoded), computed
 

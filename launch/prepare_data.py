@@ -12,8 +12,7 @@ import tyro
 from rich.logging import RichHandler
 from tyro.conf import subcommand
 
-from lco_jax.data.builders import prepare
-from lco_jax.data.builders.emoji_source import fetch_packages, write_emoji
+from lco_jax.data.builders import emoji_source, prepare, spoken_source
 from lco_jax.data.builders.wordnet_source import fetch_package, write_pairs
 
 _DATA = Path(__file__).parents[1] / "data"
@@ -42,7 +41,22 @@ class Emoji:
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_emoji(self.packages or fetch_packages(Path(folder)), self.output)
+            packages = self.packages or emoji_source.fetch_packages(Path(folder))
+            emoji_source.write_emoji(packages, self.output)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Encode the committed spoken prompts anew from Debian packages (for developers)."""
+
+    packages: Path | None = None
+    """Folder of unpacked packages; None: fetched with `apt-get download`."""
+    output: Path = _DATA / "spoken"
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            packages = self.packages or spoken_source.fetch_packages(Path(folder))
+            spoken_source.write_spoken(packages, self.output)
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,7 @@ def _text(path: Path | None) -> str | None:
 Command = (
     Annotated[WordNet, subcommand(name="wordnet")]
     | Annotated[Emoji, subcommand(name="emoji")]
+    | Annotated[Spoken, subcommand(name="spoken")]
     | Annotated[AllNli, subcommand(name="all_nli")]
     | Annotated[ParallelPairs, subcommand(name="parallel_pairs")]
 )

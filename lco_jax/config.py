@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+Tower = Literal["vision", "audio"]
 LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
 
@@ -57,6 +58,9 @@ class ModelRef:
     """Of frozen weights and activations. Norms, softmax, losses and LoRA factors are float32."""
     num_layers: int | None = None
     """Keep only the first layers of the decoder (None: all)."""
+    towers: tuple[Tower, ...] | None = None
+    """Towers to load for training (None: all that the checkpoint has). A text-only run needs none;
+    what embeds or exports the run has them all the same."""
 
 
 # ------------------------------------------------------------------------------- objective
@@ -113,6 +117,35 @@ Source = JsonlSource | TfdsSource
 
 
 @dataclass(frozen=True)
+class MediaConfig:
+    """How images, clips and sounds are read: larger ones are scaled down, longer ones thinned out.
+
+    Source: LCO-Emb model cards (pixels of an image); qwen-vl-utils (clips).
+    """
+
+    image_min_pixels: int = 56 * 56
+    image_max_pixels: int = 1280 * 28 * 28
+    """1,280 tokens; document tasks gain from more."""
+    video_fps: float = 2.0
+    """Frames that are read of a second."""
+    video_max_frames: int = 64
+    video_min_pixels: int = 128 * 28 * 28
+    """Of each frame."""
+    video_max_pixels: int = 768 * 28 * 28
+    video_max_total_pixels: int = 115_200 * 28 * 28
+    """Of all pairs of frames of a clip."""
+    after_video: Literal["last", "extent"] = "last"
+    """Where text goes on after a clip: behind its last position, as the models were trained, or
+    behind its height and width, as transformers 5 does for Qwen2.5-VL."""
+    audio_max_seconds: float = 300.0
+    """Longer sounds are cut."""
+    audio_in_video: bool = False
+    """Whether the sound track of a film is read with it (Omni; off in the paper)."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether a damaged file stops a training run, or its example is replaced and counted."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What the model reads and how an item becomes a prompt."""
 
@@ -128,6 +161,7 @@ class DataConfig:
     300 with `mteb`)."""
     profile: Literal["lco", "mteb"] = "lco"
     """Prompt recipe, stored with every run and export."""
+    media: MediaConfig = field(default_factory=MediaConfig)
 
     def __post_init__(self):
         _require(bool(self.sources), "data.sources is empty; name at least one source")
@@ -215,15 +249,20 @@ class Memory:
     (auto: the ring where a copy would take half a GiB)."""
     remat: Literal["none", "full", "dots"] = "none"
     """What the decoder recomputes in the backward pass."""
-    row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     """Allowed lengths of a packed row, ascending. A batch takes the first that holds its longest
     item and gives short items company."""
+    frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 16384)
+    """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
+    that holds its largest image or frame. Full attention of the vision tower runs within a row."""
 
     def __post_init__(self):
         _require(self.encode_chunks > 0, f"encode_chunks={self.encode_chunks} must be positive")
         _require(self.logit_chunks > 0, f"logit_chunks={self.logit_chunks} must be positive")
-        ascending = tuple(sorted(set(self.row_tokens))) == self.row_tokens
-        _require(ascending and bool(self.row_tokens), f"row_tokens={self.row_tokens} must ascend")
+        for name in ("row_tokens", "frame_rows"):
+            sizes = getattr(self, name)
+            ascending = tuple(sorted(set(sizes))) == sizes
+            _require(ascending and bool(sizes), f"{name}={sizes} must ascend")
 
 
 @dataclass(frozen=True)

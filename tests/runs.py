@@ -21,13 +21,16 @@ from lco_jax.config import (
     TrainConfig,
 )
 from lco_jax.data.loader import ContrastiveLoader
-from lco_jax.data.prompt import Prompter
+from lco_jax.data.processor import Processor
 from lco_jax.models.build import build
 from lco_jax.models.config import read_config
+from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
 from lco_jax.train.loop import initial_state
 from lco_jax.train.optimizer import make_optimizer
-from lco_jax.train.steps import BATCH_SPECS, contrastive_step
+from lco_jax.train.steps import batch_specs, contrastive_step
+from tests.data.media_files import random_image
+from tests.data.sound_files import plain, tones
 
 WORDS = ("a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "market", "busy")
 
@@ -46,6 +49,28 @@ def write_triplets(path: Path, count: int = 64, seed: int = 0) -> Path:
         triplet = {"anchor": phrase(chosen), "positive": phrase(chosen), "negative": phrase(others)}
         lines.append(json.dumps(triplet))
     path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_media_triplets(
+    path: Path, count: int = 48, seed: int = 0, *, with_sounds: bool = False
+) -> Path:
+    """Triplets of which a third have pictures, in any role, and a fifth sounds."""
+    rng = np.random.default_rng(seed)
+    write_triplets(path, count, seed)
+    triplets = [json.loads(line) for line in path.read_text().splitlines()]
+    for number in range(6):
+        side = rng.integers(20, 120, 2).tolist()
+        random_image(number, tuple(side)).save(path.parent / f"{number}.png")
+    for triplet in triplets[::3]:
+        role = ("anchor", "positive", "negative")[rng.integers(3)]
+        names = [f"{number}.png" for number in rng.integers(0, 6, rng.integers(1, 3))]
+        triplet[role] = {"text": triplet[role]["text"] * rng.integers(2), "image_path": names}
+    for number, triplet in enumerate(triplets[::5] if with_sounds else ()):
+        name = f"{number}.wav"
+        (path.parent / name).write_bytes(plain(tones(float(rng.uniform(0.1, 4.5)), seed=number)))
+        triplet["positive"] = {"audio_path": name}
+    path.write_text("\n".join(map(json.dumps, triplets)) + "\n")
     return path
 
 
@@ -86,28 +111,31 @@ def frozen_before_and_after(config: TrainConfig, mesh: jax.sharding.Mesh) -> tup
 
 
 def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
-    prompter = Prompter(config.model.path)
+    folder = Path(config.model.path)
+    model = read_config(folder)
+    towers = available_towers(model)
+    processor = Processor(folder, model, media=config.data.media)
     share, num_shares = meshes.data_share(mesh)
     loader = ContrastiveLoader(
         config.data,
         config.memory,
-        prompter,
+        processor,
         seed=config.seed,
         num_shards=meshes.num_shards(mesh),
         process_index=share,
         process_count=num_shares,
         agree=meshes.agree_max,
     )
-    folder = Path(config.model.path)
-    model = read_config(folder)
-    graph, _, _ = build(model, config.model.trainable, config.model.dtype)
+    graph, _, _ = build(model, config.model.trainable, config.model.dtype, towers=towers)
     optimizer = make_optimizer(config.optimizer, config.num_steps)
-    state = initial_state(config, model, folder, optimizer)
+    state = initial_state(config, model, folder, optimizer, towers)
     # B is zero at first: random factors give every gradient something to say.
     state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
     step = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
-    prefix = jnp.asarray(prompter.head)
-    batches = ((meshes.to_global(mesh, batch, BATCH_SPECS), stats) for _, batch, stats in loader)
+    prefix = jnp.asarray(processor.head)
+    batches = (
+        (meshes.to_global(mesh, batch, batch_specs(batch)), stats) for _, batch, stats in loader
+    )
     return state, lambda state, batch: step(state, batch, prefix), batches
 
 

@@ -15,9 +15,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tests.tokenizers import write_tokenizer
+from tests.tokenizers import MEDIA_IDS, write_tokenizer
 
 VOCABULARY = 512
+_VL_ROLES = ("vision_start", "vision_end", "image", "video")
 SMALL_TOWER = {
     "depth": 1,
     "hidden_size": 16,
@@ -33,6 +34,19 @@ DEEP_TOWER = {
     "fullatt_block_indexes": [1, 3],
 }
 """Vision towers; windows of 112 px, patches of 14 px and merge units of 2 x 2 as on the hub."""
+SMALL_EAR = {
+    "encoder_layers": 1,
+    "d_model": 16,
+    "encoder_ffn_dim": 16,
+    "encoder_attention_heads": 2,
+}
+DEEP_EAR = {
+    "encoder_layers": 3,
+    "d_model": 32,
+    "encoder_ffn_dim": 48,
+    "encoder_attention_heads": 4,
+}
+"""Audio towers; 128 mels and chunks of 200 frames as on the hub."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +71,12 @@ def write(
     num_kv_heads: int = 2,
     num_layers: int = 3,
     vision: dict | None = None,
+    audio: dict | None = None,
     seed: int = 0,
 ) -> Tiny:
     """Write a checkpoint with its tokenizer; weights, biases and norms are all random.
 
-    `vision` are the sizes of the vision tower (None: `SMALL_TOWER`).
+    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `SMALL_EAR`).
     """
     text = {
         "vocab_size": VOCABULARY,
@@ -86,23 +101,16 @@ def write(
         config = Qwen2_5_VLConfig(
             text_config={**text, "rope_parameters": mrope},
             vision_config={**vision, "tokens_per_second": 2},
+            **{f"{role}_token_id": MEDIA_IDS[role] for role in _VL_ROLES},
             tie_word_embeddings=tied,
         )
         model = Qwen2_5_VLForConditionalGeneration(config)
     elif family == "qwen2_5_omni_thinker":
-        audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2}
         config = Qwen2_5OmniThinkerConfig(
             text_config={**text, "rope_parameters": mrope},
             vision_config=vision,
-            audio_config={**audio, "encoder_ffn_dim": 16, "output_dim": 32},
-            # Unused ids behind the tokenizer's 400; the class has no default for the first.
-            vision_start_token_id=500,
-            vision_end_token_id=501,
-            image_token_id=502,
-            video_token_id=503,
-            audio_token_id=504,
-            audio_start_token_id=505,
-            audio_end_token_id=506,
+            audio_config={**(audio or SMALL_EAR), "output_dim": text["hidden_size"]},
+            **{f"{role}_token_id": token for role, token in MEDIA_IDS.items()},
             tie_word_embeddings=tied,
         )
         model = Qwen2_5OmniThinkerForConditionalGeneration(config)
@@ -111,7 +119,7 @@ def write(
     _randomize(model)
     model = model.eval()
     model.save_pretrained(folder)
-    write_tokenizer(folder)
+    write_tokenizer(folder, family)
     return Tiny(Path(folder), model)
 
 

@@ -7,6 +7,22 @@ from transformers import PreTrainedTokenizerFast
 
 VOCAB_SIZE = 400
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_ROLES = (
+    *("vision_start", "vision_end", "image", "video"),
+    *("audio", "audio_start", "audio_end"),
+)
+MEDIA_IDS = {role: VOCAB_SIZE + index for index, role in enumerate(_ROLES)}
+"""Of the tokens that stand for media, behind the vocabulary."""
+_MEDIA_STRINGS = {
+    "qwen2_5_vl": (
+        *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+        *("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"),
+    ),
+    "qwen2_5_omni_thinker": (
+        *("<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>"),
+        *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+    ),
+}
 
 # Both from the hub's Qwen2.5 tokenizer files (the default system text is shortened).
 WORDS = (
@@ -19,7 +35,17 @@ CHAT_TEMPLATE = """\
 You are a helpful assistant.<|im_end|>
 {% endif -%}
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' -}}
+{{- '<|im_start|>' + message['role'] + '\n' -}}
+{%- if message['content'] is string -%}
+{{- message['content'] -}}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'text' -%}{{- part['text'] -}}
+MEDIA
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>' + '\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\n' -}}
@@ -34,8 +60,22 @@ _CORPUS = (
 )
 
 
-def write_tokenizer(folder: str | Path) -> None:
-    """Write a byte-level BPE tokenizer of `VOCAB_SIZE` tokens, specials last, into `folder`."""
+def _media_template(strings: tuple[str, ...]) -> str:
+    """The lines of the chat template that write media."""
+    text = dict(zip(_ROLES, strings, strict=True))
+    kinds = {"image": "vision", "video": "vision", "audio": "audio"}
+    return "\n".join(
+        f"{{%- elif part['type'] == '{kind}' -%}}"
+        f"{{{{- '{text[f'{tower}_start']}{text[kind]}{text[f'{tower}_end']}' -}}}}"
+        for kind, tower in kinds.items()
+    )
+
+
+def write_tokenizer(folder: str | Path, family: str = "qwen2") -> None:
+    """Write a byte-level BPE tokenizer of `VOCAB_SIZE` tokens, specials last, into `folder`.
+
+    Those of multimodal families have the tokens of `MEDIA_IDS`, and templates that write them.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -53,11 +93,13 @@ def write_tokenizer(folder: str | Path) -> None:
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
     tokenizer.add_special_tokens(list(SPECIALS))
+    media = _MEDIA_STRINGS.get(family, ())
+    tokenizer.add_special_tokens(list(media))
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         padding_side="left",
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = CHAT_TEMPLATE.replace("MEDIA\n", _media_template(media) if media else "")
     fast.save_pretrained(folder)

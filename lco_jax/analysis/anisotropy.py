@@ -1,7 +1,9 @@
-"""How evenly a set of embeddings fills its space."""
+"""How far the vectors of a set point the same way."""
 
 import numpy as np
 from jaxtyping import Float
+
+_BLOCK_BYTES = 64 * 2**20
 
 
 def mean_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
@@ -10,32 +12,43 @@ def mean_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
     Raises:
         ValueError: fewer than two vectors.
     Source: LCO-Emb §3, anisotropy. The released script divides by the number of non-zero cosines
-    instead of the number of pairs, which differs only if a cosine is exactly 0.
+    instead of the number of pairs (`mean_nonzero_cosine`), which differs only if a cosine is
+    exactly 0.
     """
-    count = len(vectors)
-    if count < 2:
-        raise ValueError(f"mean_cosine got {count} vectors and needs at least 2")
-    unit = _unit(vectors)
+    count = _count(vectors, "mean_cosine")
+    unit = unit_rows(vectors)
     # The sum over all ordered pairs is |Σ u|², and each vector's cosine with itself is 1.
     total = np.sum(unit, axis=0)
     return float((total @ total - count) / (count * (count - 1)))
 
 
-def effective_rank(vectors: Float[np.ndarray, "N E"]) -> float:
-    """The number of directions in use: exp of the entropy of the normalised singular values.
+def mean_nonzero_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
+    """The mean of those cosines of two different vectors that are not 0 (0.0 if all are).
 
-    The mean is not removed, so a collapsed set has rank 1; a set with k equal singular values has
-    rank k, and min(N, E) is the bound.
-
-    Source: Roy and Vetterli, "The effective rank" (2007).
+    Raises:
+        ValueError: fewer than two vectors.
+    Source: LCO-Emb released analysis script (sum of the strict lower triangle of the cosine
+    matrix, divided by how many of its entries are not zero).
     """
-    singular = np.linalg.svd(_unit(vectors), compute_uv=False)
-    share = singular / singular.sum()
-    share = share[share > 0]
-    return float(np.exp(-np.sum(share * np.log(share))))
+    count = _count(vectors, "mean_nonzero_cosine")
+    unit = unit_rows(vectors)
+    block = max(1, _BLOCK_BYTES // (unit.itemsize * count))
+    total, nonzero = 0.0, 0
+    for start in range(0, count, block):
+        rows = unit[start : start + block]
+        lower = np.tril(rows @ unit[: start + len(rows)].T, start - 1)
+        total += float(lower.sum())
+        nonzero += int(np.count_nonzero(lower))
+    return total / nonzero if nonzero else 0.0
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    # Float64, since the differences of nearly collapsed vectors are small against their sum.
+def unit_rows(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+    """The vectors at length 1, in float64: nearly collapsed ones differ little from their sum."""
     vectors = vectors.astype(np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _count(vectors: np.ndarray, name: str) -> int:
+    if len(vectors) < 2:
+        raise ValueError(f"{name} got {len(vectors)} vectors and needs at least 2")
+    return len(vectors)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lco_jax.analysis.anisotropy import effective_rank, mean_cosine
+from lco_jax.analysis.anisotropy import mean_cosine
+from lco_jax.analysis.spectrum import effective_rank
 from lco_jax.evaluate.retrieval import query_scores, relevant_ranks
 
 

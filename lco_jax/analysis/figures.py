@@ -13,34 +13,34 @@ from matplotlib.ticker import MaxNLocator
 
 # Drawn in these colours, which `_svg` replaces by the page's variables of the same names, so that
 # one figure serves the light and the dark theme.
-_COLOURS = {
+COLOURS = {
     "ink": "#1c1e26",
     "muted": "#6b7078",
     "line": "#d9dce2",
     "before": "#c8702a",
     "after": "#0a7d8c",
 }
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",  # text stays text, in the fonts of the page
     "svg.hashsalt": "lco_jax",  # the same run gives the same bytes
     "font.size": 10,
-    "text.color": _COLOURS["ink"],
-    "axes.labelcolor": _COLOURS["muted"],
+    "text.color": COLOURS["ink"],
+    "axes.labelcolor": COLOURS["muted"],
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
-    "axes.edgecolor": _COLOURS["line"],
+    "axes.edgecolor": COLOURS["line"],
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _COLOURS["line"],
+    "grid.color": COLOURS["line"],
     "grid.linewidth": 0.6,
-    "xtick.color": _COLOURS["line"],
-    "ytick.color": _COLOURS["line"],
-    "xtick.labelcolor": _COLOURS["muted"],
-    "ytick.labelcolor": _COLOURS["muted"],
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
     "legend.frameon": False,
     "lines.solid_capstyle": "round",
 }
@@ -52,7 +52,7 @@ Records = Sequence[dict[str, Any]]
 
 def progress(train: Records, evals: Records) -> str:
     """Loss and accuracy of the training batches, with held-out retrieval beside it."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3), layout="constrained")
         loss, accuracy = figure.subplots(1, 2)
         _curve(loss, train, "loss", "Contrastive loss")
@@ -63,7 +63,7 @@ def progress(train: Records, evals: Records) -> str:
                 [record["step"] for record in scored],
                 [record["recall@1"] for record in scored],
                 "o--",
-                color=_COLOURS["ink"],
+                color=COLOURS["ink"],
                 markersize=5,
                 linewidth=1,
                 label="held-out Recall@1",
@@ -77,7 +77,7 @@ def progress(train: Records, evals: Records) -> str:
 
 def vitals(train: Records) -> str:
     """Small curves of what tells a healthy run from a sick one."""
-    with matplotlib.rc_context(_STYLE | {"font.size": 9, "axes.titlesize": 10}):
+    with matplotlib.rc_context(STYLE | {"font.size": 9, "axes.titlesize": 10}):
         figure = Figure(figsize=(10, 2.2), layout="constrained")
         cosines, norm, rate, speed = figure.subplots(1, 4)
         _curve(cosines, train, "positive_cosine", "Cosine in the batch", label="positive")
@@ -101,7 +101,7 @@ def cosine_histograms(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
     """
     lowest = min(0.0, *(float(values.min()) for values in cosines.values()))
     bins = np.linspace(lowest, 1.0, 71)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 1.9 * len(cosines) + 0.4), layout="constrained")
         panels = figure.subplots(len(cosines), 1, sharex=True, squeeze=False)[:, 0]
         colours = ("before", "after")[-len(cosines) :]
@@ -109,7 +109,7 @@ def cosine_histograms(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
             values = np.minimum(values, 1.0)  # rounding may exceed the last bin
             true = np.diagonal(values)
             random = values[~np.eye(len(values), dtype=bool)]
-            style = {"bins": bins, "density": True, "color": _COLOURS[colour]}
+            style = {"bins": bins, "density": True, "color": COLOURS[colour]}
             axes.hist(random, alpha=0.3, label=f"random pairs, mean {random.mean():.2f}", **style)
             label = f"true pairs, mean {true.mean():.2f}"
             axes.hist(true, histtype="step", linewidth=1.8, label=label, **style)
@@ -125,7 +125,7 @@ def similarity_matrices(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
     """The cosines of the first anchors (rows) and positives (columns), on one colour scale."""
     blocks = {title: values[:NUM_MATRIX, :NUM_MATRIX] for title, values in cosines.items()}
     lowest = min(0.0, *(float(block.min()) for block in blocks.values()))
-    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         panels = figure.subplots(1, len(blocks), squeeze=False)[0]
         for axes, (title, block) in zip(panels, blocks.items(), strict=True):
@@ -157,13 +157,13 @@ def _curve(
     if not points:
         return
     steps, values = np.array(points, dtype=float).T
-    style = {"color": _COLOURS[colour], "label": label}
+    style = {"color": COLOURS[colour], "label": label}
     if len(points) < _SMOOTH_FROM or not smooth:
         marker = "o" if len(points) == 1 else None
         axes.plot(steps, values, linewidth=1.6, marker=marker, **style)
         return
     window = len(points) // 20 * 2 + 1  # odd, so that the mean is centred on a step
-    axes.plot(steps, values, linewidth=0.8, alpha=0.35, color=_COLOURS[colour])
+    axes.plot(steps, values, linewidth=0.8, alpha=0.35, color=COLOURS[colour])
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
     axes.plot(steps[window // 2 : -(window // 2)], means, linewidth=1.8, **style)
 
@@ -174,6 +174,6 @@ def _svg(figure: Figure) -> str:
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]  # an inline figure has neither XML declaration nor DTD
-    for name, colour in _COLOURS.items():
+    for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Arguments:
-    """Embed a JSON Lines file: one item (a string, or an object with `text`) a line."""
+    """Embed a JSON Lines file: one item (a string, or an object with `text`, `image_path`,
+    `video_path`, `audio_path`) a line."""
 
     model: str
     """Hub folder, hub id or run folder."""
@@ -32,6 +33,8 @@ class _Arguments:
     """Keep the first dimensions and normalise again."""
     tokens_per_batch: int = 4096
     """Packed tokens that a device computes at a time."""
+    patches_per_batch: int = 8192
+    """Image patches that a device computes at a time."""
     tpu: bool = False
     """Join the other hosts of the slice and insist on TPU devices."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -55,8 +58,12 @@ def main() -> int:
         dtype=arguments.dtype,
         truncate_dim=arguments.truncate_dim,
         tokens_per_batch=arguments.tokens_per_batch,
+        patches_per_batch=arguments.patches_per_batch,
         mesh=arguments.mesh,
     )
-    count = embed_file(embedder, arguments.input, arguments.output)
-    log.info("%d vectors of width %d in %s", count, embedder.width, arguments.output)
-    return DONE
+    count, errors = embed_file(embedder, arguments.input, arguments.output)
+    good = count - len(errors)
+    log.info("%d vectors of width %d in %s", good, embedder.width, arguments.output)
+    for index, text in sorted(errors.items()):
+        log.error("item %d has no vector: %s", index, text)
+    return FAILED if errors else DONE

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +21,16 @@ from lco_jax.data.batch import (
     item_lengths,
     measure,
     pack,
+    split_items,
 )
-from lco_jax.data.prompt import Prompter
-from lco_jax.data.records import Encoded, Item, Triplet
+from lco_jax.data.encoded import Encoded
+from lco_jax.data.media.errors import MediaError
+from lco_jax.data.media_batch import MediaPacker
+from lco_jax.data.processor import Processor
+from lco_jax.data.records import Item, Triplet
 from lco_jax.data.sources import ExampleStream
+
+_log = logging.getLogger(__name__)
 
 Agree = Callable[[str, tuple[int, ...]], tuple[int, ...]]
 """Element-wise maximum over all processes of a tuple; the string names the question."""
@@ -36,6 +43,11 @@ _PACKED_AHEAD_STEPS = 2
 IDLE = -1
 """The number of a slot without an example."""
 
+_REPLACEMENT_STRIDE = 1_000_000_007
+_MAX_REPLACEMENTS = 8
+"""How far on the example is that replaces an unreadable one: beyond what a run reads, and by a
+prime, so that it is another place in another order of the source."""
+
 
 @dataclass(frozen=True)
 class LoadStats:
@@ -46,6 +58,10 @@ class LoadStats:
     slots: int
     waited_s: float
     """Time for which the caller had to wait."""
+    real_patches: float | None = None
+    """Share of the patches of the budgets that hold pixels (None: no pictures)."""
+    unreadable: int = 0
+    """Items whose media could not be read."""
 
 
 def _agree_alone(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
@@ -74,7 +90,7 @@ class ContrastiveLoader:
         self,
         config: DataConfig,
         memory: Memory,
-        prompter: Prompter,
+        processor: Processor,
         *,
         seed: int,
         num_shards: int = 1,
@@ -89,7 +105,9 @@ class ContrastiveLoader:
         self._local_shards = num_shards // process_count
         self._config = config
         self._row_tokens = memory.row_tokens
-        self._prompter = prompter
+        self._processor = processor
+        self._packer = MediaPacker(processor.config, memory.frame_rows)
+        self._media_skipped = processor.media.on_error == "skip"
         self._agree = agree
         self._stop = sys.maxsize if num_steps is None else num_steps
         self._stream = ExampleStream(config, seed)
@@ -147,21 +165,71 @@ class ContrastiveLoader:
                 if loaded is None:
                     return
                 ahead.append(packer.submit(next, batches, None))
-                step, shape, batch = loaded
+                step, shape, batch, unreadable = loaded
                 self._next_step = step + 1
-                real_tokens = int(np.count_nonzero(batch.segments))
-                yield step, batch, LoadStats(shape, real_tokens, batch.segments.size, waited_s)
+                yield (
+                    step,
+                    batch,
+                    LoadStats(
+                        shape=shape,
+                        real_tokens=int(np.count_nonzero(batch.segments)),
+                        slots=batch.segments.size,
+                        waited_s=waited_s,
+                        real_patches=batch.media and batch.media.share_real_patches,
+                        unreadable=unreadable,
+                    ),
+                )
 
-    def _encode(self, step: int) -> tuple[int, list[Encoded | None]]:
-        """The items of this process's examples, ordered by chunk, example and role."""
+    def _encode(self, step: int) -> tuple[int, list[Encoded | None], int]:
+        """The items of this process's examples, ordered by chunk, example and role, and how many
+        could not be read.
+        """
         first = step * self._config.batch_size
-        examples = [
-            None if number == IDLE else self._stream[first + number]
-            for number in self._numbers.ravel().tolist()
+        places = [
+            None if number == IDLE else first + number for number in self._numbers.ravel().tolist()
         ]
+        examples = [None if place is None else self._stream[place] for place in places]
         items = [item for example in examples for item in self._take_items(example)]
-        encoded = iter(self._prompter.encode([item for item in items if item is not None]))
-        return step, [None if item is None else next(encoded) for item in items]
+        found = iter(self._processor.try_encode([item for item in items if item is not None]))
+        encoded = [None if item is None else next(found) for item in items]
+        errors = [error for error in encoded if isinstance(error, ValueError)]
+        for error in errors:
+            self._refuse(error)
+        if errors:
+            roles = len(encoded) // len(places)
+            for index, place in enumerate(places):
+                own = slice(index * roles, (index + 1) * roles)
+                encoded[own] = self._without_errors(encoded[own], place)
+        return step, encoded, len(errors)
+
+    def _refuse(self, error: ValueError) -> None:
+        if not isinstance(error, MediaError):
+            raise error
+        if not self._media_skipped:
+            raise MediaError(
+                f"{error}; or set data.media.on_error to skip, which replaces such examples"
+            ) from error
+
+    def _without_errors(
+        self, roles: list[Encoded | ValueError | None], place: int
+    ) -> list[Encoded | None]:
+        """An example without its unreadable negatives, or another one if more is unreadable."""
+        for attempt in range(_MAX_REPLACEMENTS + 1):
+            if attempt:
+                example = self._stream[place + attempt * _REPLACEMENT_STRIDE]
+                items = self._take_items(example)
+                found = iter(self._processor.try_encode([item for item in items if item]))
+                roles = [item and next(found) for item in items]
+            for error in roles:
+                if isinstance(error, ValueError):
+                    self._refuse(error)
+                    _log.warning("left out: %s", error)
+            if not any(isinstance(role, MediaError) for role in roles[:2]):
+                return [None if isinstance(role, MediaError) else role for role in roles]
+        raise MediaError(
+            f"example {place} and {_MAX_REPLACEMENTS} others in its place are unreadable (above); "
+            "check that the media files are there"
+        )
 
     def _take_items(self, example: Triplet | None) -> list[Item | None]:
         """Anchor, positive and negatives; None for each negative that is lacking."""
@@ -172,13 +240,18 @@ class ContrastiveLoader:
         lacking = [None] * (wanted - len(negatives))
         return [example.anchor, example.positive, *negatives, *lacking]
 
-    def _pack(self, loaded: tuple[int, list[Encoded | None]]) -> tuple[int, Shape, Batch]:
-        step, encoded = loaded
+    def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
+        step, encoded, unreadable = loaded
         lengths = item_lengths(encoded).reshape(*self._numbers.shape, -1)
-        demand = measure(lengths, self._local_shards, self._row_tokens)
-        shape = choose_shape(self._agree(f"batch shape {step}", demand), self._row_tokens)
-        head_tokens = len(self._prompter.head)
-        return step, shape, pack(encoded, self._numbers, self._local_shards, shape, head_tokens)
+        tokens = measure(lengths, self._local_shards, self._row_tokens)
+        shards = split_items(encoded, self._numbers.shape[0] * self._local_shards)
+        media = self._packer.measure(shards)
+        demand = self._agree(f"batch shape {step}", (*tokens, *media))
+        shape = choose_shape(demand[: len(tokens)], self._row_tokens)
+        shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
+        head_tokens = len(self._processor.head)
+        batch = pack(encoded, self._numbers, self._local_shards, shape, head_tokens, self._packer)
+        return step, shape, batch, unreadable
 
 
 def _share(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.data.records import Encoded, Item
+from lco_jax.data.encoded import Encoded, Kind
+from lco_jax.data.records import Item, MediaSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Profile:
-    text_prompt: str
     max_text_tokens: int
+    order: tuple[Kind, ...]
+    """Of the media of an item; its text follows."""
+    dominant: tuple[Kind, ...]
+    """A mixture is called by the first of these that it has; empty: by none."""
 
 
 # Source: LCO-Emb released trainers and README (lco); mteb's LCO-Embedding wrapper (mteb).
 _PROFILES = {
-    "lco": _Profile("\nSummarize the above text in one word:", 650),
-    "mteb": _Profile("\nSummarize the above text in one word:", 300),
+    "lco": _Profile(650, ("image", "video", "audio"), ()),
+    "mteb": _Profile(300, ("video", "audio", "image"), ("image", "video", "audio")),
 }
-
+_ASK_OF_MIXTURE = "\nSummarize the above in one word:"
 _SENTINEL = "@lco-item@"
 # First characters that a tokenizer may join to what precedes them, each in its own way.
 _PROBES = (
@@ -50,6 +54,7 @@ class Prompter:
         tokenizer_folder: the hub folder of the checkpoint.
         profile: prompt recipe.
         max_text_tokens: texts are cut to this many tokens (None: what the profile says).
+        kinds: of media that the model reads. Those that the template does not know are left out.
 
     Raises:
         ValueError: the folder has no fast tokenizer or chat template, or the template does not
@@ -63,41 +68,56 @@ class Prompter:
         tokenizer_folder: str | os.PathLike[str],
         profile: Literal["lco", "mteb"] = "lco",
         max_text_tokens: int | None = None,
+        kinds: Sequence[Kind] = (),
     ):
-        recipe = _PROFILES[profile]
+        self._recipe = _PROFILES[profile]
         self.profile = profile
-        self.prompt = recipe.text_prompt
+        self.prompt = _ask("text")
+        """Follows an item that is a text."""
         self.max_text_tokens = (
-            recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
+            self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
         )
         tokenizer = _load_tokenizer(Path(tokenizer_folder))
         self.template_head, self.template_tail = _split_template(tokenizer)
+        self.markup = _read_markup(tokenizer, self.template_head, kinds)
+        """What the template writes for a medium, by kind."""
         # The Rust tokenizer itself: loader threads may share it, and its batches use all cores.
         self._tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        full = self._tokenize(map(self.render, _PROBES))
+        probes = [probe + self.prompt for probe in _PROBES]
+        probes += [markup + _ask(kind) for kind, markup in self.markup.items()]
+        full = self._tokenize(map(self._wrap, probes))
         self.head = np.array(_common_prefix(full), np.int32)
-        self._rest = self._text_after_head(full)
+        self._rest = self._text_after_head(probes, full)
 
-    def render(self, text: str) -> str:
-        """The whole turn that asks for the one word of `text`."""
-        return f"{self.template_head}{text}{self.prompt}{self.template_tail}"
+    def render(self, item: Item, text: str | None = None) -> str:
+        """The whole turn that asks for the one word of an item, with one token for each medium.
+
+        `text` takes the place of the item's own, e.g. its beginning.
+        """
+        return self._wrap(self._body(item, item.text if text is None else text))
+
+    def ordered_media(self, item: Item) -> list[tuple[Kind, MediaSource]]:
+        """The media of an item, in the order in which the turn names them."""
+        sources = {"image": item.images, "video": item.videos, "audio": item.audios}
+        return [(kind, source) for kind in self._recipe.order for source in sources[kind]]
 
     def encode(self, items: Sequence[Item]) -> list[Encoded]:
-        """The tokens that follow `head`, and the content hash, of each item.
+        """The tokens that follow `head`, and a hash of the text, of each item. Each medium is one
+        token, which `Processor` turns into as many as it has features.
 
         Raises:
-            ValueError: an item is empty or has media.
+            ValueError: an item is empty, or has media of which the template knows nothing.
         """
         for item in items:
-            _check(item)
+            self.check(item)
         texts = self._cut([item.text for item in items])
+        bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
         if self._rest is None:
-            tokens = [self._strip_head(ids) for ids in self._tokenize(map(self.render, texts))]
+            tokens = [self._strip_head(ids) for ids in self._tokenize(map(self._wrap, bodies))]
         else:
-            end = self.prompt + self.template_tail
-            tokens = self._tokenize(self._rest + text + end for text in texts)
+            tokens = self._tokenize(self._rest + body + self.template_tail for body in bodies)
         return [
             Encoded(np.array(ids, np.int32), _hash(text))
             for ids, text in zip(tokens, texts, strict=True)
@@ -112,7 +132,37 @@ class Prompter:
             "template_head": self.template_head,
             "template_tail": self.template_tail,
             "head": self.head.tolist(),
+            "markup": self.markup,
         }
+
+    def _body(self, item: Item, text: str) -> str:
+        media = self.ordered_media(item)
+        return "".join(self.markup[kind] for kind, _ in media) + text + self._prompt(item)
+
+    def _prompt(self, item: Item) -> str:
+        """Names what is above by its kind, or not at all if several kinds are mixed."""
+        if not item.has_media:
+            return self.prompt
+        kinds = {kind for kind, _ in self.ordered_media(item)}
+        if self._recipe.dominant:
+            return _ask(next(kind for kind in self._recipe.dominant if kind in kinds))
+        return _ask("" if item.text or len(kinds) > 1 else kinds.pop())
+
+    def _wrap(self, body: str) -> str:
+        return self.template_head + body + self.template_tail
+
+    def check(self, item: Item) -> None:
+        """Raise ValueError if the item is empty, or has media that the template does not know."""
+        if item.is_empty:
+            raise ValueError(f"item {item.id or item} is empty; give it a text or a medium")
+        for kind, source in self.ordered_media(item):
+            if kind not in self.markup:
+                name = source if isinstance(source, str) else f"of {len(source)} bytes"
+                raise ValueError(
+                    f"item {item.id or item.text!r}: has the {kind} {name}, but the checkpoint's "
+                    f"chat template writes {sorted(self.markup) or 'no media'} only; use a model "
+                    f"that reads {kind}"
+                )
 
     def _tokenize(self, texts: Iterable[str]) -> list[list[int]]:
         batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -131,7 +181,7 @@ class Prompter:
                 texts[index] = self._tokenizer.decode(ids[:limit], skip_special_tokens=False)
         return texts
 
-    def _text_after_head(self, full: list[list[int]]) -> str | None:
+    def _text_after_head(self, probes: list[str], full: list[list[int]]) -> str | None:
         """The template's characters between the head and the text.
 
         None if the tokenizer gives other tokens when a text starts there: then whole turns must
@@ -141,8 +191,7 @@ class Prompter:
         if not self.template_head.startswith(head_text):
             return None
         rest = self.template_head[len(head_text) :]
-        end = self.prompt + self.template_tail
-        alone = self._tokenize(rest + probe + end for probe in _PROBES)
+        alone = self._tokenize(rest + probe + self.template_tail for probe in probes)
         return rest if alone == [ids[len(self.head) :] for ids in full] else None
 
     def _strip_head(self, ids: list[int]) -> list[int]:
@@ -195,23 +244,37 @@ def _split_template(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", text: str, as_parts: bool) -> str:
-    content = [{"type": "text", "text": text}] if as_parts else text
+    return _render_content(tokenizer, [{"type": "text", "text": text}] if as_parts else text)
+
+
+def _render_content(tokenizer: "PreTrainedTokenizerBase", content: str | list[dict]) -> str:
     turn = [{"role": "user", "content": content}]
     return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+
+
+def _read_markup(
+    tokenizer: "PreTrainedTokenizerBase", head: str, kinds: Sequence[Kind]
+) -> dict[Kind, str]:
+    """What the chat template writes for a medium before a text, for the kinds that it knows."""
+    markup: dict[Kind, str] = {}
+    for kind in kinds:
+        content = [{"type": kind}, {"type": "text", "text": _SENTINEL}]
+        try:
+            before, found, _ = _render_content(tokenizer, content).partition(_SENTINEL)
+        except Exception:  # templates of text models raise all kinds of errors on parts
+            return {}
+        if found and before.startswith(head) and before != head:
+            markup[kind] = before[len(head) :]
+    return markup
+
+
+def _ask(kind: str) -> str:
+    return f"\nSummarize the above {kind} in one word:" if kind else _ASK_OF_MIXTURE
 
 
 def _common_prefix(sequences: list[list[int]]) -> list[int]:
     columns = zip(*sequences, strict=False)
     return [column[0] for column in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns)]
-
-
-def _check(item: Item) -> None:
-    if item.has_media:
-        raise ValueError(
-            f"item {item.id or item}: media towers are not built yet; use items with text only"
-        )
-    if item.is_empty:
-        raise ValueError(f"item {item.id or item} is empty; give it a text")
 
 
 def _most_tokens(text: str) -> int:

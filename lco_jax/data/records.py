@@ -13,10 +13,12 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int32
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+MediaSource = str | bytes
+"""The path of an image, clip or sound (local, or remote such as `gs://`), or the file's content."""
 
 _LOG_EVERY_LINES = 100_000
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -29,14 +31,14 @@ class Item:
     """What becomes one vector: a text, media, or both."""
 
     text: str = ""
-    image_paths: tuple[str, ...] = ()
-    audio_paths: tuple[str, ...] = ()
-    video_paths: tuple[str, ...] = ()
+    images: tuple[MediaSource, ...] = ()
+    audios: tuple[MediaSource, ...] = ()
+    videos: tuple[MediaSource, ...] = ()
     id: str | None = None
 
     @property
     def has_media(self) -> bool:
-        return bool(self.image_paths or self.audio_paths or self.video_paths)
+        return bool(self.images or self.audios or self.videos)
 
     @property
     def is_empty(self) -> bool:
@@ -52,14 +54,6 @@ class Triplet:
     positive: Item
     negatives: tuple[Item, ...] = ()
     id: str | None = None
-
-
-class Encoded(NamedTuple):
-    """An item as the decoder reads it, without the head that all items share."""
-
-    tokens: Int32[np.ndarray, "S"]
-    content: np.uint64
-    """Hash of what the item says; equal for equal items, in every run."""
 
 
 class JsonlTriplets(Sequence[Triplet]):
@@ -102,8 +96,27 @@ def read_items(path: str) -> list[Item]:
         FileNotFoundError: there is no such file.
         ValueError: a line is bad (`FILE:LINE: what is wrong`).
     """
+    items = try_read_items(path)
+    for item in items:
+        if isinstance(item, ValueError):
+            raise item
+    return items
+
+
+def try_read_items(path: str) -> list[Item | ValueError]:
+    """As `read_items`, with the error in the place of a bad line.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     file = _LineFile(path)
-    return [file.parse_line(line, parse_item) for line in file.find_lines()]
+    items: list[Item | ValueError] = []
+    for line in file.find_lines():
+        try:
+            items.append(file.parse_line(line, parse_item))
+        except ValueError as error:
+            items.append(error)
+    return items
 
 
 # ---------------------------------------------------------------------------- lines of a file
@@ -209,9 +222,9 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
     text = record.get("text")
     item = Item(
         text="" if text is None else _require_text(text, f"{field}.text"),
-        image_paths=_parse_paths(record, "image_path", folder, field),
-        audio_paths=_parse_paths(record, "audio_path", folder, field),
-        video_paths=_parse_paths(record, "video_path", folder, field),
+        images=_parse_paths(record, "image_path", folder, field),
+        audios=_parse_paths(record, "audio_path", folder, field),
+        videos=_parse_paths(record, "video_path", folder, field),
         id=_parse_id(record, f"{field}.id"),
     )
     if item.is_empty:

@@ -132,6 +132,12 @@ class _PreparedTriplets(Sequence[Triplet]):
 
     def __getitem__(self, index: int) -> Triplet:
         record = self._records[index]
+        if "image" in record:
+            return Triplet(
+                Item(images=(record["image"],), id=record["id"]),
+                Item(record["name"]),
+                id=record["id"],
+            )
         return Triplet(
             anchor=Item(record["anchor"]),
             positive=Item(record["positive"]),
@@ -141,5 +147,6 @@ class _PreparedTriplets(Sequence[Triplet]):
 
     def digest(self) -> str:
         chosen = np.linspace(0, self._size - 1, min(self._size, _DIGEST_RECORDS)).astype(int)
-        content = json.dumps([self._records[index] for index in chosen.tolist()], sort_keys=True)
+        records = [self._records[index] for index in chosen.tolist()]
+        content = json.dumps(records, sort_keys=True, default=bytes.hex)
         return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

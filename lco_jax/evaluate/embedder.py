@@ -1,5 +1,6 @@
 """The embedding model as its users know it: the names are those of sentence-transformers."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,16 @@ import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float
+from PIL import Image
 
-from lco_jax.config import Memory, MeshConfig
+from lco_jax.config import MediaConfig, Memory, MeshConfig
 from lco_jax.data.records import Item, parse_item
-from lco_jax.evaluate.encoder import Encoder, progress_bar
+from lco_jax.evaluate.encoder import Encoder, Errors, progress_bar
 from lco_jax.train.mesh import make_mesh
 from lco_jax.train.restore import open_model
 
-Input = str | Item | dict[str, Any]
-"""A text, an item, or an item as it stands in a JSON Lines file."""
+Input = str | Image.Image | Item | dict[str, Any]
+"""A text, an image, an item, or an item as it stands in a JSON Lines file."""
 
 
 class Embedder:
@@ -35,6 +37,8 @@ class Embedder:
             accelerators and float32 on CPU).
         truncate_dim: keep the first dimensions of every vector and normalise again.
         tokens_per_batch: packed tokens that a device computes at a time.
+        patches_per_batch: image patches that a device computes at a time.
+        media: sizes and rates of images and clips (None: those of the run or export).
 
     Raises:
         FileNotFoundError: no such model.
@@ -51,6 +55,8 @@ class Embedder:
         dtype: str | None = None,
         truncate_dim: int | None = None,
         tokens_per_batch: int = 4096,
+        patches_per_batch: int = 8192,
+        media: MediaConfig | None = None,
         mesh: MeshConfig | jax.sharding.Mesh | None = None,
     ):
         mesh = mesh or MeshConfig()
@@ -61,25 +67,27 @@ class Embedder:
                 checkpoint=checkpoint,
                 profile=profile,
                 max_text_tokens=max_text_tokens,
+                media=media,
                 dtype=dtype,
             )
-        self.config, self.prompter = opened.config, opened.prompter
+        self.config, self.processor = opened.config, opened.processor
         self.truncate_dim = truncate_dim
         self.identity = (
             str(Path(model).resolve()),
             opened.step,
             opened.dtype,
             truncate_dim,
-            opened.prompter.describe(),
+            opened.processor.describe(),
         )
         """What vectors depend on besides their items."""
         self._encoder = Encoder(
             opened.graph,
             opened.params,
-            opened.prompter,
+            opened.processor,
             self._mesh,
-            row_tokens=Memory().row_tokens,
+            memory=Memory(),
             tokens_per_batch=tokens_per_batch,
+            patches_per_batch=patches_per_batch,
         )
 
     def encode(
@@ -88,21 +96,28 @@ class Embedder:
         *,
         truncate_dim: int | None = None,
         show_progress_bar: bool = False,
+        errors: Errors | None = None,
     ) -> Float[np.ndarray, "... E"]:
         """Unit vectors, float32, in input order; one vector for a single input.
 
         Unlike in sentence-transformers, truncated vectors are unit vectors again.
 
+        Args:
+            inputs: texts, images, items, or objects with the fields of an item.
+            truncate_dim: keep the first dimensions and normalise again.
+            errors: where to note inputs whose text or media cannot be used, by index; their
+                vectors are zero (None: the first error is raised).
+
         Raises:
-            ValueError: an input is empty, too long or not an item; the message says which.
+            ValueError: an input is empty, too long, not an item, or has media that cannot be used.
         """
-        single = isinstance(inputs, str | Item | dict)
+        single = isinstance(inputs, str | Item | dict | Image.Image)
         items = [_to_item(value, i) for i, value in enumerate([inputs] if single else inputs)]
         if not items:
             return np.zeros((0, truncate_dim or self.width), np.float32)
         with progress_bar(len(items), show_progress_bar) as bar:
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
-            pooled = self._encoder.encode(items, on_progress=advance)
+            pooled = self._encoder.encode(items, on_progress=advance, errors=errors)
         width = truncate_dim or self.width
         if not 0 < width <= self.get_embedding_dimension():
             raise ValueError(f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}")
@@ -142,7 +157,7 @@ class Embedder:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What `encode` takes."""
-        return ("text",)
+        return ("text", *self.processor.kinds)
 
     def supports(self, modality: str) -> bool:
         """Whether `encode` takes items of this modality."""
@@ -157,4 +172,8 @@ def _unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
 def _to_item(value: Input, index: int) -> Item:
     if isinstance(value, Item):
         return value
+    if isinstance(value, Image.Image):
+        content = io.BytesIO()
+        value.save(content, "PNG", compress_level=1)
+        return Item(images=(content.getvalue(),))
     return parse_item(value, epath.Path("."), f"input {index}")

@@ -2,25 +2,36 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int64
 from rich.console import Console
 from rich.progress import Progress
 
-from lco_jax.data.batch import pack_stream
-from lco_jax.data.prompt import Prompter
+from lco_jax.config import Memory
+from lco_jax.data.encoded import Encoded
+from lco_jax.data.media_stream import MediaStream
+from lco_jax.data.processor import Processor
 from lco_jax.data.records import Item
+from lco_jax.data.stream import Packed, pack_texts
 from lco_jax.train import mesh as meshes
-from lco_jax.train.steps import BATCH_SPECS, embed_step
+from lco_jax.train.steps import batch_specs, embed_step
 from lco_jax.weights.hub import to_host
 
 log = logging.getLogger(__name__)
+
+
+_MEDIA_PIECE = 256
+"""Items with media that are read before any of them is packed: more of them fill batches better,
+and all their pixels are in memory at a time."""
+
+Errors = dict[int, ValueError]
+"""What is wrong with an item, by its index."""
 
 
 class Encoder:
@@ -31,53 +42,114 @@ class Encoder:
 
     Args:
         tokens_per_batch: packed tokens on each data shard at a time.
-        row_tokens: allowed lengths of a packed row.
+        patches_per_batch: patches on each data shard at a time.
     """
 
     def __init__(
         self,
         graph: nnx.GraphDef,
         params: dict[str, Any],
-        prompter: Prompter,
+        processor: Processor,
         mesh: jax.sharding.Mesh,
         *,
-        row_tokens: tuple[int, ...],
+        memory: Memory,
         tokens_per_batch: int = 4096,
+        patches_per_batch: int = 8192,
     ):
-        self.params, self.prompter, self.mesh = params, prompter, mesh
-        self.row_tokens, self.tokens_per_batch = row_tokens, tokens_per_batch
+        self.params, self.processor, self.mesh, self.memory = params, processor, mesh, memory
+        self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
+        self.share_real_patches: float | None = None
+        """Of the last call: the share of the patches computed that held pixels."""
         self._embed = _compiled(graph)
         with jax.set_mesh(mesh):
-            self._prefix = jnp.asarray(prompter.head)
+            self._prefix = jnp.asarray(processor.head)
 
     def encode(
-        self, items: Sequence[Item], *, on_progress: Callable[[int], None] | None = None
+        self,
+        items: Sequence[Item],
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        errors: Errors | None = None,
     ) -> Float[np.ndarray, "N D"]:
         """Vectors of at least one item after the final norm, float32, not normalised.
 
         Args:
             on_progress: told how many more items are done.
+            errors: where to note the items that cannot be embedded; their vectors are zero
+                (None: the first error is raised).
 
         Raises:
-            ValueError: an item is empty, has media, or is too long; the message says which.
+            ValueError: an item is empty, too long, or has media that cannot be used or that the
+                model does not read.
         """
-        encoded = self.prompter.encode(items)
-        head = len(self.prompter.head)
         share, num_shares = meshes.data_share(self.mesh)
-        num_shards = meshes.num_shards(self.mesh)
-        batches = pack_stream(encoded, self.row_tokens, self.tokens_per_batch, num_shards, head)
-        vectors = None
+        vectors = np.zeros((len(items), self._width), np.float32)
         pending = None  # the device works on one batch while the host packs the next
         with jax.set_mesh(self.mesh):
-            for batch, indices in batches:
+            for batch, indices in self._batches(items, errors):
                 local = _local_part(batch, share, num_shares)
-                pooled = self._embed(
-                    self.params, meshes.to_global(self.mesh, local, BATCH_SPECS), self._prefix
-                )
-                vectors = _collect(vectors, pending, len(items), on_progress)
+                arrays = meshes.to_global(self.mesh, local, batch_specs(local))
+                pooled = self._embed(self.params, arrays, self._prefix)
+                _collect(vectors, pending, on_progress)
                 pending = (pooled, indices)
-            vectors = _collect(vectors, pending, len(items), on_progress)
+            _collect(vectors, pending, on_progress)
         return vectors
+
+    @property
+    def _width(self) -> int:
+        return self.params["final_norm"]["scale"].shape[-1]
+
+    def _batches(self, items: Sequence[Item], errors: Errors | None) -> Iterator[Packed]:
+        """All items in batches, texts first, with their indices in `items`."""
+        texts = [index for index, item in enumerate(items) if not item.has_media]
+        others = [index for index, item in enumerate(items) if item.has_media]
+        num_shards, head = meshes.num_shards(self.mesh), len(self.processor.head)
+        rows = self.memory.row_tokens
+        places, encoded = self._encode(items, texts, errors)
+        for batch, chosen in pack_texts(encoded, rows, self.tokens_per_batch, num_shards, head):
+            yield batch, _take(places, chosen)
+        if not others:
+            return
+        stream = MediaStream(
+            self.processor.config,
+            rows,
+            self.memory.frame_rows,
+            tokens_per_shard=self.tokens_per_batch,
+            patches_per_shard=self.patches_per_batch,
+            num_shards=num_shards,
+            head_tokens=head,
+        )
+        real = computed = 0
+        for start in range(0, len(others), _MEDIA_PIECE):
+            piece = others[start : start + _MEDIA_PIECE]
+            places, encoded = self._encode(items, piece, errors)
+            for batch, chosen in stream.pack(encoded):
+                if batch.media.vision is not None:
+                    frames = batch.media.vision.frames
+                    real, computed = real + np.count_nonzero(frames), computed + frames.size
+                yield batch, _take(places, chosen)
+        self.share_real_patches = real / computed if computed else None
+
+    def _encode(
+        self, items: Sequence[Item], indices: Sequence[int], errors: Errors | None
+    ) -> tuple[list[int], list[Encoded]]:
+        """Those of the items that can be encoded: their indices, and themselves."""
+        found = self.processor.try_encode([items[index] for index in indices])
+        longest = self.memory.row_tokens[-1]
+        good = []
+        for index, result in zip(indices, found, strict=True):
+            if isinstance(result, Encoded) and len(result.tokens) > longest:
+                result = ValueError(
+                    f"an item of {len(result.tokens)} tokens does not fit into rows of {longest}; "
+                    "use fewer or smaller media"
+                )
+            if isinstance(result, Encoded):
+                good.append((index, result))
+            elif errors is None:
+                raise result
+            else:
+                errors[index] = result
+        return [index for index, _ in good], [result for _, result in good]
 
     @property
     def num_programs(self) -> int:
@@ -99,23 +171,25 @@ def _local_part(batch, share: int, num_shares: int):
     def cut(array: np.ndarray, axis: int) -> np.ndarray:
         return np.split(array, num_shares, axis)[share]
 
-    rows = {name: cut(getattr(batch, name), 1) for name in ("tokens", "segments", "positions")}
-    items = {name: cut(getattr(batch, name), 2) for name in ("pool", "valid", "content")}
-    return batch._replace(**rows, **items)
+    items = ("pool", "valid", "content")
+    cut_items = {name: cut(getattr(batch, name), 2) for name in items}
+    rows = batch._replace(**dict.fromkeys(items))
+    return jax.tree.map(lambda array: cut(array, 1), rows)._replace(**cut_items)
 
 
-def _collect(vectors, pending, count, on_progress):
+def _take(positions: Sequence[int], chosen: Int64[np.ndarray, "I"]) -> Int64[np.ndarray, "I"]:
+    """The members of `positions` at the chosen places; -1 stays."""
+    return np.where(chosen >= 0, np.array(positions, np.int64)[chosen], -1)
+
+
+def _collect(vectors, pending, on_progress) -> None:
     if pending is None:
-        return vectors
+        return
     pooled, indices = pending
-    values = to_host(pooled)
-    if vectors is None:
-        vectors = np.empty((count, values.shape[1]), np.float32)
     real = indices >= 0
-    vectors[indices[real]] = values[real]
+    vectors[indices[real]] = to_host(pooled)[real]
     if on_progress:
         on_progress(int(real.sum()))
-    return vectors
 
 
 def progress_bar(total: int, enabled: bool) -> Progress:

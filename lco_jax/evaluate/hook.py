@@ -37,9 +37,9 @@ def retrieval_hook(config: TrainConfig, workdir: str) -> Evaluate | None:
         encoder = Encoder(
             snapshot.graph,
             snapshot.params,
-            snapshot.prompter,
+            snapshot.processor,
             snapshot.mesh,
-            row_tokens=config.memory.row_tokens,
+            memory=config.memory,
         )
         vectors = np.asarray(l2_normalize(encoder.encode([*anchors, *positives])))
         queries, documents = np.split(vectors, [len(anchors)])

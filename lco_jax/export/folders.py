@@ -161,11 +161,11 @@ def _write(
             update_tokenizer(folder, padding_side="left")
     width = opened.config.text.hidden_size
     if format == "sentence-transformers":
-        write_modules(folder, opened.prompter, width)
+        write_modules(folder, opened.processor.prompter, width)
     probes.write_golden(folder)
     base_path = Path(opened.base_name)
     record = {
-        **opened.prompter.describe(),
+        **opened.processor.describe(),
         "dimension": width,
         "format": format,
         "dtype": opened.dtype,

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from lco_jax.config import Memory
 from lco_jax.data.records import Item
 from lco_jax.evaluate.encoder import Encoder
 from lco_jax.train.restore import OpenedModel
@@ -65,16 +66,16 @@ class Probes:
 def encode_probes(model: OpenedModel, mesh: jax.sharding.Mesh) -> Probes:
     """The probes as `model` embeds them, and one that is longer than its recipe allows."""
     # A word and its space are at least one token.
-    too_long = "far too long " * (model.prompter.max_text_tokens // 3 + 1)
+    too_long = "far too long " * (model.processor.prompter.max_text_tokens // 3 + 1)
     items = [Item(text=text) for text in (*TEXTS, too_long)]
-    encoded = model.prompter.encode(items)
+    encoded = model.processor.encode(items)
     longest = max(len(entry.tokens) for entry in encoded)
-    row_tokens = (-(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE,)
-    encoder = Encoder(model.graph, model.params, model.prompter, mesh, row_tokens=row_tokens)
+    memory = Memory(row_tokens=(-(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE,))
+    encoder = Encoder(model.graph, model.params, model.processor, mesh, memory=memory)
     # Accelerators otherwise shorten float32 products, which torch on a CPU does not.
     with jax.default_matmul_precision("highest"):
         pooled = encoder.encode(items)
-    head = model.prompter.head.tolist()
+    head = model.processor.head.tolist()
     return Probes(
         texts=tuple(item.text for item in items),
         token_ids=tuple(head + entry.tokens.tolist() for entry in encoded),

@@ -1,5 +1,6 @@
 """A model as a static graph and dictionaries of arrays: what trains and what is frozen."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,16 +8,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
-from lco_jax.config import Full, Lora
+from lco_jax.config import Full, Lora, Tower
 from lco_jax.models.config import ModelConfig
-from lco_jax.models.text import TextModel
+from lco_jax.models.omni import OmniModel
 
 Params = dict[str, Any]
 """Nested dictionary of arrays or of their shapes."""
 
 
 def build(
-    config: ModelConfig, trainable: Lora | Full | None, dtype: str, *, with_head: bool = False
+    config: ModelConfig,
+    trainable: Lora | Full | None,
+    dtype: str,
+    *,
+    towers: Sequence[Tower] = (),
+    with_head: bool = False,
 ) -> tuple[nnx.GraphDef, Params, Params]:
     """The graph of a model and the shapes of its trainable and frozen parameters.
 
@@ -24,7 +30,9 @@ def build(
     are stored in `dtype`, trainable ones in float32. The shapes carry shardings of the mesh that
     is set.
     """
-    model = jax.eval_shape(lambda: _make(config, trainable, dtype, with_head, jax.random.key(0)))
+    model = jax.eval_shape(
+        lambda: _make(config, trainable, dtype, towers, with_head, jax.random.key(0))
+    )
     graph, train, frozen = nnx.split(model, _filter(trainable), ...)
     return graph, on_mesh(nnx.to_pure_dict(train)), on_mesh(nnx.to_pure_dict(frozen))
 
@@ -35,7 +43,7 @@ def init_trainable(
     """Random values of what trains, computed in place on the mesh that is set."""
 
     def init(key: PRNGKeyArray) -> Params:
-        model = _make(config, trainable, dtype, False, key)
+        model = _make(config, trainable, dtype, (), False, key)
         return nnx.to_pure_dict(nnx.state(model, _filter(trainable)))
 
     return jax.jit(init)(key)
@@ -60,9 +68,10 @@ def on_mesh(shapes: Any) -> Any:
     return jax.tree.map(place, shapes)
 
 
-def _make(config, trainable, dtype, with_head, key) -> TextModel:
-    return TextModel(
-        config.text,
+def _make(config, trainable, dtype, towers, with_head, key) -> OmniModel:
+    return OmniModel(
+        config,
+        towers=towers,
         lora=trainable if isinstance(trainable, Lora) else None,
         with_head=with_head,
         dtype=jnp.dtype(dtype),
@@ -72,4 +81,10 @@ def _make(config, trainable, dtype, with_head, key) -> TextModel:
 
 
 def _filter(trainable: Lora | Full | None) -> Any:
-    return {Lora: nnx.LoRAParam, Full: nnx.Param}.get(type(trainable), nnx.Nothing())
+    match trainable:
+        case Lora():
+            return nnx.LoRAParam
+        case Full():
+            towers = nnx.Any(nnx.PathContains("vision"), nnx.PathContains("audio"))
+            return nnx.All(nnx.Param, nnx.Not(towers))
+    return nnx.Nothing()

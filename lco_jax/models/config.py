@@ -2,9 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lco_jax.models.tokens import MediaTokens, read_media_tokens
+from lco_jax.models.tower_config import AudioConfig, VisionConfig, read_audio, read_vision
 
 FAMILIES = ("qwen2", "qwen2_5_vl", "qwen2_5_omni", "qwen2_5_omni_thinker")
 
@@ -42,72 +46,22 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class VisionConfig:
-    """The Qwen2.5 vision tower."""
-
-    num_layers: int
-    hidden_size: int
-    intermediate_size: int
-    num_heads: int
-    out_size: int
-    """Width of the decoder that reads the features."""
-    full_layers: tuple[int, ...]
-    """Layers in which a patch attends to its whole frame; in all others to its window."""
-    num_channels: int
-    patch_px: int
-    window_px: int
-    merge_size: int
-    """Patches of a side of the square that becomes one token (a merge unit)."""
-    frames_per_patch: int
-    """Video frames of a patch; an image is repeated as often."""
-    ids_per_second: float
-    """M-RoPE time ids of a second of video."""
-
-    def __post_init__(self):
-        if self.hidden_size % (4 * self.num_heads):
-            raise ValueError(
-                f"vision hidden_size={self.hidden_size} must be a multiple of 4 * num_heads = "
-                f"{4 * self.num_heads}: rows and columns each turn pairs of half a head"
-            )
-        if self.window_px % (self.patch_px * self.merge_size):
-            raise ValueError(
-                f"window_size={self.window_px} must be a multiple of patch_size * "
-                f"spatial_merge_size = {self.patch_px * self.merge_size}"
-            )
-        if not set(self.full_layers) <= set(range(self.num_layers)):
-            raise ValueError(
-                f"fullatt_block_indexes={self.full_layers} must lie in 0..{self.num_layers - 1}"
-            )
-
-    @property
-    def unit_patches(self) -> int:
-        """Patches of a merge unit."""
-        return self.merge_size**2
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Sizes by dimension letter (see `lco_jax.models.vision`)."""
-        return {
-            "D": self.hidden_size,
-            "F": self.intermediate_size,
-            "N": self.num_heads,
-            "H": self.hidden_size // self.num_heads,
-            "C": self.num_channels,
-            "T": self.frames_per_patch,
-            "Y": self.patch_px,
-            "X": self.patch_px,
-            "U": self.unit_patches,
-            "E": self.out_size,
-        }
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """A checkpoint's family and the sizes of its parts."""
 
     family: str
     text: TextConfig
     vision: VisionConfig | None = None
+    audio: AudioConfig | None = None
+    media_tokens: MediaTokens | None = None
+
+    def with_towers(self, towers: Sequence[str]) -> "ModelConfig":
+        """The same model without the towers that are not named."""
+        kept = {name: getattr(self, name) for name in towers}
+        for name, tower in kept.items():
+            if tower is None:
+                raise ValueError(f"a {self.family} checkpoint has no {name} tower to load")
+        return dataclasses.replace(self, **{"vision": None, "audio": None, **kept})
 
     def first_layers(self, num_layers: int | None) -> "ModelConfig":
         """The same model cut to its first decoder layers (None: unchanged)."""
@@ -179,38 +133,9 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
             norm_eps=float(read("rms_norm_eps")),
             tie_embeddings=_tied(config, outer, text),
         ),
-        vision=_vision(outer),
-    )
-
-
-def _vision(outer: dict[str, Any]) -> VisionConfig | None:
-    if "vision_config" not in outer:
-        return None
-    vision = outer["vision_config"]
-
-    def read(*names: str) -> Any:
-        for name in names:
-            if name in vision:
-                return vision[name]
-        raise ValueError(f"vision_config of config.json lacks {names[0]!r}")
-
-    if vision.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"vision hidden_act={vision['hidden_act']!r} is not supported")
-    # Omni counts time outside its tower; the field of the same purpose inside is not used.
-    ids_per_second = outer.get("position_id_per_seconds") or read("tokens_per_second")
-    return VisionConfig(
-        num_layers=read("depth"),
-        hidden_size=read("hidden_size"),
-        intermediate_size=read("intermediate_size"),
-        num_heads=read("num_heads"),
-        out_size=read("out_hidden_size"),
-        full_layers=tuple(read("fullatt_block_indexes")),
-        num_channels=read("in_channels", "in_chans"),
-        patch_px=read("patch_size"),
-        window_px=read("window_size"),
-        merge_size=read("spatial_merge_size"),
-        frames_per_patch=read("temporal_patch_size"),
-        ids_per_second=float(ids_per_second),
+        vision=read_vision(outer),
+        audio=read_audio(outer),
+        media_tokens=read_media_tokens(outer, with_audio="omni" in family),
     )
 
 

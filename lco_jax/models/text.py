@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from lco_jax.axes import act_spec
 from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
 from lco_jax.nn.attention import Mask, attend, row_mask
@@ -19,6 +20,9 @@ from lco_jax.nn.stack import Remat, scan_layers, stacked
 
 KeyValue = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]
 Tap = Callable[[Float[Array, "B S D"]], Any]
+Media = tuple[Float[Array, "G X D"], Int[Array, "B S"]]
+"""The features of each shard's media, and for each token which of them takes its place (-1:
+none)."""
 
 
 class Attention(nnx.Module):
@@ -139,6 +143,7 @@ class TextModel(nnx.Module):
         segments: Int[Array, "B S"],
         *,
         prefix: Int[Array, "P"] | None = None,
+        media: Media | None = None,
         dropout_key: PRNGKeyArray | None = None,
         remat: Remat = "none",
         tap: Tap | None = None,
@@ -150,7 +155,7 @@ class TextModel(nnx.Module):
             tap: applied to the embeddings and to each layer's output; its results are stacked
                 to a leading `L + 1`.
         """
-        rows = self._rows(tokens, positions, segments, dropout_key)
+        rows = self._rows(tokens, positions, segments, dropout_key, media)
         shared = None
         if prefix is not None and prefix.shape[0] > 0:
             places = jnp.broadcast_to(jnp.arange(prefix.shape[0])[:, None], (*prefix.shape, 3))
@@ -187,7 +192,7 @@ class TextModel(nnx.Module):
             raise ValueError("the model was built without its output head; pass with_head=True")
         return self.head(x)
 
-    def _rows(self, tokens, positions, segments, dropout_key) -> "_Rows":
+    def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
         config = self.config
         rotation = mrope(
             positions,
@@ -197,10 +202,36 @@ class TextModel(nnx.Module):
         )
         dropout = None
         if dropout_key is not None and self.dropout_rate > 0:
-            dropout = TokenDropout(dropout_key, self.dropout_rate, segments, positions[..., 0])
+            places = _places_in_item(segments)
+            dropout = TokenDropout(dropout_key, self.dropout_rate, segments, places)
         embeddings = self.embed(tokens).astype(self.dtype)
+        if media is not None:
+            embeddings = _place_features(embeddings, *media)
         mask = row_mask(segments, config.head_dim)
         return _Rows(embeddings, rotation, mask, dropout)
+
+
+def _place_features(
+    embeddings: Float[Array, "B S D"], features: Float[Array, "G X D"], slots: Int[Array, "B S"]
+) -> Float[Array, "B S D"]:
+    """`embeddings` with the features of media in the place of the tokens that stand for them."""
+
+    def place(embeddings: Array, features: Array, slots: Array) -> Array:
+        found = features[0][jnp.maximum(slots, 0)].astype(embeddings.dtype)
+        return jnp.where(slots[..., None] >= 0, found, embeddings)
+
+    # Features never leave their shard: `slots` counts within it.
+    specs = (act_spec("B S D"), act_spec("G X D"), act_spec("B S"))
+    return jax.shard_map(place, in_specs=specs, out_specs=specs[0])(embeddings, features, slots)
+
+
+def _places_in_item(segments: Int[Array, "B S"]) -> Int[Array, "B S"]:
+    """How many tokens of the same item precede each token."""
+    order = jnp.broadcast_to(jnp.arange(segments.shape[1]), segments.shape)
+    begins = jnp.concatenate(
+        [jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1
+    )
+    return order - jax.lax.cummax(jnp.where(begins, order, 0), axis=1)
 
 
 class _Rows:

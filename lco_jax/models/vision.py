@@ -5,6 +5,8 @@ window attention of S patches, K rows of frame attention of T patches, U patches
 A patch has C channels, T frames, Y rows and X columns of pixels, flattened to one C.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,10 @@ _NORM_EPS = 1e-6
 _ROPE_THETA = 1e4
 """Neither is in a checkpoint's config. Source: transformers Qwen2_5_VLVisionBlock and
 Qwen2_5_VLVisionRotaryEmbedding."""
+
+_MAX_SCORES = 2**22
+"""Of one head, at a time: 16 heads of float32 take 256 MB."""
+_SHORTEST_BLOCK = 64
 
 
 class PatchEmbed(nnx.Module):
@@ -71,20 +77,52 @@ def _attend_in_rows(
     value: Float[Array, "G P N H"],
     segments: Int[Array, "G W S"],
 ) -> Float[Array, "G P N H"]:
-    """Attention within the segments, none of which crosses the end of a row."""
+    """Attention within the segments, none of which crosses the end of a row.
+
+    Long rows are compared in blocks of queries, so that no more than a block of scores exists.
+    """
     groups, num_rows, length = segments.shape
     spec = jax.typeof(query).sharding.spec
+    group_axes = spec[0]
+    rows = num_rows * groups
 
-    def rows(x: Array) -> Array:
-        shape = (groups * num_rows, length, *x.shape[2:])
-        return jax.lax.reshape(x, shape, out_sharding=jax.P(spec[0], None, *spec[2:]))
+    def as_rows(x: Array) -> Array:
+        shape = (rows, length, *x.shape[2:])
+        return jax.lax.reshape(x, shape, out_sharding=jax.P(group_axes, None, *spec[2:]))
 
-    segments = jax.lax.reshape(
-        segments, (groups * num_rows, length), out_sharding=jax.P(spec[0], None)
+    query, key, value = (as_rows(x) for x in (query, key, value))
+    segments = jax.lax.reshape(segments, (rows, length), out_sharding=jax.P(group_axes, None))
+    block = _query_block(num_rows, length)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def attend_block(query: Array, own: Array) -> Array:
+        return attend(query, key, value, own[:, :, None] == segments[:, None, :])
+
+    if block == length:
+        context = attend_block(query, segments)
+    else:
+        num_blocks = length // block
+
+        def in_blocks(x: Array, spec: jax.P) -> Array:
+            shape = (rows, num_blocks, block, *x.shape[2:])
+            return jnp.moveaxis(jax.lax.reshape(x, shape, out_sharding=spec), 1, 0)
+
+        blocks = (
+            in_blocks(query, jax.P(group_axes, None, None, *spec[2:])),
+            in_blocks(segments, jax.P(group_axes, None, None)),
+        )
+        context = jnp.moveaxis(jax.lax.map(lambda block: attend_block(*block), blocks), 0, 1)
+    return jax.lax.reshape(
+        context, (groups, num_rows * length, *query.shape[2:]), out_sharding=spec
     )
-    mask = segments[:, :, None] == segments[:, None, :]
-    context = attend(rows(query), rows(key), rows(value), mask)
-    return jax.lax.reshape(context, query.shape, out_sharding=spec)
+
+
+def _query_block(num_rows: int, length: int) -> int:
+    """The most queries of a row whose scores, in all rows of a group, are few enough."""
+    block = length
+    while block % 2 == 0 and block > _SHORTEST_BLOCK and num_rows * block * length > _MAX_SCORES:
+        block //= 2
+    return block
 
 
 class SwiGlu(nnx.Module):

@@ -28,6 +28,29 @@ class RMSNorm(nnx.Module):
         return normed * jax.reshard(self.scale[...], jax.P(None)).astype(x.dtype)
 
 
+class LayerNorm(nnx.Module):
+    """(x - mean(x)) / std(x) · scale + bias, cast to the input dtype at the end.
+
+    Source: torch LayerNorm.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], *, eps: float, dtype: jnp.dtype):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(sizes["D"], dtype, out_sharding=weight_spec("D")))
+        self.bias = nnx.Param(jnp.zeros(sizes["D"], dtype, out_sharding=weight_spec("D")))
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        wide = x.astype(jnp.float32)
+        centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+        # Moves D values each, as in `RMSNorm`.
+        scale, bias = (
+            jax.reshard(part[...], jax.P(None)).astype(jnp.float32)
+            for part in (self.scale, self.bias)
+        )
+        return (centered * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(x.dtype)
+
+
 def l2_normalize(x: Float[Array, "*B E"], eps: float = 1e-12) -> Float[Array, "*B E"]:
     """Unit vectors in float32."""
     x = x.astype(jnp.float32)

@@ -15,11 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lco_jax.config import TrainConfig
-from lco_jax.data.batch import Batch, Shape, round_rows
+from lco_jax.data.batch import Batch, Shape
 from lco_jax.data.loader import slots_per_cell
+from lco_jax.data.rounding import round_rows
 from lco_jax.models.build import build, on_mesh
 from lco_jax.models.config import ModelConfig, public_config, read_config
+from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
+from lco_jax.train.abstract_media import abstract_media, media_shape, most_tokens
 from lco_jax.train.optimizer import init_optimizer, make_optimizer
 from lco_jax.train.steps import (
     BATCH_SPECS,
@@ -62,7 +65,11 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     mesh = jax.sharding.get_mesh()
     model = _sizes(config).first_layers(config.model.num_layers)
     _check(model, mesh)
-    graph, trainable, frozen = build(model, config.model.trainable, config.model.dtype)
+    ref = config.model
+    model = model.with_towers(available_towers(model) if ref.towers is None else ref.towers)
+    graph, trainable, frozen = build(
+        model, ref.trainable, ref.dtype, towers=available_towers(model)
+    )
     optimizer = make_optimizer(config.optimizer, config.num_steps or _STEPS)
     everywhere = jax.NamedSharding(mesh, jax.P())
     state = TrainState(
@@ -71,7 +78,7 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
         frozen=frozen,
         opt_state=on_mesh(jax.eval_shape(functools.partial(init_optimizer, optimizer), trainable)),
     )
-    shape, batch = _batch(config, mesh)
+    shape, batch = _batch(config, model, mesh)
     return AbstractRun(
         step=contrastive_step(graph, optimizer, config.objective, config.memory, config.seed),
         loss_fn=contrastive_objective(graph, config.objective, config.memory),
@@ -127,7 +134,7 @@ def _check(model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
             )
 
 
-def _batch(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Shape, Batch]:
+def _batch(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[Shape, Batch]:
     shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
     size, cells = config.data.batch_size, shards * chunks
     if size < cells:
@@ -138,7 +145,14 @@ def _batch(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Shape, Batch]:
     roles = 2 + config.data.num_negatives
     examples = slots_per_cell(size, cells)
     row_tokens = next(n for n in config.memory.row_tokens if n >= 3 * ITEM_TOKENS)
-    rows = round_rows(math.ceil(examples * roles * ITEM_TOKENS / row_tokens))
+    media = media_shape(config, model, examples * roles)
+    image_tokens = 0
+    if model.vision is not None:
+        image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
+        most = most_tokens(config, model, ITEM_TOKENS)
+        row_tokens = next(n for n in config.memory.row_tokens if n >= most)
+    tokens = examples * roles * ITEM_TOKENS + image_tokens
+    rows = round_rows(math.ceil(tokens / row_tokens))
     table = (chunks, rows * shards, row_tokens)
     items = (chunks, roles, examples * shards)
 
@@ -146,13 +160,14 @@ def _batch(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Shape, Batch]:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
 
     specs = BATCH_SPECS
-    return Shape(row_tokens, rows), Batch(
+    return Shape(row_tokens, rows, media), Batch(
         tokens=array(table, np.int32, specs.tokens),
         segments=array(table, np.int32, specs.segments),
         positions=array((*table, 3), np.int32, specs.positions),
         pool=array(items, np.int32, specs.pool),
         valid=array(items, np.bool_, specs.valid),
         content=array((*items, 2), np.uint32, specs.content),
+        media=abstract_media(model, media, table, chunks, shards, array),
     )
 
 

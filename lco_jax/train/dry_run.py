@@ -15,6 +15,7 @@ from lco_jax.train.abstract import (
     shard_bytes,
     text_table,
 )
+from lco_jax.train.abstract_media import describe_media
 
 
 def simulate_devices(mesh: MeshConfig, num_devices: int | None) -> None:
@@ -67,6 +68,7 @@ def dry_run(config: TrainConfig) -> str:
         "batch": (
             f"{config.data.batch_size} triplets in {config.memory.encode_chunks} chunks; per "
             f"device and chunk {shape.rows} rows of {shape.row_tokens} tokens"
+            + describe_media(shape.media)
         ),
         "negatives per anchor": f"{count_negatives(config):,}",
         "programs": f"1 compiled in {seconds:.1f} s; one more for each further batch shape",

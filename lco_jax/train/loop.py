@@ -4,7 +4,7 @@ import functools
 import itertools
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lco_jax.config import Lora, TrainConfig
+from lco_jax.config import Lora, Tower, TrainConfig
 from lco_jax.data.loader import ContrastiveLoader
-from lco_jax.data.prompt import Prompter
+from lco_jax.data.processor import Processor
 from lco_jax.models.build import Params, build, init_trainable, join
 from lco_jax.models.config import ModelConfig, read_config
+from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import start_or_resume
@@ -27,7 +28,7 @@ from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedul
 from lco_jax.train.profiling import Spending, trace_steps
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.signals import StopSignals
-from lco_jax.train.steps import BATCH_SPECS, TrainState, contrastive_step
+from lco_jax.train.steps import TrainState, batch_specs, contrastive_step
 from lco_jax.weights.hub import load_params, resolve_folder
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Snapshot:
     config: ModelConfig
     graph: nnx.GraphDef
     params: Params
-    prompter: Prompter
+    processor: Processor
     mesh: jax.sharding.Mesh
 
 
@@ -81,13 +82,22 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
     main = jax.process_index() == 0
     with jax.set_mesh(mesh), StopSignals() as signals, meshes.lost_processes_named():
         # -------------------------------------------------------------------------- data
-        folder = resolve_folder(config.model.path, config.model.revision)
-        prompter = Prompter(folder, config.data.profile, config.data.max_text_tokens)
+        ref = config.model
+        folder = resolve_folder(ref.path, ref.revision)
+        model_config = read_config(folder).first_layers(config.model.num_layers)
+        towers = available_towers(model_config) if ref.towers is None else ref.towers
+        processor = Processor(
+            folder,
+            model_config.with_towers(towers),
+            media=config.data.media,
+            profile=config.data.profile,
+            max_text_tokens=config.data.max_text_tokens,
+        )
         share, num_shares = meshes.data_share(mesh)
         loader = ContrastiveLoader(
             config.data,
             config.memory,
-            prompter,
+            processor,
             seed=config.seed,
             num_shards=meshes.num_shards(mesh),
             process_index=share,
@@ -96,17 +106,16 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         )
         num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
         start_or_resume(
-            workdir, config, data_fingerprint=loader.fingerprint, prompt=prompter.describe()
+            workdir, config, data_fingerprint=loader.fingerprint, prompt=processor.describe()
         )
 
         # ------------------------------------------------------------------------- state
-        model_config = read_config(folder).first_layers(config.model.num_layers)
-        graph, _, _ = build(model_config, config.model.trainable, config.model.dtype)
+        graph, _, _ = build(model_config, ref.trainable, ref.dtype, towers=towers)
         optimizer = make_optimizer(config.optimizer, num_steps)
-        state = initial_state(config, model_config, folder, optimizer)
+        state = initial_state(config, model_config, folder, optimizer, towers)
         step_fn = contrastive_step(graph, optimizer, config.objective, config.memory, config.seed)
         schedule = make_schedule(config.optimizer, num_steps)
-        prefix = jnp.asarray(prompter.head)
+        prefix = jnp.asarray(processor.head)
         log.info(
             "%s trainable of %s parameters on %s",
             f"{_count(state.trainable):,}",
@@ -129,7 +138,7 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
 
         def measure(step: int) -> dict[str, float]:
             params = join(state.frozen, state.trainable)
-            snapshot = Snapshot(step, model_config, graph, params, prompter, mesh)
+            snapshot = Snapshot(step, model_config, graph, params, processor, mesh)
             with spending.on("evaluation"):
                 scalars = evaluate(snapshot)
             if writer:
@@ -152,7 +161,7 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         batches = trace_steps(batches, config.logging.profile, workdir)
         with StepProgress(num_steps, start_step, enabled=progress) as bar:
             for index, local_batch, stats in batches:
-                batch = meshes.to_global(mesh, local_batch, BATCH_SPECS)
+                batch = meshes.to_global(mesh, local_batch, batch_specs(local_batch))
                 with jax.transfer_guard("disallow"):
                     state, metrics = step_fn(state, batch, prefix)
                 step = index + 1
@@ -182,16 +191,19 @@ def initial_state(
     model_config: ModelConfig,
     folder: Path,
     optimizer: optax.GradientTransformation,
+    towers: Sequence[Tower] = (),
 ) -> TrainState:
     """Hub weights and fresh low-rank factors (or, for a full run, hub weights in float32)."""
     ref = config.model
-    _, trainable_shapes, frozen_shapes = build(model_config, ref.trainable, ref.dtype)
+    _, trainable_shapes, frozen_shapes = build(
+        model_config, ref.trainable, ref.dtype, towers=towers
+    )
+    frozen = load_params(folder, model_config, frozen_shapes) if frozen_shapes else {}
     if isinstance(ref.trainable, Lora):
-        frozen = load_params(folder, model_config, frozen_shapes)
         key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
         trainable = init_trainable(model_config, ref.trainable, ref.dtype, key)
     else:
-        frozen, trainable = {}, load_params(folder, model_config, trainable_shapes)
+        trainable = load_params(folder, model_config, trainable_shapes)
     step = jax.device_put(np.int32(0), jax.P())
     opt_state = jax.jit(functools.partial(init_optimizer, optimizer))(trainable)
     return TrainState(step, trainable, frozen, opt_state)

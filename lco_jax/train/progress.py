@@ -55,6 +55,7 @@ class Reporter:
         self.schedule, self.step_fn, self.spending = schedule, step_fn, spending
         self.last: dict[str, float] = {}
         self._pending: tuple[int, dict, Any] | None = None
+        self._unreadable = 0
         self._clock, self._clock_step, self._tokens = time.perf_counter(), start_step, 0
         self._spent_before = spending.total_s
 
@@ -76,6 +77,7 @@ class Reporter:
             )
         self._tokens += stats.real_tokens
         self.spending.add("input", stats.waited_s)
+        self._unreadable += stats.unreadable
         now = time.perf_counter()
         # Saving and evaluating are not part of a step; waiting for input is.
         pauses = self.spending.total_s - self._spent_before
@@ -89,6 +91,10 @@ class Reporter:
             "programs": self.step_fn._cache_size(),
             **self.spending.scalars(),
         }
+        if stats.real_patches is not None:
+            scalars["real_patches"] = stats.real_patches
+        if self._unreadable:
+            scalars["unreadable"] = self._unreadable
         self.last = scalars
         if step % self.every == 0 or step == self.num_steps:
             if self.writer:

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lco_jax.config import Lora
-from lco_jax.data.prompt import Prompter
+from lco_jax.config import Lora, MediaConfig
+from lco_jax.config_io import from_json
+from lco_jax.data.processor import Processor
 from lco_jax.models.build import Params, build, join, on_mesh
 from lco_jax.models.config import ModelConfig, read_config
+from lco_jax.models.omni import available_towers
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import is_run_folder, read_manifest
 from lco_jax.train.optimizer import make_optimizer
@@ -25,7 +27,7 @@ PROFILE_FILE = "lco_jax.json"
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """Merged weights of a model on the mesh that is set, and how it reads text."""
+    """Merged weights of a model on the mesh that is set, and how it reads items."""
 
     config: ModelConfig
     graph: nnx.GraphDef
@@ -34,7 +36,7 @@ class OpenedModel:
     lora_params: Params | None
     """The factors of a run, for export as an adapter."""
     lora: Lora | None
-    prompter: Prompter
+    processor: Processor
     base_folder: Path
     base_name: str
     dtype: str
@@ -48,6 +50,7 @@ def open_model(
     checkpoint: int | None = None,
     profile: str | None = None,
     max_text_tokens: int | None = None,
+    media: MediaConfig | None = None,
     dtype: str | None = None,
 ) -> OpenedModel:
     """Load a model for inference.
@@ -55,6 +58,7 @@ def open_model(
     Args:
         checkpoint: step of a run folder (None: the best evaluated one, else the last).
         profile: prompt recipe (None: that of the run or export, else `lco`).
+        media: sizes and rates of images and clips (None: those of the run or export).
         dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
             float32 on CPU).
 
@@ -63,30 +67,33 @@ def open_model(
         ValueError: the weights do not fit a supported family.
     """
     if is_run_folder(path):
-        return _open_run(path, checkpoint, profile, max_text_tokens, dtype)
+        return _open_run(path, checkpoint, profile, max_text_tokens, media, dtype)
     if checkpoint is not None:
         raise ValueError(f"checkpoint={checkpoint} was asked for, but {path} is not a run folder")
     folder = resolve_folder(path)
     config = read_config(folder)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    graph, _, shapes = build(config, None, dtype)
+    graph, _, shapes = build(config, None, dtype, towers=available_towers(config))
     recipe = _stored_recipe(folder)
-    prompter = Prompter(
+    processor = Processor(
         folder,
-        profile or recipe.get("profile", "lco"),
-        max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
+        config,
+        media=media or _stored_media(recipe),
+        profile=profile or recipe.get("profile", "lco"),
+        max_text_tokens=max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
     )
     params = load_params(folder, config, shapes)
-    return OpenedModel(config, graph, params, None, None, prompter, folder, path, dtype, step=None)
+    return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)
 
 
-def _open_run(path, checkpoint, profile, max_text_tokens, dtype) -> OpenedModel:
+def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype) -> OpenedModel:
     run = read_manifest(path).config
     ref = run.model
     folder = resolve_folder(ref.path, ref.revision)
     config = read_config(folder).first_layers(ref.num_layers)
     dtype = dtype or ref.dtype
-    graph, trainable, frozen = build(config, ref.trainable, dtype)
+    towers = available_towers(config)
+    graph, trainable, frozen = build(config, ref.trainable, dtype, towers=towers)
     optimizer = make_optimizer(run.optimizer, num_steps=1)
     shapes = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated()),
@@ -107,22 +114,24 @@ def _open_run(path, checkpoint, profile, max_text_tokens, dtype) -> OpenedModel:
     finally:
         checkpoints.close()
     lora = ref.trainable if isinstance(ref.trainable, Lora) else None
-    graph, _, plain = build(config, None, dtype)
+    graph, _, plain = build(config, None, dtype, towers=towers)
+    held = join(load_params(folder, config, frozen) if frozen else {}, state.trainable)
     if lora:
-        base = load_params(folder, config, frozen)
-        params = merge_lora(join(base, state.trainable), lora.alpha / lora.rank)
+        params = merge_lora(held, lora.alpha / lora.rank)
     else:
-        params = jax.tree.map(lambda x, shape: x.astype(shape.dtype), state.trainable, plain)
+        params = jax.tree.map(lambda x, shape: x.astype(shape.dtype), held, plain)
     return OpenedModel(
         config=config,
         graph=graph,
         params=params,
         lora_params=state.trainable if lora else None,
         lora=lora,
-        prompter=Prompter(
+        processor=Processor(
             folder,
-            profile or run.data.profile,
-            max_text_tokens or (None if profile else run.data.max_text_tokens),
+            config,
+            media=media or run.data.media,
+            profile=profile or run.data.profile,
+            max_text_tokens=max_text_tokens or (None if profile else run.data.max_text_tokens),
         ),
         base_folder=folder,
         base_name=ref.path,
@@ -134,6 +143,10 @@ def _open_run(path, checkpoint, profile, max_text_tokens, dtype) -> OpenedModel:
 def _stored_recipe(folder: Path) -> dict:
     file = folder / PROFILE_FILE
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _stored_media(recipe: dict) -> MediaConfig | None:
+    return from_json(recipe["media"]) if "media" in recipe else None
 
 
 def _replicated() -> jax.NamedSharding:

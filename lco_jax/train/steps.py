@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from lco_jax.axes import act_spec
 from lco_jax.config import Contrastive, Memory
 from lco_jax.data.batch import Batch
-from lco_jax.models.text import Tap, TextModel
+from lco_jax.data.media_batch import AudioBatch, MediaBatch, VisionBatch
+from lco_jax.models.omni import OmniModel
+from lco_jax.models.text import Tap
 from lco_jax.nn.stack import Remat
 from lco_jax.train.losses import contrastive_loss
 from lco_jax.train.optimizer import update_spread
@@ -29,7 +31,21 @@ BATCH_SPECS = Batch(
     valid=act_spec("C J I"),
     content=act_spec("C J I X"),
 )
-"""Where the arrays of a batch live on the mesh."""
+"""Where the arrays of a batch of texts live on the mesh."""
+MEDIA_SPECS = MediaBatch(
+    vision=VisionBatch(*(act_spec(f"C G {rest}") for rest in ("P X", "X X", "X X", "P X"))),
+    audio=AudioBatch(act_spec("C G X X X"), act_spec("C G X")),
+    slots=act_spec("C B S"),
+)
+
+
+def batch_specs(batch: Batch) -> Batch:
+    """Where the arrays of a batch live on the mesh."""
+    if batch.media is None:
+        return BATCH_SPECS
+    given = [part is not None for part in batch.media]
+    parts = (spec if there else None for spec, there in zip(MEDIA_SPECS, given, strict=True))
+    return BATCH_SPECS._replace(media=MediaBatch(*parts))
 
 
 @jax.tree_util.register_dataclass
@@ -43,10 +59,18 @@ class TrainState:
     opt_state: optax.OptState
 
 
+def media_features(model: OmniModel, chunk: Batch) -> Float[Array, "G X D"] | None:
+    """What the towers make of the media of one chunk (None: it has none)."""
+    if chunk.media is None:
+        return None
+    return model.features(chunk.media.vision, chunk.media.audio)
+
+
 def encode(
-    model: TextModel,
+    model: OmniModel,
     chunk: Batch,
     prefix: Int[Array, "P"],
+    features: Float[Array, "G X D"] | None,
     *,
     dropout_key: PRNGKeyArray | None = None,
     remat: Remat = "none",
@@ -54,7 +78,8 @@ def encode(
 ) -> tuple[Float[Array, "J I D"], Any]:
     """Last-token states of the items of one chunk (arrays without `C`), after the final norm.
 
-    `tap` may reduce each layer's states further; it gets the same pooled items.
+    `features` are those of the chunk's media; `tap` may reduce each layer's states further: it
+    gets the same pooled items.
     """
 
     def pool(hidden: Float[Array, "B S D"]) -> Float[Array, "J I D"]:
@@ -70,6 +95,7 @@ def encode(
         chunk.positions,
         chunk.segments,
         prefix=prefix,
+        media=None if features is None else (features, chunk.media.slots),
         dropout_key=dropout_key,
         remat=remat,
         tap=(lambda x: tap(pool(x))) if tap else None,
@@ -83,17 +109,26 @@ def contrastive_objective(
     """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`."""
 
     def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
-        def encode_chunk(trainable: Params, chunk: Batch) -> Float[Array, "J I D"]:
+        def run_towers(chunk: Batch) -> Float[Array, "G X D"] | None:
+            return media_features(nnx.merge(graph, trainable, frozen), chunk)
+
+        def encode_chunk(trainable: Params, chunk: Batch, features) -> Float[Array, "J I D"]:
             model = nnx.merge(graph, trainable, frozen)
-            return encode(model, chunk, prefix, dropout_key=key, remat=memory.remat)[0]
+            return encode(model, chunk, prefix, features, dropout_key=key, remat=memory.remat)[0]
 
         if memory.encode_chunks == 1:
-            pooled = encode_chunk(trainable, jax.tree.map(lambda x: x[0], batch))[None]
+            chunk = jax.tree.map(lambda x: x[0], batch)
+            pooled = encode_chunk(trainable, chunk, run_towers(chunk))[None]
         else:
             # Gradient cache: only the pooled states of a chunk are kept, its activations are
-            # computed again when the gradient of the loss reaches it.
+            # computed again when the gradient of the loss reaches it. The features of frozen
+            # towers are kept, too, so that no tower runs twice.
             again = jax.checkpoint(encode_chunk, prevent_cse=False)
-            _, pooled = jax.lax.scan(lambda _, chunk: (None, again(trainable, chunk)), None, batch)
+
+            def step(_, chunk: Batch) -> tuple[None, Float[Array, "J I D"]]:
+                return None, again(trainable, chunk, run_towers(chunk))
+
+            _, pooled = jax.lax.scan(step, None, batch)
         return contrastive_loss(pooled, batch.valid, batch.content, objective, memory)
 
     return loss_fn
@@ -126,6 +161,7 @@ def embed_step(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
 
     def embed(params: Params, batch: Batch, prefix: Array) -> Float[Array, "I D"]:
         model = nnx.merge(graph, params)
-        return encode(model, jax.tree.map(lambda x: x[0], batch), prefix)[0][0]
+        chunk = jax.tree.map(lambda x: x[0], batch)
+        return encode(model, chunk, prefix, media_features(model, chunk))[0][0]
 
     return jax.jit(embed)

@@ -22,7 +22,7 @@ _MAX_LISTED = 10
 
 
 class Part(NamedTuple):
-    """The decoder or the vision tower: its tensors in a folder and in our tree."""
+    """The decoder or a tower: its tensors in a folder and in our tree."""
 
     table: Table
     num_layers: int
@@ -45,22 +45,26 @@ def match_parts(
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
     """
     leaves = flatten_dict(params, sep="/")
-    vision = {path: leaf for path, leaf in leaves.items() if path.startswith("vision/")}
-    decoder = {path: leaf for path, leaf in leaves.items() if path not in vision}
     table = TABLES[config.family]
     found = table.assign(source.specs)
+    tower_sizes = {"vision": config.vision, "audio": config.audio}
     parts = []
-    if vision:
-        tower_table = table.vision()
+    for name in table.towers:
+        tower = {path: leaves.pop(path) for path in list(leaves) if path.startswith(f"{name}/")}
+        if not tower:
+            continue
+        tower_table = table.tower(name)
         tower_found = tower_table.assign(found.towers)
-        tower = Part(tower_table, config.vision.num_layers, tower_found, vision)
-        # Unlike a decoder, a tower is never cut to its first layers.
-        beyond = tower_found.names.keys() - tower.keys
-        tower_found.unknown.extend(tower_found.names[key] for key in sorted(beyond))
+        # The tensors of other towers stay with the decoder, which comes last.
         found = replace(found, towers=tower_found.towers)
-        parts.append(tower)
-    if decoder or not vision:
-        parts.append(Part(table, config.text.num_layers, found, decoder))
+        tower_found = replace(tower_found, towers=[])
+        part = Part(tower_table, tower_sizes[name].num_layers, tower_found, tower)
+        # Unlike a decoder, a tower is never cut to its first layers.
+        beyond = tower_found.names.keys() - part.keys
+        tower_found.unknown.extend(tower_found.names[key] for key in sorted(beyond))
+        parts.append(part)
+    if leaves or not parts:
+        parts.append(Part(table, config.text.num_layers, found, leaves))
     for part in parts:
         _check_fit(source, part)
     return parts
@@ -110,8 +114,9 @@ def log_unread(folder: Path, part: Part) -> None:
     later = found.names.keys() - part.keys
     has_head = (_HEAD, None) in found.names and _HEAD not in part.leaves
     counts = {
-        "of the vision and audio towers (not built yet)": len(found.towers),
+        "of the vision and audio towers (not asked for)": len(found.towers),
         "of the talker and its vocoder": len(found.ignored),
+        "that no feature depends on": len(found.unused),
         f"of layers from {part.num_layers} on": len(later),
         "of the output head": int(has_head),
     }

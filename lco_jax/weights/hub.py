@@ -84,7 +84,7 @@ def load_params(folder: Path, config: ModelConfig, abstract: Mapping[str, Any]) 
 
     Args:
         abstract: nested dict of `jax.ShapeDtypeStruct`, each with its sharding: of the decoder,
-            of the vision tower under `"vision"`, or of both.
+            of the towers under `"vision"` and `"audio"`, or of any of them.
 
     Raises:
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
@@ -158,7 +158,7 @@ def save_folder(
     thinker_only: bool = False,
     max_shard_bytes: int = _MAX_SHARD_BYTES,
 ) -> None:
-    """Write a hub folder: the base folder with `params` in the place of its decoder.
+    """Write a hub folder: the base folder with `params` in the place of its own.
 
     Names are spelled as in the base folder; tensors that `params` does not hold (a tower, an
     unloaded output head, the talker) and the tokenizer and processor files are copied.

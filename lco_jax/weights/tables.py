@@ -1,152 +1,19 @@
-"""What every tensor is called on the hub and in our tree, and how it lies in both.
+"""How the checkpoints of each family spell the names of their tensors."""
 
-A row is all there is to say about a tensor: loading reads the table from left to right, saving
-from right to left, and the low-rank factors of an adapter are named by the same rows.
-"""
-
-import functools
-import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from lco_jax.weights.layout import Layout
-
-Key = tuple[str, int | None]
-"""A tensor of our tree: its path, and its place in the stack where the path holds one."""
-
-_QKV = "qkv"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tensor, or a stack of them: with `{L}` in its hub name one for each layer, with `{Q}`
-    one for each of query, key and value, stacked along leading dimensions.
-    """
-
-    hub: str
-    """Name below the decoder or the tower (the output head: below the model)."""
-    ours: str
-    layout: Layout
-
-    @property
-    def stack(self) -> tuple[str, ...]:
-        """The leading dimensions, in which several hub tensors are stacked."""
-        return tuple(letter for letter in "LQ" if f"{{{letter}}}" in self.hub)
-
-    @property
-    def letters(self) -> str:
-        """Dimensions of the (stacked) array in our tree."""
-        return " ".join((*self.stack, self.layout.ours))
-
-    def keys(self, num_layers: int) -> list[Key]:
-        """The tensors of this row."""
-        sizes = {"L": num_layers, "Q": len(_QKV)}
-        places = range(math.prod(sizes[letter] for letter in self.stack)) if self.stack else (None,)
-        return [(self.ours, place) for place in places]
-
-    def name(self, place: int | None) -> str:
-        """The hub name of the tensor at a place of the stack."""
-        if place is None:
-            return self.hub
-        layer, part = divmod(place, len(_QKV)) if "Q" in self.stack else (place, 0)
-        return self.hub.format(L=layer, Q=_QKV[part])
-
-    def key(self, name: str) -> Key | None:
-        """The tensor of this row with that hub name."""
-        match = self._pattern.fullmatch(name)
-        if match is None:
-            return None
-        if not self.stack:
-            return self.ours, None
-        place = int(match["L"])
-        if "Q" in self.stack:
-            place = place * len(_QKV) + _QKV.index(match["Q"])
-        return self.ours, place
-
-    @functools.cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        name = re.escape(self.hub)
-        return re.compile(
-            name.replace(r"\{L\}", r"(?P<L>\d+)").replace(r"\{Q\}", f"(?P<Q>[{_QKV}])")
-        )
-
-
-def _row(hub: str, ours: str, layout: str) -> Row:
-    return Row(hub, ours, Layout(layout))
-
-
-HEAD = _row("lm_head.weight", "head/kernel", "V D -> D V")
-
-TEXT_ROWS = (
-    _row("embed_tokens.weight", "embed/table", "V D -> V D"),
-    _row("layers.{L}.input_layernorm.weight", "layers/attention_norm/scale", "D -> D"),
-    _row("layers.{L}.self_attn.q_proj.weight", "layers/attention/query/kernel", "(N H) D -> D N H"),
-    _row("layers.{L}.self_attn.q_proj.bias", "layers/attention/query/bias", "(N H) -> N H"),
-    _row("layers.{L}.self_attn.k_proj.weight", "layers/attention/key/kernel", "(K H) D -> D K H"),
-    _row("layers.{L}.self_attn.k_proj.bias", "layers/attention/key/bias", "(K H) -> K H"),
-    _row("layers.{L}.self_attn.v_proj.weight", "layers/attention/value/kernel", "(K H) D -> D K H"),
-    _row("layers.{L}.self_attn.v_proj.bias", "layers/attention/value/bias", "(K H) -> K H"),
-    _row(
-        "layers.{L}.self_attn.o_proj.weight", "layers/attention/output/kernel", "D (N H) -> N H D"
-    ),
-    _row("layers.{L}.post_attention_layernorm.weight", "layers/mlp_norm/scale", "D -> D"),
-    _row("layers.{L}.mlp.gate_proj.weight", "layers/mlp/gate/kernel", "F D -> D F"),
-    _row("layers.{L}.mlp.up_proj.weight", "layers/mlp/up/kernel", "F D -> D F"),
-    _row("layers.{L}.mlp.down_proj.weight", "layers/mlp/down/kernel", "D F -> F D"),
-    _row("norm.weight", "final_norm/scale", "D -> D"),
+from lco_jax.weights.rows import (
     HEAD,
+    LORA_ROWS,
+    OMNI_AUDIO_ROWS,
+    OMNI_VISION_ROWS,
+    TEXT_ROWS,
+    VL_VISION_ROWS,
+    Key,
+    Row,
 )
-
-
-def _lora_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Rows of the factors A and B of every linear layer of the decoder."""
-    return tuple(
-        Row(
-            row.hub.replace(".weight", f".lora_{factor}.weight"),
-            row.ours.replace("/kernel", f"/lora_{factor.lower()}"),
-            layout,
-        )
-        for row in rows
-        if row.stack and row.ours.endswith("/kernel")
-        for factor, layout in zip("AB", row.layout.lora(), strict=True)
-    )
-
-
-LORA_ROWS = _lora_rows(TEXT_ROWS)
-
-_VISION_ROWS = (
-    _row("patch_embed.proj.weight", "vision/patch_embed/kernel", "D C T Y X -> C T Y X D"),
-    _row("blocks.{L}.norm1.weight", "vision/blocks/attention_norm/scale", "D -> D"),
-    _row(
-        "blocks.{L}.attn.proj.weight", "vision/blocks/attention/output/kernel", "D (N H) -> N H D"
-    ),
-    _row("blocks.{L}.attn.proj.bias", "vision/blocks/attention/output/bias", "D -> D"),
-    _row("blocks.{L}.norm2.weight", "vision/blocks/mlp_norm/scale", "D -> D"),
-    _row("blocks.{L}.mlp.gate_proj.weight", "vision/blocks/mlp/gate/kernel", "F D -> D F"),
-    _row("blocks.{L}.mlp.gate_proj.bias", "vision/blocks/mlp/gate/bias", "F -> F"),
-    _row("blocks.{L}.mlp.up_proj.weight", "vision/blocks/mlp/up/kernel", "F D -> D F"),
-    _row("blocks.{L}.mlp.up_proj.bias", "vision/blocks/mlp/up/bias", "F -> F"),
-    _row("blocks.{L}.mlp.down_proj.weight", "vision/blocks/mlp/down/kernel", "D F -> F D"),
-    _row("blocks.{L}.mlp.down_proj.bias", "vision/blocks/mlp/down/bias", "D -> D"),
-    _row("merger.ln_q.weight", "vision/merger/norm/scale", "D -> D"),
-    _row("merger.mlp.0.weight", "vision/merger/hidden/kernel", "F (U D) -> U D F"),
-    _row("merger.mlp.0.bias", "vision/merger/hidden/bias", "F -> F"),
-    _row("merger.mlp.2.weight", "vision/merger/output/kernel", "E F -> F E"),
-    _row("merger.mlp.2.bias", "vision/merger/output/bias", "E -> E"),
-)
-_QKV_KERNEL, _QKV_BIAS = (f"vision/blocks/attention/qkv/{name}" for name in ("kernel", "bias"))
-VL_VISION_ROWS = (
-    *_VISION_ROWS,
-    _row("blocks.{L}.attn.qkv.weight", _QKV_KERNEL, "(Q N H) D -> Q D N H"),
-    _row("blocks.{L}.attn.qkv.bias", _QKV_BIAS, "(Q N H) -> Q N H"),
-)
-OMNI_VISION_ROWS = (
-    *_VISION_ROWS,
-    _row("blocks.{L}.attn.{Q}.weight", _QKV_KERNEL, "(N H) D -> D N H"),
-    _row("blocks.{L}.attn.{Q}.bias", _QKV_BIAS, "(N H) -> N H"),
-)
-"""Query, key and value lie fused in a VL checkpoint and apart in an Omni one; ours is one array."""
 
 _DECODER_NAME = re.compile(
     r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?"
@@ -154,8 +21,6 @@ _DECODER_NAME = re.compile(
 )
 """Every spelling in circulation, the bare one of a decoder saved without its wrapper included."""
 _HEAD_NAME = re.compile(r"(?:model\.|language_model\.)?(lm_head\..+)")
-_VISION = "visual."
-_VISION_NAME = re.compile(r"(?:model\.)?visual\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -168,9 +33,22 @@ class Assignment:
     """Names of tensors that another name already gave."""
     towers: list[str] = field(default_factory=list)
     """Of vision and audio towers: no rows of the table at hand."""
+    unused: list[str] = field(default_factory=list)
+    """Of the part at hand, but no feature depends on them; exports copy them."""
     ignored: list[str] = field(default_factory=list)
     """Of parts that no embedding depends on: the talker and its vocoder."""
     unknown: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A tower in the checkpoints of a family."""
+
+    prefix: str
+    """Written before its names, after that of the family."""
+    rows: tuple[Row, ...]
+    unused: tuple[str, ...] = ()
+    """Tensors that every checkpoint holds and no forward pass reads."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +67,9 @@ class Table:
     """Full names after prefix and wrapper; the first group is the name of a row."""
     adapter_decoder: str = "model.language_model."
     """The decoder's path in the class that an adapter is loaded into."""
-    vision_rows: tuple[Row, ...] = ()
-    towers: tuple[str, ...] = ()
+    towers: Mapping[str, Tower] = field(default_factory=dict)
+    """By the name under which our tree holds them."""
+    unused: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
     def row(self, path: str) -> Row:
@@ -214,6 +93,7 @@ class Table:
     def assign(self, names: Iterable[str]) -> Assignment:
         """Sort hub names, in any spelling, into what they are."""
         result = Assignment()
+        prefixes = tuple(tower.prefix for tower in self.towers.values())
         for name in names:
             local = name.removeprefix(self.prefix).removeprefix(self.wrapper)
             key = self._key(local)
@@ -221,8 +101,10 @@ class Table:
                 result.doubled.append(name)
             elif key is not None:
                 result.names[key] = name
-            elif local.removeprefix("model.").startswith(self.towers):
+            elif local.removeprefix("model.").startswith(prefixes):
                 result.towers.append(name)
+            elif local.removeprefix("model.").removeprefix(self.decoder) in self.unused:
+                result.unused.append(name)
             elif name.startswith(self.ignored):
                 result.ignored.append(name)
             else:
@@ -242,16 +124,18 @@ class Table:
             decoder=self.adapter_decoder,
         )
 
-    def vision(self) -> "Table":
-        """The table of the vision tower of this family, for the names that `assign` finds to be
-        of towers.
+    def tower(self, name: str) -> "Table":
+        """The table of one tower of this family, for the names that `assign` finds to be of
+        towers.
         """
+        tower = self.towers[name]
         return replace(
             self,
-            rows=self.vision_rows,
-            decoder=_VISION,
-            spellings=(_VISION_NAME,),
-            towers=tuple(tower for tower in self.towers if tower != _VISION),
+            rows=tower.rows,
+            decoder=tower.prefix,
+            spellings=(re.compile(rf"(?:model\.)?{re.escape(tower.prefix)}(.+)"),),
+            towers={other: self.towers[other] for other in self.towers if other != name},
+            unused=tower.unused,
         )
 
     def _key(self, local: str) -> Key | None:
@@ -265,8 +149,10 @@ class Table:
 
 
 _OMNI = {
-    "vision_rows": OMNI_VISION_ROWS,
-    "towers": (_VISION, "audio_tower."),
+    "towers": {
+        "vision": Tower("visual.", OMNI_VISION_ROWS),
+        "audio": Tower("audio_tower.", OMNI_AUDIO_ROWS, unused=("audio_bos_eos_token.weight",)),
+    },
     "ignored": ("talker.", "token2wav."),
 }
 
@@ -274,7 +160,7 @@ TABLES = {
     table.family: table
     for table in (
         Table("qwen2", adapter_decoder="model."),
-        Table("qwen2_5_vl", vision_rows=VL_VISION_ROWS, towers=(_VISION,)),
+        Table("qwen2_5_vl", towers={"vision": Tower("visual.", VL_VISION_ROWS)}),
         Table("qwen2_5_omni", prefix="thinker.", **_OMNI),
         Table("qwen2_5_omni_thinker", wrapper="thinker.", **_OMNI),
     )

@@ -1,9 +1,10 @@
-"""Spread measures on sets whose spread is known."""
+"""The mean cosine of sets in which it is known."""
 
 import numpy as np
 import pytest
 
-from lco_jax.analysis.anisotropy import effective_rank, mean_cosine
+from lco_jax.analysis import anisotropy
+from lco_jax.analysis.anisotropy import mean_cosine, mean_nonzero_cosine
 
 
 def _gaussian(seed, *shape):
@@ -37,24 +38,18 @@ def test_mean_cosine_needs_a_pair():
         mean_cosine(_gaussian(4, 1, 8))
 
 
-@pytest.mark.parametrize("rank", [1, 3, 8])
-def test_effective_rank_counts_equal_directions(rank):
-    vectors = np.tile(np.eye(8)[:rank], (5, 1))
-    assert effective_rank(vectors) == pytest.approx(rank)
+def test_the_released_estimator_leaves_out_zeros():
+    # Eight axes and their doubles: 8 pairs of cosine 1, and 112 pairs of cosine exactly 0.
+    vectors = np.concatenate([np.eye(8), 2 * np.eye(8)])
+    assert mean_nonzero_cosine(vectors) == 1
+    assert mean_cosine(vectors) == pytest.approx(8 / 120)
+    assert mean_nonzero_cosine(np.eye(8)) == 0
 
 
-def test_effective_rank_is_invariant_to_rotation_and_falls_with_collapse():
-    vectors = _gaussian(5, 60, 12)
-    rotation, _ = np.linalg.qr(_gaussian(6, 12, 12))
-    rank = effective_rank(vectors)
-    assert effective_rank(vectors @ rotation) == pytest.approx(rank, rel=1e-5)
-    assert 10 < rank <= 12
-    narrow = [effective_rank(vectors + shift) for shift in (1, 10, 100)]
-    assert rank > narrow[0] > narrow[1] > narrow[2] > 1
-
-
-def test_effective_rank_is_the_exponential_of_the_entropy():
-    # Two directions seen by 9 and by 1 vectors have the singular values 3 and 1.
-    vectors = np.repeat(np.eye(2), [9, 1], axis=0)
-    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert effective_rank(vectors) == pytest.approx(np.exp(entropy))
+@pytest.mark.parametrize("rows_per_block", [1, 7, 100])
+def test_the_released_estimator_is_the_mean_cosine_otherwise(monkeypatch, rows_per_block):
+    vectors = _gaussian(5, 40, 7) + 0.5
+    monkeypatch.setattr(anisotropy, "_BLOCK_BYTES", rows_per_block * 40 * 8)
+    assert mean_nonzero_cosine(vectors) == pytest.approx(mean_cosine(vectors), abs=1e-12)
+    with pytest.raises(ValueError, match="got 1 vectors"):
+        mean_nonzero_cosine(vectors[:1])

@@ -11,11 +11,11 @@ from lco_jax.data.batch import (
     item_lengths,
     measure,
     pack,
-    pack_stream,
-    round_rows,
     share_real_tokens,
 )
-from lco_jax.data.records import Encoded
+from lco_jax.data.encoded import Encoded
+from lco_jax.data.rounding import round_rows
+from lco_jax.data.stream import pack_texts
 
 ROW_TOKENS = (16, 32, 64)
 HEAD = 5
@@ -62,7 +62,7 @@ def check(batch, items, numbers, roles, num_shards):
                     shard_positions[shard, where], np.stack([expected] * 3, -1)
                 )
                 upper, lower = batch.content[chunk, role, example].tolist()
-                assert (upper << 32) + lower == int(item.content)
+                assert (upper << 32) + lower == int(item.hash)
                 real_tokens += len(item.tokens)
     padding = batch.segments == 0
     assert np.count_nonzero(~padding) == real_tokens
@@ -147,7 +147,7 @@ def test_stream(count, longest, num_shards, tokens_per_shard, seed):
     rng = np.random.default_rng(seed)
     items = make_items(rng, rng.integers(1, longest + 1, count))
     seen, shapes = [], {}
-    for batch, indices in pack_stream(items, ROW_TOKENS, tokens_per_shard, num_shards, HEAD):
+    for batch, indices in pack_texts(items, ROW_TOKENS, tokens_per_shard, num_shards, HEAD):
         chosen = [items[index] if index >= 0 else None for index in indices.tolist()]
         check(batch, chosen, indices[None], 1, num_shards)
         seen += [index for index in indices.tolist() if index >= 0]
@@ -163,7 +163,7 @@ def test_stream_sizes_waste_little_and_agree_for_many_items():
     few, many = set(), set()
     for count in rng.integers(300, 9000, 25).tolist():
         items = make_items(rng, rng.integers(10, 40, count))
-        batches = [batch for batch, _ in pack_stream(items, (64, 128), 16 * 128, 1, HEAD)]
+        batches = [batch for batch, _ in pack_texts(items, (64, 128), 16 * 128, 1, HEAD)]
         total = sum(batch.tokens.size for batch in batches)
         real = sum(np.count_nonzero(batch.segments) for batch in batches)
         assert real / total > 0.88
@@ -173,7 +173,7 @@ def test_stream_sizes_waste_little_and_agree_for_many_items():
 
 
 def test_stream_without_items_and_with_too_long_ones():
-    assert list(pack_stream([], ROW_TOKENS, 64, 1, HEAD)) == []
+    assert list(pack_texts([], ROW_TOKENS, 64, 1, HEAD)) == []
     items = make_items(np.random.default_rng(0), [3, 70])
     with pytest.raises(ValueError, match="70 tokens"):
-        next(pack_stream(items, ROW_TOKENS, 64, 1, HEAD))
+        next(pack_texts(items, ROW_TOKENS, 64, 1, HEAD))

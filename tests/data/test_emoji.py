@@ -16,7 +16,7 @@ from PIL import Image, ImageFont
 from lco_jax.data.builders import emoji_source
 from lco_jax.data.builders.emoji import Emoji, read_emoji
 from lco_jax.data.media.config import PixelConfig
-from lco_jax.data.media.images import decode_image, image_patches
+from lco_jax.data.media.images import image_patches, load_image
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "emoji"
@@ -47,7 +47,7 @@ def test_committed_files():
         assert set(pictures.namelist()) == {f"{line['id']}.png" for line in lines}
         seen = set()
         for name in pictures.namelist():
-            picture = decode_image(pictures.read(name), name)
+            picture = load_image(pictures.read(name))
             assert picture.size == (56, 56)
             assert np.asarray(picture).min() < 250, name  # something is drawn
             seen.add(picture.tobytes())
@@ -63,7 +63,7 @@ def test_names_fit_their_pictures():
     assert lines["1f408"]["names"]["id"] == "kucing"
     tomato = zipfile.ZipFile(FOLDER / "pictures.zip").read("1f345.png")
     assert lines["1f345"]["names"]["ms"] == "tomato"
-    red, green, _ = np.asarray(decode_image(tomato, "tomato"))[20:40, 20:40].mean((0, 1))
+    red, green, _ = np.asarray(load_image(tomato))[20:40, 20:40].mean((0, 1))
     assert red > 2 * green
 
 
@@ -82,13 +82,16 @@ def test_dataset_gives_back_the_files(tmp_path):
         for index in range(0, len(source), 7):
             record = dict(source[index])
             assert bytes(record.pop("image")) == pictures.read(f"{record['id']}.png")
+            assert record.pop("name") == record["names"]["en"]
             assert record == lines[record["id"]]
-    picture = decode_image(source[3]["image"], source[3]["id"])
+    thai = read_emoji(Emoji(config_name="th", data_dir=str(tmp_path)), "test")[3]
+    assert thai["name"] == thai["names"]["th"]
+    picture = load_image(source[3]["image"])
     assert image_patches(picture, PixelConfig()).grid == (1, 4, 4)
     with pytest.raises(IndexError, match="emoji 250 of 250"):
         source[250]
-    with pytest.raises(ValueError, match="emoji has no config 'th'"):
-        Emoji(config_name="th", data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="emoji has no names in 'xx'"):
+        Emoji(config_name="xx", data_dir=str(tmp_path))
 
 
 def test_reading_needs_neither_tensorflow_nor_torch(tmp_path):

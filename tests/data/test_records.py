@@ -24,8 +24,8 @@ def test_official_format_loads_unchanged(tmp_path):
     (triplet,) = JsonlTriplets(write(tmp_path / "a.jsonl", json.dumps(line)))
     assert triplet == Triplet(
         anchor=Item("a dog"),
-        positive=Item(image_paths=(str(tmp_path / "img/1.png"),)),
-        negatives=(Item("a cat", image_paths=("/abs/2.png",)),),
+        positive=Item(images=(str(tmp_path / "img/1.png"),)),
+        negatives=(Item("a cat", images=("/abs/2.png",)),),
     )
 
 
@@ -46,8 +46,8 @@ def test_superset(tmp_path):
     assert triplet.id == "7"
     assert triplet.anchor == Item("東京")
     assert triplet.positive == Item(
-        audio_paths=(str(tmp_path / "a.wav"),),
-        video_paths=(str(tmp_path / "v.mp4"), "gs://b/w.mp4"),
+        audios=(str(tmp_path / "a.wav"),),
+        videos=(str(tmp_path / "v.mp4"), "gs://b/w.mp4"),
         id="p",
     )
     assert [item.text for item in triplet.negatives] == ["one", "two", "three"]

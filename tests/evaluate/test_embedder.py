@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from lco_jax.config import Memory
 from lco_jax.data.records import Item
 from lco_jax.evaluate.embed_file import embed_file
 from lco_jax.evaluate.embedder import Embedder
@@ -64,7 +65,7 @@ def test_alone_in_any_order_and_beside_any_neighbours(embedder, vectors):
 
 @pytest.mark.parametrize("row_tokens", [(256,), (512,), (150, 1024)])
 def test_in_rows_of_any_length(embedder, vectors, row_tokens, monkeypatch):
-    monkeypatch.setattr(embedder._encoder, "row_tokens", row_tokens)
+    monkeypatch.setattr(embedder._encoder, "memory", Memory(row_tokens=row_tokens))
     np.testing.assert_allclose(embedder.encode(TEXTS), vectors, atol=1e-5)
 
 
@@ -89,7 +90,7 @@ def test_names_of_sentence_transformers(embedder, vectors):
     np.testing.assert_allclose(pairwise, np.diag(vectors[:3] @ vectors[3:6].T), atol=1e-6)
     assert embedder.get_embedding_dimension() == 32
     assert embedder.supports("text")
-    assert not embedder.supports("image")
+    assert embedder.supports("image") and not embedder.supports("audio")
     item = {"text": TEXTS[0], "id": "first"}
     np.testing.assert_allclose(embedder.encode([item, Item(TEXTS[0])])[0], vectors[0], atol=1e-5)
 
@@ -111,7 +112,8 @@ def test_no_inputs(embedder):
     [
         (["fine", "  "], "input 1 is empty"),
         ([{"txt": "a"}], "did you mean 'text'"),
-        ([{"image_path": "cat.png"}], "not built yet"),
+        ([{"image_path": "cat.png"}], "cat.png: no such file"),
+        ([{"audio_path": "cat.wav"}], "has the audio cat.wav, but"),
         ([3], "input 0 is"),
     ],
 )
@@ -126,17 +128,17 @@ def test_a_stopped_file_goes_on(checkpoint, embedder, vectors, tmp_path, monkeyp
     monkeypatch.setattr("lco_jax.evaluate.embed_file._PIECE", 2)
     encoded = []
 
-    def encode(items):
+    def encode(items, errors):
         if len(encoded) == 2:
             raise KeyboardInterrupt
         encoded.append(items)
-        return Embedder.encode(embedder, items)
+        return Embedder.encode(embedder, items, errors=errors)
 
     with monkeypatch.context() as patch:
         patch.setattr(embedder, "encode", encode)
         with pytest.raises(KeyboardInterrupt):
             embed_file(embedder, str(source), str(output))
     assert not output.exists()
-    assert embed_file(embedder, str(source), str(output)) == len(TEXTS)
+    assert embed_file(embedder, str(source), str(output)) == (len(TEXTS), {})
     np.testing.assert_allclose(np.load(output), vectors, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []

@@ -125,7 +125,7 @@ def test_the_code_of_the_model_card_gives_our_vectors(case, form):
 def test_an_export_is_a_model_of_ours(case, form):
     exported = Embedder(case.export(form))
     np.testing.assert_allclose(exported.encode(TEXTS), case.vectors, atol=2e-6)
-    assert exported.prompter.max_text_tokens == 60
+    assert exported.processor.prompter.max_text_tokens == 60
 
 
 def test_sentence_transformers_cuts_as_we_do_and_takes_no_prompt(case):

@@ -13,6 +13,8 @@ from tests import meshes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
 
+_OMNI_7B_TEXT = Path(__file__).parents[2] / "configs" / "lco_omni_7b_text.py"
+
 
 def test_there_are_configs():
     assert len(CONFIGS) >= 4
@@ -41,7 +43,7 @@ def test_lowers(path):
     ],
 )
 def test_misfits_are_named(mesh, message):
-    config = dataclasses.replace(load_config(CONFIGS[1]), mesh=mesh)
+    config = dataclasses.replace(load_config(_OMNI_7B_TEXT), mesh=mesh)
     sizes = dataclasses.astuple(mesh)
     with jax.set_mesh(meshes.make(sizes)), pytest.raises(ValueError, match=message):
         abstract_run(config)

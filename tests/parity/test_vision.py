@@ -8,7 +8,8 @@ import torch
 from flax import nnx
 
 from lco_jax.axes import act_spec
-from lco_jax.data.positions import Grid, lay_out
+from lco_jax.data.patch_layout import lay_out
+from lco_jax.data.positions import Grid
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
 from lco_jax.models.vision import VisionTower

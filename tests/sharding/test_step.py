@@ -90,11 +90,9 @@ print("VECTORS", json.dumps(vectors.tolist()))
 """
 
 
-@pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 2, 4)], ids=str)
-def test_two_processes(config, plain, sizes, free_port):
-    texts = ["a fox", "two women", "x"]
-    vectors = Embedder(config.model.path, mesh=meshes.make((1, 1, 1))).encode(texts)
-    arguments = [str(free_port), "RANK", json.dumps(sizes), json.dumps(to_json(config))]
+def run_processes(config, sizes, port):
+    """What two processes of four devices each say of the same steps."""
+    arguments = [str(port), "RANK", json.dumps(sizes), json.dumps(to_json(config))]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", _PROCESS, *(str(rank) if a == "RANK" else a for a in arguments)],
@@ -109,6 +107,13 @@ def test_two_processes(config, plain, sizes, free_port):
     for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err[-3000:]
-        said = dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
+        yield dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 2, 4)], ids=str)
+def test_two_processes(config, plain, sizes, free_port):
+    texts = ["a fox", "two women", "x"]
+    vectors = Embedder(config.model.path, mesh=meshes.make((1, 1, 1))).encode(texts)
+    for said in run_processes(config, sizes, free_port):
         same(json.loads(said["RESULT"]), plain)
         np.testing.assert_allclose(json.loads(said["VECTORS"]), vectors, atol=1e-5)

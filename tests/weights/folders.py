@@ -96,6 +96,13 @@ def load(
     return config, load_params(folder, config, shapes)
 
 
+def shapes_of(params: dict) -> dict:
+    """The shapes of arrays, to load others in their place."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params
+    )
+
+
 def assert_same_bits(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """Equal names, dtypes and bytes."""
     assert found.keys() == expected.keys()

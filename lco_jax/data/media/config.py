@@ -1,10 +1,15 @@
-"""How images and clips become patches, and what is refused before it fills the memory."""
+"""How images, clips and sound are read, and what is refused before it fills the memory."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 MAX_ASPECT_RATIO = 200
 """Of the longer side to the shorter. Source: transformers `smart_resize`."""
+SAMPLE_RATE_HZ = 16_000
+HOP_SAMPLES = 160
+"""From one mel frame to the next: 100 frames a second."""
+FFT_SAMPLES = 400
+"""Under the window of a mel frame. Source: transformers WhisperFeatureExtractor."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,42 @@ class VideoConfig:
 
 
 @dataclass(frozen=True)
+class SoundConfig:
+    """How much of a sound is read, and the mel frames that the audio tower reads of it.
+
+    Source: transformers WhisperFeatureExtractor with the settings of the public Omni checkpoints.
+    """
+
+    num_mels: int = 128
+    chunk_frames: int = 200
+    """Mel frames that the tower encodes together (two seconds)."""
+    buffer_seconds: int = 300
+    """Of the silence into which transformers lays a clip: only one that fills it is mirrored at
+    its end."""
+    max_seconds: float = 300.0
+    """Longer sounds are cut or refused."""
+    when_longer: Literal["cut", "refuse"] = "cut"
+
+    def __post_init__(self):
+        if self.num_mels < 1:
+            raise ValueError(f"num_mels={self.num_mels} must be positive")
+        if self.chunk_frames < 4 or self.chunk_frames % 4:
+            raise ValueError(f"chunk_frames={self.chunk_frames} must be a positive multiple of 4")
+        if not 0 < self.max_seconds <= self.buffer_seconds:
+            raise ValueError(
+                f"max_seconds={self.max_seconds}, buffer_seconds={self.buffer_seconds}: expected "
+                "0 < max_seconds <= buffer_seconds"
+            )
+        if self.when_longer not in ("cut", "refuse"):
+            raise ValueError(f"when_longer={self.when_longer!r}; expected 'cut' or 'refuse'")
+
+    @property
+    def max_samples(self) -> int:
+        """At 16 kHz."""
+        return round(self.max_seconds * SAMPLE_RATE_HZ)
+
+
+@dataclass(frozen=True)
 class MediaLimits:
     """What a file may unpack to; larger ones are refused unread."""
 
@@ -110,4 +151,30 @@ def from_hf(preprocessor: dict[str, Any]) -> PixelConfig:
             for name, value in named.items()
             if value is not None
         }
+    )
+
+
+def sound_from_hf(preprocessor: dict[str, Any]) -> SoundConfig:
+    """The settings of sound in a checkpoint's `preprocessor_config.json`, or in the
+    `feature_extractor` of its `processor_config.json`; absent ones keep their default.
+
+    Raises:
+        ValueError: mel frames of another kind than those of Whisper.
+    """
+    fixed = {
+        "sampling_rate": SAMPLE_RATE_HZ,
+        "hop_length": HOP_SAMPLES,
+        "n_fft": FFT_SAMPLES,
+        "dither": 0.0,
+        "padding_value": 0.0,
+    }
+    for name, value in fixed.items():
+        if preprocessor.get(name, value) != value:
+            raise ValueError(f"{name}={preprocessor[name]!r} is not supported; expected {value}")
+    default = SoundConfig()
+    seconds = preprocessor.get("chunk_length", default.buffer_seconds)
+    return SoundConfig(
+        num_mels=preprocessor.get("feature_size", default.num_mels),
+        buffer_seconds=seconds,
+        max_seconds=min(default.max_seconds, seconds),
     )

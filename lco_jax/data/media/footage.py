@@ -13,7 +13,7 @@ from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import check_size, to_rgb
 
 _ANIMATED = ("GIF", "PNG", "WEBP")
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 """FFmpeg's names. Playlists and the like are left out: they make it open other files and hosts."""
 
 _COVER = av.stream.Disposition.attached_pic
@@ -116,7 +116,7 @@ def _read_film(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Foota
 
 def _open_film(file: io.BufferedIOBase) -> av.container.InputContainer:
     file.seek(0)
-    return av.open(file, options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore")
+    return av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="ignore")
 
 
 def _survey(

@@ -19,27 +19,18 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def load_image(path: str, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
+def load_image(source: str | bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
     """The image in a file (the first, if it holds several), upright, in RGB, on white.
 
     Args:
-        path: local, or remote such as `gs://`.
+        source: path, local or remote such as `gs://`, or the content of a file.
         limits: what is refused before it is unpacked.
 
     Raises:
         MediaError: missing, empty, no image, damaged, too large or too thin.
     """
-    with open_media(path) as file:
-        return _decode(file, path, limits)
-
-
-def decode_image(content: bytes, name: str, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
-    """As `load_image`, of an encoded image in memory; `name` is what errors call it.
-
-    Raises:
-        MediaError: as `load_image`.
-    """
-    return _decode(io.BytesIO(content), name, limits)
+    with open_media(source) as file:
+        return _decode(file, name_of(source), limits)
 
 
 def image_patches(image: Image.Image, config: PixelConfig) -> Patches:
@@ -104,24 +95,40 @@ def check_size(name: str, width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
+def name_of(source: str | bytes) -> str:
+    """What errors call a medium."""
+    return source if isinstance(source, str) else f"a file of {len(source)} bytes"
+
+
 @contextlib.contextmanager
-def open_media(path: str) -> Iterator[io.BufferedIOBase]:
-    """A media file that exists and is not empty.
+def open_media(source: str | bytes) -> Iterator[io.BufferedIOBase]:
+    """A media file that exists and is not empty, or its content.
 
     Raises:
         MediaError: it does not, cannot be read, or is empty.
     """
+    name = name_of(source)
     try:
-        file = epath.Path(path).open("rb")
+        file = io.BytesIO(source) if isinstance(source, bytes) else epath.Path(source).open("rb")
     except FileNotFoundError as error:
-        raise MediaError(f"{path}: no such file; correct the path in the record") from error
+        raise MediaError(f"{name}: no such file; correct the path in the record") from error
     except OSError as error:
-        raise MediaError(f"{path}: cannot be opened ({error.strerror or error})") from error
+        raise MediaError(f"{name}: cannot be opened ({error.strerror or error})") from error
     with file:
         if not file.read(1):
-            raise MediaError(f"{path}: the file is empty; copy or download it again")
+            raise MediaError(f"{name}: the file is empty; copy or download it again")
         file.seek(0)
         yield file
+
+
+def is_animation(source: str | bytes) -> bool:
+    """Whether Pillow reads the file, so that it is an image or an animation and no film."""
+    with open_media(source) as file:
+        try:
+            Image.open(file, formats=FORMATS).close()
+        except Exception:  # of as many kinds as there are formats
+            return False
+        return True
 
 
 def _decode(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Image.Image:

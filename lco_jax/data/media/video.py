@@ -10,7 +10,7 @@ from PIL import Image
 from lco_jax.data.media.config import DEFAULT_LIMITS, MediaLimits, VideoConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.footage import read_footage
-from lco_jax.data.media.images import open_media, resize
+from lco_jax.data.media.images import name_of, open_media, resize
 from lco_jax.data.media.patches import Patches, patchify, smart_resize
 
 
@@ -23,22 +23,25 @@ class Clip(NamedTuple):
     """Of these frames: less than the file's if some were left out."""
 
 
-def load_video(path: str, config: VideoConfig, limits: MediaLimits = DEFAULT_LIMITS) -> Clip:
+def load_video(
+    source: str | bytes, config: VideoConfig, limits: MediaLimits = DEFAULT_LIMITS
+) -> Clip:
     """The sampled frames of a film, or of an animated GIF, PNG or WebP.
 
     Frames are decoded one by one and resized at once, so memory holds only the result. A still
     image is a clip of one frame.
 
     Args:
-        path: local, or remote such as `gs://`.
+        source: path, local or remote such as `gs://`, or the content of a file.
         config: which frames, and their size.
         limits: what is refused before it is unpacked.
 
     Raises:
         MediaError: missing, empty, no video, truncated, damaged, too large or too thin.
     """
-    with open_media(path) as file:
-        footage = read_footage(file, path, limits)
+    name = name_of(source)
+    with open_media(source) as file:
+        footage = read_footage(file, name, limits)
         num_frames = footage.num_frames
         while num_frames:
             wanted = sample_indices(num_frames, footage.fps, config).tolist()
@@ -47,7 +50,7 @@ def load_video(path: str, config: VideoConfig, limits: MediaLimits = DEFAULT_LIM
                 return Clip(np.stack(frames), len(wanted) / num_frames * footage.fps)
             # The file also counted frames that are never shown, as VP8 has: sample those that are.
             num_frames = num_decoded
-    raise MediaError(f"{path}: none of its frames can be shown; export it again")
+    raise MediaError(f"{name}: none of its frames can be shown; export it again")
 
 
 def video_patches(clip: Clip, config: VideoConfig) -> Patches:

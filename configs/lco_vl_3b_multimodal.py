@@ -1,0 +1,12 @@
+"""LCO-Emb, multimodal: Qwen/Qwen2.5-VL-3B-Instruct on all-NLI and triplets with images.
+
+Prepare the text once with `python launch/prepare_data.py all_nli`, and put triplets of your own
+(the paper's were not released) into `data/multimodal.jsonl`.
+"""
+
+from lco_jax.config import TrainConfig
+from lco_jax.recipes import multimodal
+
+
+def get_config() -> TrainConfig:
+    return multimodal("Qwen/Qwen2.5-VL-3B-Instruct", "data/multimodal.jsonl")

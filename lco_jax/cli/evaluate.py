@@ -1,0 +1,107 @@
+"""The command line of `launch/evaluate.py`."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.config import MeshConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Evaluate a model on offline tasks and those of mteb; finished tasks are not run again."""
+
+    model: str
+    """Hub folder, hub id or run folder."""
+    tasks: tuple[str, ...] = ("offline",)
+    """`offline` (all tasks on the data of this repository), the name of one of them, or the name of
+    an mteb task or benchmark, e.g. `MIEB(lite)`."""
+    output: str | None = None
+    """Folder of the results (default: evaluations/ and the model's name)."""
+    checkpoint: int | None = None
+    """Step of a run folder (default: the best evaluated one, else the last)."""
+    profile: Literal["lco", "mteb"] | None = None
+    """Prompt recipe (default: that of the run or export)."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of weights and activations."""
+    truncate_dim: int | None = None
+    """Keep the first dimensions and normalise again."""
+    tokens_per_batch: int = 4096
+    """Packed tokens that a device computes at a time."""
+    tpu: bool = False
+    """Join the other hosts of the slice and insist on TPU devices."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@program
+def main() -> int:
+    """Parse, evaluate, show the scores."""
+    arguments = tyro.cli(_Arguments)
+    from lco_jax.train import mesh
+
+    if arguments.tpu:
+        mesh.start_tpu()
+    from lco_jax.evaluate.embedder import Embedder
+    from lco_jax.evaluate.offline import offline_tasks
+    from lco_jax.evaluate.published import mieb_lite, side_by_side
+    from lco_jax.evaluate.run_offline import run_offline
+
+    name = Path(arguments.model).resolve().name
+    output = Path(arguments.output or Path("evaluations") / name)
+    offline = offline_tasks(output / "media")
+    chosen = [task for task in offline if "offline" in arguments.tasks or task in arguments.tasks]
+    others = [task for task in arguments.tasks if task != "offline" and task not in offline]
+    found = _mteb_tasks(others)  # before the model is loaded: a wrong name should fail early
+    embedder = Embedder(
+        arguments.model,
+        checkpoint=arguments.checkpoint,
+        profile=arguments.profile,
+        dtype=arguments.dtype,
+        truncate_dim=arguments.truncate_dim,
+        tokens_per_batch=arguments.tokens_per_batch,
+        mesh=arguments.mesh,
+    )
+    scores = run_offline(embedder, [offline[task] for task in chosen], output / "offline")
+    scores = {task: 100 * value for task, value in scores.items()}
+    failed: dict[str, str] = {}
+    if found:
+        from lco_jax.evaluate.mteb_adapter import MtebEncoder, run_tasks
+
+        folder, failed = run_tasks(MtebEncoder(embedder), found, output)
+        scores |= mieb_lite().read_results(folder)
+    _show(scores)
+    row = mieb_lite().row(name, scores)
+    if row.columns:
+        Console().print(side_by_side([row]))
+    for task, error in failed.items():
+        log.error("%s failed: %s", task, error)
+    log.info("results in %s (profile %s)", output, embedder.processor.prompter.profile)
+    return FAILED if failed else DONE
+
+
+def _mteb_tasks(names: list[str]) -> list:
+    if not names:
+        return []
+    try:
+        from lco_jax.evaluate.mteb_adapter import find_tasks
+
+        return find_tasks(names)
+    except ImportError as error:
+        raise ValueError(
+            f"{names} need mteb ({error}); install the extra: pip install -e '.[eval]'"
+        ) from error
+
+
+def _show(scores: dict[str, float]) -> None:
+    table = Table("task", "main score, %")
+    for task, value in scores.items():
+        table.add_row(task, f"{value:.2f}")
+    Console().print(table)

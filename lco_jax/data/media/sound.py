@@ -1,0 +1,193 @@
+"""Sound files of any kind, and the sound tracks of films, as mono samples at 16 kHz."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float32
+
+from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, SoundConfig
+from lco_jax.data.media.errors import MediaError, NoSoundError
+from lco_jax.data.media.footage import CONTAINERS
+from lco_jax.data.media.images import name_of, open_media
+from lco_jax.data.media.mel import num_audio_tokens
+
+_CONTAINERS = f"{CONTAINERS},aac,ac3,aiff,amr,ape,au,caf,eac3,flac,mp3,tta,w64,wav,wv"
+"""FFmpeg's names; see `footage`."""
+_BLOCK_VALUES = 2**18
+_EXTRA_SECONDS = 0.1
+"""Read beyond the longest sound, so that resampling does not meet an end where it is cut."""
+_OGG_PAGE_BYTES = 2**16
+"""No page is longer."""
+_UNKNOWN_BYTES = 0x7FFF0000
+"""From here on a declared size means that the writer could not know it."""
+
+Samples = Float32[np.ndarray, "n"]
+
+
+def load_sound(source: str | bytes, config: SoundConfig) -> Samples:
+    """The sound in a file, or the sound track of a film: mono, at 16 kHz, full scale at 1.
+
+    The mean of all channels is taken. Silence is a sound like any other.
+
+    Args:
+        source: path, local or remote such as `gs://`, or the content of a file.
+        config: how much is read.
+
+    Raises:
+        NoSoundError: a film or an animation without a sound track.
+        MediaError: missing, empty, no sound, truncated, damaged, not finite, too short for a
+            single token, or longer than a config allows that refuses instead of cutting.
+    """
+    with open_media(source) as file:
+        return _decode(file, name_of(source), config)
+
+
+def _decode(file: io.BufferedIOBase, name: str, config: SoundConfig) -> Samples:
+    max_seconds = config.max_seconds + _EXTRA_SECONDS
+    try:
+        # MP3 is left to FFmpeg: libsndfile believes a wrong length and stops there.
+        with _open_plain(file) as plain:
+            if plain is not None and plain.format != "MP3":
+                samples, rate_hz = _read_plain(plain, file, name, max_seconds)
+            else:
+                samples, rate_hz = _read_track(file, name, max_seconds)
+    except MediaError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors on damaged data
+        detail = getattr(error, "error_string", None) or error
+        raise MediaError(
+            f"{name}: the sound cannot be decoded ({type(error).__name__}: {detail}); it may be "
+            "truncated, damaged or no sound: copy it again, or convert it to wav"
+        ) from error
+    if not np.isfinite(samples).all():
+        raise MediaError(f"{name}: holds values that are not finite (NaN); export it again")
+    if rate_hz != SAMPLE_RATE_HZ:
+        samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    if len(samples) > config.max_samples:
+        if config.when_longer == "refuse":
+            raise MediaError(
+                f"{name}: longer than max_seconds={config.max_seconds:g}; cut it into pieces, or "
+                "raise the limit"
+            )
+        samples = samples[: config.max_samples]
+    if not num_audio_tokens(-(-len(samples) // HOP_SAMPLES)):
+        raise MediaError(
+            f"{name}: {1000 * len(samples) / SAMPLE_RATE_HZ:.0f} ms of sound are too short, the "
+            "shortest is just over 20 ms; drop the record, or pad it with silence"
+        )
+    return samples.astype(np.float32, copy=False)
+
+
+# ---------------------------------------------------------------------------------- plain sound
+
+
+@contextlib.contextmanager
+def _open_plain(file: io.BufferedIOBase) -> Iterator[soundfile.SoundFile | None]:
+    """The file as libsndfile opens it (wav, flac, ogg and their like), or None."""
+    try:
+        plain = soundfile.SoundFile(file)
+    except soundfile.LibsndfileError:
+        yield None
+        return
+    with plain:
+        yield plain
+
+
+def _read_plain(
+    plain: soundfile.SoundFile, file: io.BufferedIOBase, name: str, max_seconds: float
+) -> tuple[Samples, int]:
+    rate_hz = plain.samplerate
+    limit = int(max_seconds * rate_hz)
+    blocks, num_read = [], 0
+    while num_read < limit:
+        count = min(limit - num_read, max(_BLOCK_VALUES // plain.channels, 1))
+        block = plain.read(count, dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block.mean(axis=1))
+        num_read += len(block)
+    else:
+        return np.concatenate(blocks), rate_hz
+    if _lacks_end(plain, file):
+        raise MediaError(
+            f"{name}: ends after {num_read / rate_hz:.1f} seconds, before the end that it "
+            "declares, so it is truncated; copy or download it again"
+        )
+    return np.concatenate([np.zeros(0, np.float32), *blocks]), rate_hz
+
+
+def _lacks_end(plain: soundfile.SoundFile, file: io.BufferedIOBase) -> bool:
+    if plain.format == "OGG":
+        file.seek(max(file.seek(0, io.SEEK_END) - 2 * _OGG_PAGE_BYTES, 0))
+        end = file.read()
+        # The sixth byte of a page has a bit for the last page of its stream.
+        return not end[end.rfind(b"OggS") + 5] & 4
+    # What libsndfile notes down when the size in a header is not that of the data.
+    found = re.search(
+        r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", plain.extra_info
+    )
+    return bool(found) and int(found[2]) < int(found[1]) < _UNKNOWN_BYTES
+
+
+# ---------------------------------------------------------------------------------- other sound
+
+
+def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple[Samples, int]:
+    """The first sound track of a container."""
+    file.seek(0)
+    options = {"format_whitelist": _CONTAINERS}
+    with av.open(file, options=options, metadata_errors="ignore") as container:
+        if not container.streams.audio:
+            kinds = " and ".join(sorted({stream.type for stream in container.streams}))
+            raise NoSoundError(
+                f"{name}: has {kinds or 'no streams'} but no sound; correct the path, or give a "
+                "film without sound as a video only"
+            )
+        stream = container.streams.audio[0]
+        rate_hz = stream.codec_context.sample_rate
+        limit = int(max_seconds * rate_hz)
+        planar = av.AudioResampler(format="fltp", rate=rate_hz)
+        blocks, num_read, end_s = [], 0, 0.0
+        for packet in container.demux():
+            if packet.pts is not None:
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index:
+                continue
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise MediaError(
+                        f"{name}: its sound is damaged at {num_read / rate_hz:.1f} seconds; copy "
+                        "the file again, or cut it out"
+                    )
+                for part in planar.resample(frame):
+                    blocks.append(part.to_ndarray().mean(axis=0))
+                    num_read += part.samples
+            if num_read >= limit:
+                return np.concatenate(blocks)[:limit], rate_hz
+        declared_s = (container.duration or 0) / av.time_base
+        is_estimate = container.format.name == "mp3" and not _has_length(file)
+    # Slack for rounding and for a last packet whose duration is unknown.
+    if not is_estimate and end_s + 0.2 < 0.95 * declared_s:
+        raise MediaError(
+            f"{name}: ends after {end_s:.1f} of {declared_s:.1f} seconds, so it is truncated; "
+            "copy or download it again"
+        )
+    return np.concatenate([np.zeros(0, np.float32), *blocks]), rate_hz
+
+
+def _has_length(file: io.BufferedIOBase) -> bool:
+    """Whether an MP3 file tells its length; FFmpeg otherwise guesses it from the first bit rate."""
+    file.seek(0)
+    tag = file.read(10)
+    start = 0
+    if tag[:3] == b"ID3":  # a size of four times seven bits, without these ten bytes
+        start = 10 + sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+    file.seek(start)
+    frame = file.read(64)
+    return b"Xing" in frame or b"Info" in frame

@@ -1,0 +1,292 @@
+"""Our models in mteb, and our offline tasks as mteb tasks. The only file that imports mteb.
+
+    import mteb
+    from lco_jax.evaluate.mteb_adapter import MtebEncoder
+    mteb.evaluate(MtebEncoder(Embedder("runs/quickstart", profile="mteb")), mteb.get_task("STS12"))
+
+The profile of the embedder decides the prompt: `lco` is the recipe of training, `mteb` that of
+mteb's own LCO wrapper. mteb's instructions are not used, as in that wrapper.
+
+Source: mteb 2.26, EncoderProtocol and LCOEmbedding.
+"""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lco_jax.data.records import Item
+from lco_jax.evaluate.embedder import Embedder
+from lco_jax.evaluate.media_files import write_audio, write_frames, write_image
+from lco_jax.evaluate.offline import RetrievalTask, StsTask, Task, needs
+
+if TYPE_CHECKING:
+    import torch
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.models.model_meta import ModelMeta
+
+log = logging.getLogger(__name__)
+
+_TEXTS, _MEDIA = 4096, 64
+"""Inputs that are encoded at a time: many texts pack well, media wait as files."""
+# mteb's LCO wrapper: frames a second, frames and audio samples (300 s) at most.
+_FPS, _MAX_FRAMES, _SAMPLING_RATE, _MAX_SAMPLES = 2.0, 64, 16_000, 4_800_000
+_EMPTY = "."
+"""Stands for an empty text, of which some tasks have a few and of which we make no vector."""
+
+
+class MtebEncoder:
+    """An `Embedder` as mteb's EncoderProtocol."""
+
+    def __init__(self, embedder: Embedder, name: str | None = None, revision: str | None = None):
+        """`name` and `revision` are what results are filed under (None: from the model)."""
+        self.embedder = embedder
+        source = Path(embedder.identity[0])
+        self._name = name or f"lco_jax/{source.name}"
+        self._revision = revision or _revision(embedder)
+
+    @property
+    def mteb_model_meta(self) -> "ModelMeta":
+        """What mteb files results under and the leaderboard shows."""
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+        unknown = (
+            *("release_date", "languages", "n_parameters", "memory_usage_mb", "license"),
+            *("open_weights", "public_training_code", "public_training_data", "training_datasets"),
+        )
+        return ModelMeta(
+            loader=None,
+            name=self._name,
+            revision=self._revision,
+            embed_dim=self.embedder.width,
+            max_tokens=self.embedder.processor.prompter.max_text_tokens,
+            framework=["JAX"],
+            similarity_fn_name=ScoringFunction.COSINE,
+            use_instructions=False,
+            modalities=list(self.embedder.modalities),
+            **dict.fromkeys(unknown),
+        )
+
+    def encode(
+        self,
+        inputs: Iterable[dict[str, Any]],
+        *,
+        task_metadata: Any = None,
+        hf_split: str | None = None,
+        hf_subset: str | None = None,
+        prompt_type: Any = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Unit vectors of all inputs of a data loader, in order."""
+        _set_collator(inputs)
+        vectors = []
+        with tempfile.TemporaryDirectory() as folder:
+            waiting: list[Item] = []
+            for number, batch in enumerate(inputs):
+                waiting += batch_items(batch, Path(folder) / str(number))
+                if len(waiting) >= (_MEDIA if waiting[-1].has_media else _TEXTS):
+                    vectors.append(self.embedder.encode(waiting))
+                    waiting = []
+                    _empty(Path(folder))
+            if waiting:
+                vectors.append(self.embedder.encode(waiting))
+        return np.concatenate(vectors)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> "torch.Tensor":
+        """Cosine of every pair."""
+        return _tensor(self.embedder.similarity(*map(np.asarray, (embeddings1, embeddings2))))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> "torch.Tensor":
+        """Cosine of the pairs in order."""
+        pairs = map(np.asarray, (embeddings1, embeddings2))
+        return _tensor(self.embedder.similarity_pairwise(*pairs))
+
+
+def _tensor(values: np.ndarray) -> "torch.Tensor":
+    # The protocol promises any array, but some of mteb's tasks want a tensor of one value.
+    import torch
+
+    return torch.from_numpy(values)
+
+
+def batch_items(batch: dict[str, Any], folder: Path) -> list[Item]:
+    """The items of a batch; media become lossless files in `folder`."""
+    columns = {key: batch[key] for key in ("text", "image", "audio", "video") if key in batch}
+    if not columns:
+        raise ValueError(f"a batch has the fields {sorted(batch)}; expected text or a medium")
+    items = []
+    for index in range(max(map(len, columns.values()))):
+        row = {key: values[index] for key, values in columns.items() if values[index] is not None}
+        stem = folder / str(index)
+        media = {}
+        if "image" in row:
+            media["images"] = (write_image(row["image"], stem),)
+        if "audio" in row:
+            sound = row["audio"]
+            media["audios"] = (write_audio(sound["array"], sound["sampling_rate"], stem),)
+        if "video" in row:
+            media["videos"] = (write_frames(np.asarray(row["video"]), _FPS, stem),)
+        text = row.get("text", "")
+        if not text.strip() and not media:
+            log.warning("an empty text is encoded as %r", _EMPTY)
+            text = _EMPTY
+        items.append(Item(text, **media))
+    return items
+
+
+def _set_collator(inputs: Any) -> None:
+    """Frames and sound as mteb's LCO wrapper samples them."""
+    features = getattr(getattr(inputs, "dataset", None), "features", None) or {}
+    if "video" in features:
+        from mteb.models.modality_collators import VideoCollator
+
+        inputs.collate_fn = VideoCollator(
+            target_sampling_rate=_SAMPLING_RATE,
+            fps=_FPS,
+            max_frames=_MAX_FRAMES,
+            num_frames=None,
+            max_samples=_MAX_SAMPLES,
+        )
+    elif "audio" in features:
+        from mteb.models.modality_collators import AudioCollator
+
+        inputs.collate_fn = AudioCollator(
+            target_sampling_rate=_SAMPLING_RATE, max_samples=_MAX_SAMPLES
+        )
+
+
+def _empty(folder: Path) -> None:
+    for file in folder.rglob("*.*"):
+        file.unlink()
+
+
+def _revision(embedder: Embedder) -> str:
+    """Of recipe, checkpoint and weights, so that results of another model are never taken for ours.
+
+    Weights count by name, size and time: a copy of a model is evaluated again.
+    """
+    digest = hashlib.blake2b(repr(embedder.identity).encode(), digest_size=10)
+    folder, step = Path(embedder.identity[0]), embedder.identity[1]
+    files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
+    files += [*(folder / "checkpoints" / str(step)).rglob("*")] if step is not None else []
+    for file in sorted(files):
+        if file.is_file():
+            stat = file.stat()
+            digest.update(repr((file.name, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+# -------------------------------------------------------------------------------------- tasks
+
+
+def find_tasks(names: Sequence[str]) -> "list[AbsTask]":
+    """mteb's tasks by name; the name of a benchmark stands for all of its tasks.
+
+    Raises:
+        ValueError: neither a task nor a benchmark has that name.
+    """
+    import mteb
+
+    found = {}
+    for name in names:
+        try:
+            tasks = list(mteb.get_benchmark(name).tasks)
+        except KeyError:
+            try:
+                tasks = [mteb.get_task(name)]
+            except KeyError as error:
+                raise ValueError(
+                    f"{name} is no task or benchmark of mteb {mteb.__version__} and no offline "
+                    f"task; mteb says: {str(error)[:300]}"
+                ) from error
+        found |= {task.metadata.name: task for task in tasks}
+    return list(found.values())
+
+
+def run_tasks(
+    encoder: MtebEncoder, tasks: "Sequence[AbsTask]", folder: Path
+) -> tuple[Path, dict[str, str]]:
+    """Evaluate with results in `folder`, as mteb files them; finished tasks are not run again.
+
+    Returns the folder of this model's results, and what went wrong, by task.
+    """
+    import mteb
+
+    cache = mteb.ResultCache(folder)
+    result = mteb.evaluate(
+        encoder,
+        tasks,
+        cache=cache,
+        overwrite_strategy="only-missing",
+        encode_kwargs={"batch_size": _MEDIA},
+        raise_error=False,
+        show_progress_bar=False,
+        co2_tracker=False,
+    )
+    own = cache.get_task_result_path("any", encoder.mteb_model_meta).parent
+    return own, {error.task_name: error.exception for error in result.exceptions or ()}
+
+
+def as_mteb_task(task: Task) -> "AbsTask":
+    """An offline task for mteb, of text items."""
+    from datasets import Dataset, DatasetDict
+    from mteb.abstasks import AbsTaskRetrieval, AbsTaskSTS
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    if needs(task) != {"text"}:
+        raise ValueError(f"{task.name} has items of {sorted(needs(task))}; only text is mapped")
+
+    def metadata(kind: str, main_score: str) -> TaskMetadata:
+        return TaskMetadata(
+            name=task.name,
+            description=task.description,
+            dataset={"path": "lco_jax", "revision": "local"},
+            type=kind,
+            category="t2t",
+            modalities=["text"],
+            eval_splits=["test"],
+            eval_langs=list(task.languages),
+            main_score=main_score,
+            license=task.licence,
+        )
+
+    def rows(items: Iterable[Item]) -> Iterator[dict[str, str]]:
+        return ({"id": str(index), "text": item.text} for index, item in enumerate(items))
+
+    match task:
+        case RetrievalTask():
+
+            class Retrieval(AbsTaskRetrieval):
+                def load_data(self, *_: Any, **__: Any) -> None:
+                    split = RetrievalSplitData(
+                        queries=Dataset.from_list(list(rows(task.queries))),
+                        corpus=Dataset.from_list(list(rows(task.documents))),
+                        relevant_docs={str(i): {str(i): 1} for i in range(len(task.queries))},
+                        top_ranked=None,
+                    )
+                    self.dataset = {"default": {"test": split}}
+                    self.data_loaded = True
+
+            Retrieval.metadata = metadata("Retrieval", "ndcg_at_10")
+            return Retrieval()
+        case StsTask():
+
+            class Sts(AbsTaskSTS):
+                min_score, max_score = 0, 1
+
+                def load_data(self, *_: Any, **__: Any) -> None:
+                    columns = {
+                        "sentence1": [item.text for item in task.first],
+                        "sentence2": [item.text for item in task.second],
+                        "score": task.gold.tolist(),
+                    }
+                    self.dataset = DatasetDict(test=Dataset.from_dict(columns))
+                    self.data_loaded = True
+
+            Sts.metadata = metadata("STS", "cosine_spearman")
+            return Sts()

@@ -1,0 +1,194 @@
+"""Evaluation tasks on the real data of this repository; nothing is downloaded.
+
+WordNet: an example sentence finds the definition of its word (held-out words). Emoji: names find
+their translations, keywords find names, and names of emoji with common keywords are similar.
+Pictures of emoji and their names find each other in five languages, for models that read images.
+"""
+
+import itertools
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from lco_jax.data.records import Item
+
+DATA = Path(__file__).parents[2] / "data"
+LANGUAGES = {
+    "en": "eng-Latn",
+    "id": "ind-Latn",
+    "th": "tha-Thai",
+    "vi": "vie-Latn",
+    "ms": "zsm-Latn",
+}
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Query i has the one relevant document i."""
+
+    name: str
+    description: str
+    languages: tuple[str, ...]
+    queries: tuple[Item, ...]
+    documents: tuple[Item, ...]
+    licence: str
+    main_score: str = "ndcg@10"
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.queries + self.documents
+
+
+@dataclass(frozen=True)
+class StsTask:
+    """Pairs with a similarity that people's annotations imply."""
+
+    name: str
+    description: str
+    languages: tuple[str, ...]
+    first: tuple[Item, ...]
+    second: tuple[Item, ...]
+    gold: Float[np.ndarray, "N"]
+    licence: str
+    main_score: str = "cosine_spearman"
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.first + self.second
+
+
+Task = RetrievalTask | StsTask
+
+
+def needs(task: Task) -> set[str]:
+    """The modalities of a task's items."""
+    kinds = {
+        "text": any(item.text.strip() for item in task.items),
+        "image": any(item.images for item in task.items),
+        "audio": any(item.audios for item in task.items),
+        "video": any(item.videos for item in task.items),
+    }
+    return {kind for kind, there in kinds.items() if there}
+
+
+def offline_tasks(media_folder: str | Path, data: Path = DATA) -> dict[str, Task]:
+    """All offline tasks by name.
+
+    Args:
+        media_folder: where pictures are unpacked to.
+
+    Raises:
+        FileNotFoundError: the data folder of the repository is absent.
+    """
+    words, emoji = data / "quickstart" / "wordnet_test.jsonl", data / "emoji" / "emoji_test.jsonl"
+    missing = [str(file) for file in (words, emoji) if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
+    records = _read(emoji)
+    pictures = _unpack(data / "emoji" / "pictures.zip", records, Path(media_folder))
+    tasks = [_examples(_read(words)), *_emoji_tasks(records, pictures)]
+    return {task.name: task for task in tasks}
+
+
+def _examples(lines: list[dict]) -> RetrievalTask:
+    return RetrievalTask(
+        name="WordNetExamples",
+        description="An example sentence finds the definition of the word that it shows.",
+        languages=(LANGUAGES["en"],),
+        queries=tuple(Item(line["anchor"]["text"]) for line in lines),
+        documents=tuple(Item(line["positive"]["text"]) for line in lines),
+        licence="https://wordnet.princeton.edu/license-and-commercial-use",
+    )
+
+
+def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
+    licence = "https://www.unicode.org/license.txt"
+    english = LANGUAGES["en"]
+    for code in list(LANGUAGES)[1:]:
+        kept = _distinct(records, lambda record, code=code: record["names"][code])
+        yield RetrievalTask(
+            name=f"EmojiNames-{code}",
+            description=f"The English name of an emoji finds its name in {code}.",
+            languages=(english, LANGUAGES[code]),
+            queries=tuple(Item(record["names"]["en"]) for record in kept),
+            documents=tuple(Item(record["names"][code]) for record in kept),
+            licence=licence,
+        )
+    kept = _distinct(records, lambda record: ", ".join(record["keywords"]))
+    yield RetrievalTask(
+        name="EmojiKeywords",
+        description="The English keywords of an emoji find its name.",
+        languages=(english,),
+        queries=tuple(Item(", ".join(record["keywords"])) for record in kept),
+        documents=tuple(Item(record["names"]["en"]) for record in kept),
+        licence=licence,
+    )
+    yield _similar_names(records, licence)
+    for code, language in LANGUAGES.items():
+        kept = _distinct(records, lambda record, code=code: record["names"][code])
+        images = tuple(Item(images=(str(pictures / f"{r['id']}.png"),)) for r in kept)
+        names = tuple(Item(record["names"][code]) for record in kept)
+        for kind, queries, documents, what in (
+            ("I2T", images, names, "The picture of an emoji finds its name"),
+            ("T2I", names, images, "The name of an emoji finds its picture"),
+        ):
+            yield RetrievalTask(
+                name=f"EmojiPictures{kind}-{code}",
+                description=f"{what} in {code}.",
+                languages=(language,),
+                queries=queries,
+                documents=documents,
+                licence=licence,
+            )
+
+
+def _similar_names(records: list[dict], licence: str) -> StsTask:
+    """Pairs of names by the share of common keywords; as many unrelated pairs as related ones."""
+    keywords = [{word.casefold() for word in record["keywords"]} for record in records]
+    related, unrelated = [], []
+    for i, j in itertools.combinations(range(len(records)), 2):
+        common = len(keywords[i] & keywords[j])
+        (related if common else unrelated).append((i, j, common / len(keywords[i] | keywords[j])))
+    picks = np.random.default_rng(0).permutation(len(unrelated))[: len(related)]
+    pairs = related + [unrelated[index] for index in picks]
+    return StsTask(
+        name="EmojiSimilarity",
+        description="Names of two emoji; the score is the share of their keywords in common.",
+        languages=(LANGUAGES["en"],),
+        first=tuple(Item(records[i]["names"]["en"]) for i, _, _ in pairs),
+        second=tuple(Item(records[j]["names"]["en"]) for _, j, _ in pairs),
+        gold=np.array([score for _, _, score in pairs]),
+        licence=licence,
+    )
+
+
+def _distinct(records: list[dict], key) -> list[dict]:
+    """The records whose key and English name nobody shares: each query has one right answer."""
+    keys = [(key(record).casefold(), record["names"]["en"].casefold()) for record in records]
+    counts = [
+        {value: column.count(value) for value in column} for column in zip(*keys, strict=True)
+    ]
+    return [
+        record
+        for record, own in zip(records, keys, strict=True)
+        if all(count[value] == 1 for count, value in zip(counts, own, strict=True))
+    ]
+
+
+def _read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def _unpack(archive: Path, records: list[dict], folder: Path) -> Path:
+    target = folder / "emoji"
+    with zipfile.ZipFile(archive) as pictures:
+        target.mkdir(parents=True, exist_ok=True)
+        for record in records:
+            if not (target / f"{record['id']}.png").exists():
+                pictures.extract(f"{record['id']}.png", target)
+    return target

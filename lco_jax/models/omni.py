@@ -1,0 +1,80 @@
+"""Towers and decoder: Qwen2.5-Omni, Qwen2.5-VL (no audio tower) and text models (no tower)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lco_jax.config import Lora, Tower
+from lco_jax.models.audio import AudioTower
+from lco_jax.models.config import ModelConfig
+from lco_jax.models.text import TextModel
+from lco_jax.models.vision import VisionTower
+
+
+class OmniModel(TextModel):
+    """The decoder, and the towers whose features take the places of tokens.
+
+    Source: transformers Qwen2_5_VLModel and Qwen2_5OmniThinkerForConditionalGeneration.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        towers: Sequence[Tower] = (),
+        lora: Lora | None = None,
+        with_head: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        weight_dtype: jnp.dtype | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Random weights: of the decoder in `weight_dtype`, of towers (and activations) in
+        `dtype`.
+        """
+        super().__init__(
+            config.text,
+            lora=lora,
+            with_head=with_head,
+            dtype=dtype,
+            weight_dtype=weight_dtype,
+            rngs=rngs,
+        )
+        self.vision = nnx.data(None)
+        if "vision" in towers:
+            self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
+        self.audio = nnx.data(None)
+        if "audio" in towers:
+            self.audio = AudioTower(config.audio, dtype=dtype, rngs=rngs)
+
+    def features(
+        self, vision: Sequence[Array] | None, audio: Sequence[Array] | None
+    ) -> Float[Array, "G X D"]:
+        """What takes the places of media tokens: the features of patches, then of sounds.
+
+        Args:
+            vision: the arguments of the vision tower (None: no pictures).
+            audio: the arguments of the audio tower (None: no sounds).
+        """
+        parts = []
+        if vision is not None:
+            parts.append(self.vision(*vision))
+        if audio is not None:
+            features = self.audio(*audio)
+            groups, chunks, tokens, width = features.shape
+            spec = jax.typeof(features).sharding.spec
+            parts.append(
+                jax.lax.reshape(
+                    features,
+                    (groups, chunks * tokens, width),
+                    out_sharding=jax.P(spec[0], None, None),
+                )
+            )
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+
+def available_towers(config: ModelConfig) -> tuple[Tower, ...]:
+    """The towers that a checkpoint has."""
+    return tuple(name for name in ("vision", "audio") if getattr(config, name) is not None)

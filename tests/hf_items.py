@@ -1,0 +1,107 @@
+"""Items as transformers embeds them: its tokenizer, template, image processor, positions, model."""
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, WhisperFeatureExtractor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from lco_jax.data.encoded import Picture
+from tests.tiny import Tiny
+
+
+def embed(
+    checkpoint: Tiny,
+    *,
+    text: str = "",
+    images: list[Image.Image] = (),
+    clips: list[Picture] = (),
+    sounds: list[np.ndarray] = (),
+    prompt: str,
+    max_pixels: int = 1280 * 28 * 28,
+) -> np.ndarray:
+    """The unit vector of one item: images, clips (whose patches are given), sounds (samples at
+    16 kHz), text, prompt.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    config = checkpoint.model.config
+    parts = [*({"type": "image"} for _ in images), *({"type": "video"} for _ in clips)]
+    parts += [{"type": "audio"} for _ in sounds]
+    parts.append({"type": "text", "text": text + prompt})
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
+    )
+    inputs: dict[str, torch.Tensor] = {}
+    counts = {config.image_token_id: [], config.video_token_id: []}
+    if images:
+        processor = Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 56 * 56, "longest_edge": max_pixels}
+        )
+        found = processor(images=list(images), return_tensors="pt")
+        inputs |= {"pixel_values": found.pixel_values, "image_grid_thw": found.image_grid_thw}
+        counts[config.image_token_id] = (found.image_grid_thw.prod(-1) // 4).tolist()
+    if clips:
+        grids = torch.tensor([clip.grid[:3] for clip in clips])
+        seconds = torch.tensor([clip.grid.seconds_per_frame for clip in clips])
+        patches = torch.tensor(np.concatenate([clip.patches for clip in clips]))
+        inputs |= {"pixel_values_videos": patches, "video_grid_thw": grids}
+        is_omni = "omni" in config.model_type
+        inputs["video_second_per_grid" if is_omni else "second_per_grid_ts"] = seconds
+        counts[config.video_token_id] = (grids.prod(-1) // 4).tolist()
+    if sounds:
+        features = extract(sounds)
+        inputs |= {name: features[name] for name in ("input_features", "feature_attention_mask")}
+        frames = features["feature_attention_mask"].sum(-1)
+        counts[config.audio_token_id] = (((frames - 1) // 2 + 1 - 2) // 2 + 1).tolist()
+    tokens = []
+    for token in tokenizer(rendered, add_special_tokens=False).input_ids:
+        tokens += [token] * (counts[token].pop(0) if counts.get(token) else 1)
+    ids = torch.tensor([tokens])
+    if config.model_type == "qwen2_5_vl":
+        kinds = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
+        inputs["mm_token_type_ids"] = kinds
+    else:
+        inputs["attention_mask"] = torch.ones_like(ids)
+    return run(checkpoint, ids, **inputs)
+
+
+def embed_film(
+    checkpoint: Tiny, tokens: np.ndarray, clip: Picture, sound: np.ndarray
+) -> np.ndarray:
+    """The unit vector of an item of one film with its sound, whose tokens are given."""
+    ids = torch.tensor(tokens[None].astype(np.int64))
+    features = extract([sound])
+    return run(
+        checkpoint,
+        ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values_videos=torch.tensor(clip.patches),
+        video_grid_thw=torch.tensor([clip.grid[:3]]),
+        video_second_per_grid=torch.tensor([clip.grid.seconds_per_frame]),
+        use_audio_in_video=True,
+        **{name: features[name] for name in ("input_features", "feature_attention_mask")},
+    )
+
+
+def extract(sounds: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Mel frames as Qwen2_5OmniProcessor asks for them."""
+    # A buffer of 30 s instead of the hub's 300: the frames of shorter clips do not depend on it.
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=30)
+    found = extractor(
+        list(sounds),
+        sampling_rate=16_000,
+        padding="max_length",
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    return {
+        "input_features": found.input_features,
+        "feature_attention_mask": found.attention_mask,
+    }
+
+
+def run(checkpoint: Tiny, ids: torch.Tensor, **inputs: torch.Tensor) -> np.ndarray:
+    """The last state of the bare model, of length 1."""
+    with torch.no_grad():
+        out = checkpoint.model.model(input_ids=ids, **inputs)
+    return torch.nn.functional.normalize(out.last_hidden_state[0, -1], dim=0).numpy()

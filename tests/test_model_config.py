@@ -1,0 +1,126 @@
+"""Sizes of towers and ids of media tokens, out of flat and nested config files."""
+
+import copy
+
+import pytest
+
+from lco_jax.models.config import from_hf, public_config, read_config
+from lco_jax.models.tokens import MediaTokens
+from tests import tiny
+
+TEXT = {
+    "vocab_size": 512,
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+}
+VISION_TOKENS = {"vision_start_token_id": 1, "vision_end_token_id": 2}
+AUDIO = {
+    "encoder_layers": 3,
+    "d_model": 32,
+    "encoder_ffn_dim": 64,
+    "encoder_attention_heads": 4,
+    "num_mel_bins": 128,
+    "n_window": 100,
+    "max_source_positions": 1500,
+    "output_dim": 48,
+    "activation_function": "gelu",
+    "scale_embedding": False,
+    "dropout": 0.0,
+}
+THINKER = {
+    "model_type": "qwen2_5_omni_thinker",
+    "text_config": TEXT,
+    "audio_config": AUDIO,
+    "image_token_index": 3,
+    "video_token_index": 4,
+    "audio_token_index": 5,
+    "audio_start_token_id": 6,
+    "audio_end_token_id": 7,
+    "seconds_per_chunk": 2,
+    **VISION_TOKENS,
+}
+
+
+def test_tokens_of_every_spelling():
+    flat = {**TEXT, "model_type": "qwen2_5_vl", "image_token_id": 3, "video_token_id": 4}
+    vision = MediaTokens(image=3, video=4, vision_start=1, vision_end=2)
+    assert from_hf({**flat, **VISION_TOKENS}).media_tokens == vision
+    every = MediaTokens(3, 4, 1, 2, audio=5, audio_start=6, audio_end=7)
+    assert from_hf(THINKER).media_tokens == every
+    full = {"model_type": "qwen2_5_omni", "thinker_config": THINKER}
+    assert from_hf(full).media_tokens == every
+    renamed = {key.replace("token_index", "token_id"): value for key, value in THINKER.items()}
+    assert from_hf(renamed).media_tokens == every
+    assert from_hf({**TEXT, "model_type": "qwen2"}).media_tokens is None
+    assert from_hf({**flat, "image_token_id": None, "video_token_id": None}).media_tokens is None
+
+
+@pytest.mark.parametrize("size", ["3B", "7B"])
+def test_public_audio_towers(size):
+    config = public_config(f"Qwen2.5-Omni-{size}")
+    assert config.audio.out_size == config.text.hidden_size
+    assert (config.audio.num_layers, config.audio.hidden_size) == (32, 1280)
+    assert (config.audio.num_mels, config.audio.chunk_frames) == (128, 200)
+
+
+def test_what_transformers_writes(tmp_path):
+    tiny.write(tmp_path / "omni", "qwen2_5_omni_thinker")
+    config = read_config(tmp_path / "omni")
+    ids = tiny.MEDIA_IDS
+    assert config.media_tokens == MediaTokens(**ids)
+    assert (config.audio.num_layers, config.audio.chunk_frames, config.audio.out_size) == (
+        1,
+        200,
+        32,
+    )
+    tiny.write(tmp_path / "vl", "qwen2_5_vl")
+    config = read_config(tmp_path / "vl")
+    seen = {role: ids[role] for role in ("image", "video", "vision_start", "vision_end")}
+    assert config.media_tokens == MediaTokens(**seen)
+    assert config.audio is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision_start_token_id": None}, r"lacks \['vision_start_token_id'\]"),
+        ({"audio_end_token_id": None}, r"lacks \['audio_end_token_id'\]"),
+        ({"audio_end_token_id": 6}, "one id to two media tokens"),
+    ],
+)
+def test_bad_tokens(change, message):
+    with pytest.raises(ValueError, match=message):
+        from_hf(THINKER | change)
+
+
+def test_sizes_of_the_audio_tower():
+    audio = from_hf(THINKER).audio
+    assert (audio.num_layers, audio.hidden_size, audio.intermediate_size) == (3, 32, 64)
+    assert (audio.num_heads, audio.num_mels, audio.out_size) == (4, 128, 48)
+    assert (audio.chunk_frames, audio.chunk_rows, audio.seconds_per_turn) == (200, 100, 2.0)
+    assert not audio.has_stored_positions
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("activation_function", "relu", "activation_function='relu' is not supported"),
+        ("scale_embedding", True, "scale_embedding=True is not supported; expected False"),
+        ("attention_dropout", 0.1, r"attention_dropout=0\.1 is not supported"),
+        ("n_window", 1600, "n_window=1600 exceeds the number of positions"),
+        ("n_window", 75, "chunks of 150 frames .* multiple of 4"),
+        ("encoder_attention_heads", 5, "multiple of encoder_attention_heads=5"),
+        ("output_dim", None, "audio_config of config.json lacks 'output_dim'"),
+    ],
+)
+def test_unsupported_audio_towers(field, value, message):
+    config = copy.deepcopy(THINKER)
+    config["audio_config"][field] = value
+    if value is None:
+        del config["audio_config"][field]
+    with pytest.raises(ValueError, match=message):
+        from_hf(config)
