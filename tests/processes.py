@@ -26,7 +26,7 @@ jax.config.update("jax_compilation_cache_dir", options["cache"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 if options["count"] > 1:
     jax.distributed.initialize(
-        options["address"], options["count"], options["rank"], heartbeat_timeout_seconds=10
+        options["address"], options["count"], options["rank"], heartbeat_timeout_seconds=30
     )
 from lco_jax.cli.exits import program
 from lco_jax.config_io import from_json

@@ -30,6 +30,8 @@ class _Front:
     """Join the other hosts of the slice, insist on TPU devices, cache compilations."""
     dry_run: bool = False
     """Compile the step for the declared mesh on simulated devices and print what it takes."""
+    compilation_cache: str = str(Path("~/.cache/lco_jax/xla").expanduser())
+    """Where compiled programs are kept between starts, local or gs:// (one for all hosts)."""
     num_devices: int | None = None
     """With --dry-run: how many devices to simulate (default: the product of the mesh)."""
 
@@ -56,7 +58,7 @@ def main() -> int:
 
     if arguments.tpu:
         mesh.start_tpu()
-    jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/lco_jax/xla").expanduser()))
+    jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
 
     from lco_jax.evaluate.hook import retrieval_hook
     from lco_jax.train.loop import train

@@ -1,45 +1,14 @@
-"""What a compiled program does, read from its text: products, traffic, collectives.
+"""The text of a compiled program as computations of instructions, and how often each runs."""
 
-A compiler's own cost analysis counts the body of a loop once; here every instruction counts as
-often as it runs.
-"""
-
-import functools
-import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "reduce-scatter",
-    "collective-permute",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-broadcast",
-)
-_NO_TRAFFIC = (
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "while",
-    "conditional",
-    "call",
-    "after-all",
-    "partition-id",
-    "replica-id",
-    "opt-barrier",
-    "async-update",
-)
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _NAMES = re.compile(r"%([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]|mesh\[(.*?)\] \{(.*?)\})")
 
 
 @dataclass(frozen=True)
@@ -129,88 +98,6 @@ class Program:
                 return limits[0] - int(first.argument)
         return limits[0]
 
-    @functools.cached_property
-    def matmul_flops(self) -> int:
-        """Of all matrix products and convolutions on one device, kernels as they declare it."""
-        counts = {
-            "dot": _dot_flops,
-            "convolution": _convolution_flops,
-            "custom-call": lambda _, instruction: _declared_flops(instruction),
-        }
-        return sum(
-            times * counts[instruction.opcode](computation, instruction)
-            for computation, instruction, times, _ in self.run()
-            if instruction.opcode in counts
-        )
-
-    @functools.cached_property
-    def hbm_bytes(self) -> int:
-        """Read and written by one device, but for what stays in its cache."""
-        return sum(
-            times * self._traffic(computation, instruction)
-            for computation, instruction, times, fused in self.run()
-            if not fused
-        )
-
-    def _traffic(self, computation, instruction: Instruction) -> int:
-        opcode = instruction.opcode
-        if opcode in _NO_TRAFFIC or opcode.endswith("-done"):
-            return 0
-        reads = [_bytes(computation[name].shapes) for name in instruction.operands]
-        written = _bytes(instruction.shapes)
-        if opcode == "fusion":
-            body = self.computations[instruction.attribute("calls").lstrip("%")]
-            return _fusion_traffic(body, reads, written)
-        if opcode in ("dynamic-slice", "slice", "gather"):
-            return 2 * written
-        if opcode == "dynamic-update-slice":
-            return 2 * reads[1]
-        if opcode.endswith("-start"):  # the result names the operand again
-            return written
-        return sum(reads) + written
-
-
-@dataclass(frozen=True)
-class Collective:
-    """Communication of one kind among groups of one size."""
-
-    kind: str
-    group_size: int
-    """Devices that take part; 0: all."""
-    count: int
-    num_bytes: int
-    """Of the whole array on each device: the result of a gather, the operand of all others."""
-
-    def sent_bytes(self, num_devices: int) -> float:
-        """What a device sends, by the ring algorithms."""
-        size = self.group_size or num_devices
-        if self.kind == "collective-permute":
-            return self.num_bytes
-        passes = 2 if self.kind == "all-reduce" else 1
-        return passes * self.num_bytes * (size - 1) / size
-
-
-def collectives(program: Program) -> list[Collective]:
-    """The communication of a program, by kind and size of group, most bytes first."""
-    found: dict[tuple[str, int], list[int]] = {}
-    for computation, instruction, times, _ in program.run():
-        kind = instruction.opcode.removesuffix("-start")
-        if kind not in _COLLECTIVES:
-            continue
-        size = _group_size(instruction)
-        moved = sum(
-            shape.num_bytes for name in instruction.operands for shape in computation[name].shapes
-        )
-        if kind == "all-gather":
-            moved = max(_bytes(instruction.shapes, anywhere=True) - moved, moved)
-            if instruction.opcode == "all-gather":
-                moved = _bytes(instruction.shapes, anywhere=True)
-        entry = found.setdefault((kind, size), [0, 0])
-        entry[0] += times
-        entry[1] += times * moved
-    rows = [Collective(*key, *value) for key, value in found.items()]
-    return sorted(rows, key=lambda row: -row.num_bytes)
-
 
 # --------------------------------------------------------------------------------- reading
 
@@ -267,114 +154,5 @@ def _bits(dtype: str) -> int:
     return int(match[0]) if match else 32
 
 
-def _bytes(shapes: tuple[Shape, ...], *, anywhere: bool = False) -> int:
-    return sum(shape.num_bytes for shape in shapes if anywhere or shape.in_hbm)
-
-
-def _group_size(instruction: Instruction) -> int:
-    match = _GROUPS.search(instruction.attributes)
-    if match is None:
-        return 0
-    listed, counted, axes, names = match.groups()
-    if axes:  # mesh['axis_0'=2,'axis_1'=8] {'axis_1'}
-        sizes = {name: int(size) for name, size in re.findall(r"('\w+')=(\d+)", axes)}
-        return math.prod(sizes[name] for name in names.split(","))
-    return len(listed.split(",")) if listed else int(counted or 0)
-
-
 def _is_count(instruction: Instruction) -> bool:
     return instruction.opcode == "constant" and instruction.argument.isdigit()
-
-
-# -------------------------------------------------------------------------------- counting
-
-
-def _dot_flops(computation, instruction: Instruction) -> int:
-    left = computation[instruction.operands[0]].shapes[0].dims
-    contracted = re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")
-    inner = math.prod(left[int(axis)] for axis in contracted)
-    return 2 * math.prod(instruction.shapes[0].dims) * inner
-
-
-def _convolution_flops(computation, instruction: Instruction) -> int:
-    """Products and sums on real inputs: TPU compilers write matrix products as convolutions.
-
-    Source: XLA HloCostAnalysis::GetConvolutionFlops.
-    """
-    left, right = (computation[name].shapes[0].dims for name in instruction.operands[:2])
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
-    lhs, rhs, out = labels.groups()
-    window = _window(instruction)
-    spatial = [label for label in out if label.isdigit()]
-    positions = 1
-    for label in spatial:
-        axis = window(int(label))
-        size = (left[lhs.index(label)], right[rhs.index(label)])
-        positions *= _positions(*size, instruction.shapes[0].dims[out.index(label)], axis)
-    groups = int(instruction.attribute("feature_group_count") or 1)
-    batches = int(instruction.attribute("batch_group_count") or 1)
-    inputs = left[lhs.index("f")] // groups
-    batch = left[lhs.index("b")] // batches
-    outputs = instruction.shapes[0].dims[out.index("f")]
-    return 2 * inputs * outputs * batch * positions
-
-
-def _window(instruction: Instruction):
-    text = instruction.attribute("window") or "{}"
-    fields = dict(part.split("=") for part in text.strip("{}").split())
-
-    def axis(index: int) -> dict[str, int]:
-        def read(name: str, default: int) -> int:
-            return int(fields[name].split("x")[index].split("_")[0]) if name in fields else default
-
-        return {
-            "stride": read("stride", 1),
-            "pad": read("pad", 0),
-            "lhs": read("lhs_dilate", 1),
-            "rhs": read("rhs_dilate", 1),
-        }
-
-    return axis
-
-
-def _positions(size: int, kernel: int, output: int, axis: dict[str, int]) -> int:
-    """Pairs of an output and a kernel position that meet an input, not padding or a gap."""
-    last = (size - 1) * axis["lhs"]
-    total = 0
-    for offset in range(kernel):
-        first = offset * axis["rhs"] - axis["pad"]
-        if axis["lhs"] == 1:
-            low = max(0, -(first // axis["stride"]))
-            high = min(output - 1, (last - first) // axis["stride"])
-            total += max(0, high - low + 1)
-        else:
-            places = range(first, first + output * axis["stride"], axis["stride"])
-            total += sum(0 <= place <= last and place % axis["lhs"] == 0 for place in places)
-    return total
-
-
-def _declared_flops(instruction: Instruction) -> int:
-    match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
-    return int(json.loads(match[1]).get("flops", 0)) if match else 0
-
-
-def _fusion_traffic(body: dict[str, Instruction], reads: list[int], written: int) -> int:
-    """What a fusion moves: of an operand that it slices only the slices, in place where it can."""
-    users: dict[str, list[Instruction]] = {}
-    for instruction in body.values():
-        for name in instruction.operands:
-            users.setdefault(name, []).append(instruction)
-    parameters = [x for x in body.values() if x.opcode == "parameter"]
-    parameters.sort(key=lambda x: int(x.argument))
-    total = written
-    for parameter, size in zip(parameters, reads, strict=False):
-        uses = users.get(parameter.name, [])
-        if uses and all(use.opcode in ("dynamic-slice", "gather") for use in uses):
-            size = min(size, sum(_bytes(use.shapes, anywhere=True) for use in uses))
-        updates = [use for use in uses if use.opcode == "dynamic-update-slice"]
-        if len(updates) == len(uses) == 1 and updates[0].operands[0] == parameter.name:
-            update = sum(shape.num_bytes for shape in body[updates[0].operands[1]].shapes)
-            total -= min(written, size)
-            size = 2 * update
-        total += size
-    return max(total, 0)

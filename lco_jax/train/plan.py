@@ -4,12 +4,11 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
 
-from lco_jax.config import MeshConfig, TrainConfig
+from lco_jax.config import TrainConfig
 from lco_jax.models.config import TextConfig
 from lco_jax.train import mesh as meshes
 from lco_jax.train.abstract import (
@@ -22,11 +21,12 @@ from lco_jax.train.abstract import (
     text_table,
 )
 from lco_jax.train.assumed_batch import ITEM_TOKENS
-from lco_jax.train.hlo import Collective, Program, collectives
+from lco_jax.train.hlo import Program
+from lco_jax.train.hlo_cost import Collective, collectives, hbm_bytes, matmul_flops
 from lco_jax.train.losses import exchange_of
+from lco_jax.train.suggestions import suggest
 from lco_jax.train.topologies import Topology
 
-_NUM_SUGGESTIONS = 3
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _EXCEEDS = re.compile(r"([\d.]+)([KMGT]) exceeds|Used ([\d.]+)([KMGT]) of")
 
@@ -195,7 +195,7 @@ def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled
         "temporaries": memory.temp_size_in_bytes,
         "peak": memory.peak_memory_in_bytes,
     }
-    flops = program.matmul_flops
+    flops = matmul_flops(program)
     found = collectives(program)
     per_slice = plan.num_chips // plan.num_slices
     within = [row for row in found if (row.group_size or plan.num_chips) <= per_slice]
@@ -205,7 +205,7 @@ def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled
     crossing = sum(row.num_bytes / per_slice for row in across)
     roofline = Roofline(
         compute_s=flops / chip.bf16_flops,
-        hbm_s=program.hbm_bytes / chip.hbm_bytes_per_s,
+        hbm_s=hbm_bytes(program) / chip.hbm_bytes_per_s,
         ici_s=sent / chip.ici_bytes_per_s,
         dcn_s=crossing / chip.dcn_bytes_per_s,
     )
@@ -247,73 +247,5 @@ def _too_big(plan: Plan, config, topology: Topology, run: AbstractRun, message: 
         plan,
         bytes_per_chip=kinds,
         problem=problem,
-        suggestions=tuple(_suggest(config, topology)),
+        suggestions=tuple(suggest(config, topology)),
     )
-
-
-def _suggest(config: TrainConfig, topology: Topology) -> Iterator[str]:
-    """Options that should fit, cheapest first: state and saved activations as written, and the
-    workspace of two layers that keep everything."""
-    found = 0
-    available = topology.chip.hbm_bytes
-    for mesh in _meshes(config, len(topology.devices)):
-        on_mesh = dataclasses.replace(config, mesh=mesh)
-        try:
-            with jax.set_mesh(meshes.make_mesh(mesh, topology.devices)):
-                run = abstract_run(on_mesh)
-                state = run.state
-                fixed = shard_bytes((state.trainable, state.frozen, state.opt_state, run.batch))
-                if fixed > available:
-                    continue
-                workspace = _saved_bytes(on_mesh, remat="none", encode_chunks=1)
-                workspace *= 2 / run.model.text.num_layers
-                for remat, chunks in _memories(config):
-                    saved = _saved_bytes(on_mesh, remat=remat, encode_chunks=chunks)
-                    estimate = fixed + saved + workspace / chunks
-                    memory = dataclasses.replace(config.memory, remat=remat, encode_chunks=chunks)
-                    changed = dataclasses.replace(on_mesh, memory=memory)
-                    if changed != config and estimate < available:
-                        yield f"{_options(config, changed)} (about {estimate / 1e9:.1f} GB)"
-                        found += 1
-                        break
-        except ValueError:  # these sizes do not divide the model, or the batch is too small
-            continue
-        if found == _NUM_SUGGESTIONS:
-            return
-
-
-def _saved_bytes(config: TrainConfig, **memory) -> int:
-    changed = dataclasses.replace(config.memory, **memory)
-    return shard_bytes(saved_activations(abstract_run(dataclasses.replace(config, memory=changed))))
-
-
-def _memories(config: TrainConfig) -> list[tuple[str, int]]:
-    """Recomputation and encode chunks, from the fastest to the smallest."""
-    chunks, batch_size = config.memory.encode_chunks, config.data.batch_size
-    finer = [chunks * factor for factor in (1, 2, 4, 8) if batch_size % (chunks * factor) == 0]
-    return [("none", chunks), ("dots", chunks), *(("full", number) for number in finer)]
-
-
-def _meshes(config: TrainConfig, num_chips: int) -> list[MeshConfig]:
-    """The present mesh, then more tensor parallelism, then more sharding of weights."""
-    _, fsdp, tensor = config.mesh.resolve(num_chips)
-    sizes = [(fsdp, tensor)]
-    sizes += [(fsdp, size) for size in (2, 4, 8) if size > tensor]
-    sizes += [(2**power, tensor) for power in range(1, 9) if 2**power > fsdp]
-    return [
-        MeshConfig(num_chips // (fsdp * tensor), fsdp, tensor)
-        for fsdp, tensor in sizes
-        if num_chips % (fsdp * tensor) == 0
-    ]
-
-
-def _options(config: TrainConfig, changed: TrainConfig) -> str:
-    words = []
-    for part in ("mesh", "memory"):
-        old, new = getattr(config, part), getattr(changed, part)
-        words += [
-            f"--{part}.{field.name.replace('_', '-')} {getattr(new, field.name)}"
-            for field in dataclasses.fields(new)
-            if getattr(old, field.name) != getattr(new, field.name)
-        ]
-    return " ".join(words)

@@ -58,11 +58,13 @@ def test_stages_lower(path):
             MeshConfig(1, 1, 8),
             r"mesh\.tensor=8 does not divide attention heads \(28\); use 1, 2, 4",
         ),
-        (MeshConfig(5, 1, 1), "batch_size=768 does not divide .* use a multiple of 5 such as 770"),
+        (MeshConfig(5, 1, 1), "batch_size=4 is less than encode_chunks=1 times 5 data shards"),
     ],
 )
 def test_misfits_are_named(mesh, message):
     config = dataclasses.replace(load_config(_OMNI_7B_TEXT), mesh=mesh)
+    if mesh.data > 1:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=4))
     sizes = dataclasses.astuple(mesh)
     with jax.set_mesh(meshes.make(sizes)), pytest.raises(ValueError, match=message):
         abstract_run(config)

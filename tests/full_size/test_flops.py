@@ -12,6 +12,7 @@ import pytest
 from lco_jax.config import Full, Lora
 from lco_jax.train.abstract import abstract_run
 from lco_jax.train.hlo import Program
+from lco_jax.train.hlo_cost import matmul_flops
 from lco_jax.train.plan import matrix_weights
 from tests import meshes, runs, tiny
 
@@ -49,7 +50,7 @@ def flops_in_n(config) -> float:
     triplets = config.data.batch_size
     loss = 3 * 2 * triplets * 2 * triplets * size["D"]
     again = 8 / 6 if config.memory.remat == "full" else 1
-    return (program.matmul_flops - again * (attention + low_rank) - loss) / (weights * tokens)
+    return (matmul_flops(program) - again * (attention + low_rank) - loss) / (weights * tokens)
 
 
 def test_frozen_matrices_have_no_gradient_and_there_is_no_head(config):

@@ -60,11 +60,11 @@ def test_bad_line(train, line, message):
     assert (code, message in said) == (2, True), said
 
 
-def test_batch_that_the_mesh_does_not_divide(train):
-    code, said = train([GOOD] * 40, "--data.batch-size", "20", "--mesh.data", "8")
+def test_batch_smaller_than_the_mesh(train):
+    code, said = train([GOOD] * 40, "--data.batch-size", "4", "--mesh.data", "8")
     assert code == 2
-    assert "batch_size=20 does not divide" in said
-    assert "use a batch_size of 16 or 24" in said
+    assert "batch_size=4 is less than encode_chunks=1 times 8 data shards" in said
+    assert "use a batch_size of at least 8" in said
 
 
 def test_mesh_of_another_size(train):

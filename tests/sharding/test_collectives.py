@@ -7,7 +7,8 @@ import pytest
 
 from lco_jax.config import Memory, MeshConfig
 from lco_jax.train.abstract import abstract_run, count
-from lco_jax.train.hlo import Program, collectives
+from lco_jax.train.hlo import Program
+from lco_jax.train.hlo_cost import collectives
 from tests import meshes, runs, tiny
 
 EXAMPLES_PER_SHARD = 4
