@@ -44,13 +44,13 @@ def assume_batch(
         )
     assumed = _assume(config)
     roles, examples = assumed.roles, slots_per_cell(size, cells)
-    row_tokens = next(n for n in config.memory.row_tokens if n >= 3 * assumed.item_tokens)
+    row_tokens = _first_of(config.memory.row_tokens, 3 * assumed.item_tokens)
     media = _media_shape(config, model, math.ceil(assumed.image_share * examples * roles))
     image_tokens = 0
     if model.vision is not None:
         image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
         longest = _image_tokens(config, model) + assumed.item_tokens
-        row_tokens = next(n for n in config.memory.row_tokens if n >= longest)
+        row_tokens = _first_of(config.memory.row_tokens, longest)
     tokens = examples * roles * assumed.item_tokens + image_tokens
     rows = round_rows(math.ceil(tokens / row_tokens))
     table = (chunks, rows * shards, row_tokens)
@@ -94,9 +94,14 @@ def _media_shape(config: TrainConfig, model: ModelConfig, num_images: int) -> Me
     if model.vision is None:
         return MediaShape()
     patches = _image_tokens(config, model) * model.vision.unit_patches
-    frame_row = next(n for n in config.memory.frame_rows if n >= _PLACEMENT * patches)
+    frame_row = _first_of(config.memory.frame_rows, _PLACEMENT * patches)
     per_row = max(1, int(frame_row // (_PLACEMENT * patches)))
     return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)))
+
+
+def _first_of(allowed: tuple[int, ...], wanted: float) -> int:
+    """The first allowed size of at least `wanted`, or the largest."""
+    return next((size for size in allowed if size >= wanted), allowed[-1])
 
 
 def _image_tokens(config: TrainConfig, model: ModelConfig) -> int:

@@ -25,7 +25,7 @@ def config(tmp_path_factory):
     tiny.write(folder, "qwen2_5_vl", num_layers=2)
     config = runs.make_config(folder, folder / "none.jsonl")
     return dataclasses.replace(
-        config, model=dataclasses.replace(config.model, trainable=Lora(RANK, alpha=4))
+        config, model=dataclasses.replace(config.model, trainable=Lora(RANK, alpha=4), towers=())
     )
 
 

@@ -33,9 +33,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def full_optimization():
+    # The kernels of bfloat16 exist in one precision only.
+    jax.config.update("jax_default_matmul_precision", None)
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def on_slice(name, sizes, num_slices=1):
@@ -96,7 +99,7 @@ def config_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny.write(folder, "qwen2_5_vl", num_layers=2)
     config = runs.make_config(folder, folder / "none.jsonl")
-    model = dataclasses.replace(config.model, trainable=Lora(rank=4, dropout=0.0))
+    model = dataclasses.replace(config.model, trainable=Lora(rank=4, dropout=0.0), towers=())
     config = dataclasses.replace(config, model=model, mesh=MeshConfig())
     file = folder / "config.py"
     file.write_text(

@@ -18,7 +18,8 @@ EXAMPLES_PER_SHARD = 4
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny.write(folder, "qwen2_5_vl", num_layers=2)
-    return runs.make_config(folder, folder / "none.jsonl")
+    config = runs.make_config(folder, folder / "none.jsonl")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, towers=()))
 
 
 def measure(config, shards, exchange):
