@@ -28,7 +28,7 @@ from lco_jax.train.suggestions import suggest
 from lco_jax.train.topologies import Topology
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_EXCEEDS = re.compile(r"([\d.]+)([KMGT]) exceeds|Used ([\d.]+)([KMGT]) of")
+_EXCEEDS = re.compile(r"([\d.]+)([KMGT])\)? exceeds|Used ([\d.]+)([KMGT]) of")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ def suggest(config: TrainConfig, topology: Topology) -> Iterator[str]:
     workspace of two layers that keep everything."""
     found = 0
     available = topology.chip.hbm_bytes
-    for mesh in _meshes(config, len(topology.devices)):
+    candidates = _meshes(config, len(topology.devices))
+    config = dataclasses.replace(config, mesh=candidates[0])
+    for mesh in candidates:
         on_mesh = dataclasses.replace(config, mesh=mesh)
         try:
             with jax.set_mesh(meshes.make_mesh(mesh, topology.devices)):
