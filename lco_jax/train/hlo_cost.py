@@ -175,26 +175,44 @@ def _declared_flops(instruction: Instruction) -> int:
     return int(json.loads(match[1]).get("flops", 0)) if match else 0
 
 
-def _fusion_traffic(body: dict[str, Instruction], reads: list[int], written: int) -> int:
+def _fusion_traffic(program: Program, fusion: Instruction, reads: list[int], written: int) -> int:
     """What a fusion moves: of an operand that it slices only the slices, in place where it can."""
-    users: dict[str, list[Instruction]] = {}
-    for instruction in body.values():
-        for name in instruction.operands:
-            users.setdefault(name, []).append(instruction)
-    parameters = [x for x in body.values() if x.opcode == "parameter"]
-    parameters.sort(key=lambda x: int(x.argument))
+    body = program.computations[fusion.attribute("calls").lstrip("%")]
     total = written
-    for parameter, size in zip(parameters, reads, strict=False):
-        uses = users.get(parameter.name, [])
-        if uses and all(use.opcode in ("dynamic-slice", "gather") for use in uses):
-            size = min(size, sum(_bytes(use.shapes, anywhere=True) for use in uses))
-        updates = [use for use in uses if use.opcode == "dynamic-update-slice"]
-        if len(updates) == len(uses) == 1 and updates[0].operands[0] == parameter.name:
-            update = sum(shape.num_bytes for shape in body[updates[0].operands[1]].shapes)
-            total -= min(written, size)
-            size = 2 * update
-        total += size
+    for number, size in enumerate(reads):
+        parameter = _parameter(body, number)
+        uses = [use for use in body.values() if parameter in use.operands]
+        if len(uses) == 1 and uses[0].opcode == "dynamic-update-slice":
+            update, into = uses[0].operands[1], uses[0].operands[0] == parameter
+            if into:
+                total -= min(written, size)
+                size = 2 * sum(shape.num_bytes for shape in body[update].shapes)
+        total += min(size, _used_bytes(program, body, parameter, size))
     return max(total, 0)
+
+
+def _used_bytes(program: Program, body: dict[str, Instruction], name: str, size: int) -> int:
+    """How much of an array of `size` bytes the instructions of a fusion look at."""
+    total = 0
+    for use in body.values():
+        if name not in use.operands:
+            continue
+        if use.opcode in ("dynamic-slice", "gather"):
+            total += _bytes(use.shapes, anywhere=True)
+        elif use.opcode == "bitcast":
+            total += _used_bytes(program, body, use.name, size)
+        elif use.opcode == "fusion":
+            inner = program.computations[use.attribute("calls").lstrip("%")]
+            total += _used_bytes(program, inner, _parameter(inner, use.operands.index(name)), size)
+        else:
+            return size
+    return total
+
+
+def _parameter(body: dict[str, Instruction], number: int) -> str:
+    return next(
+        x.name for x in body.values() if x.opcode == "parameter" and int(x.argument) == number
+    )
 
 
 def _traffic(program: Program, computation, instruction: Instruction) -> int:
@@ -204,8 +222,7 @@ def _traffic(program: Program, computation, instruction: Instruction) -> int:
     reads = [_bytes(computation[name].shapes) for name in instruction.operands]
     written = _bytes(instruction.shapes)
     if opcode == "fusion":
-        body = program.computations[instruction.attribute("calls").lstrip("%")]
-        return _fusion_traffic(body, reads, written)
+        return _fusion_traffic(program, instruction, reads, written)
     if opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * written
     if opcode == "dynamic-update-slice":
