@@ -157,9 +157,9 @@ def test_the_program_runs_stages_with_overrides(stages, tmp_path, monkeypatch):
         "import json\nfrom lco_jax.config_io import from_json\n"
         f"get_config = lambda: from_json(json.loads({json.dumps(to_json(stages))!r}))\n"
     )
-    options = ["--align.num-steps", "1", "--refine.num-steps", "1", "--refine.evaluation", "None"]
+    options = ["--align.num-steps", "1", "--refine.num-steps", "1"]
     arguments = ["launch/train.py", "--config", str(file), "--workdir", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", [*arguments, *options, "--no-refine.logging.report"])
+    monkeypatch.setattr(sys, "argv", [*arguments, *options, "--refine.logging.no-report"])
     assert main() == 0
     assert read_manifest(str(tmp_path / "run" / "refine")).config.num_steps == 1
     assert (tmp_path / "run" / "refine" / "model" / "model.safetensors").exists()
