@@ -77,6 +77,10 @@ def stages(tmp_path_factory):
     return Stages((Stage("align", align), Stage("refine", refine)))
 
 
+class Killed(Exception):
+    """Ends a run in the middle of a stage, unsaved."""
+
+
 def watch(config, workdir):
     return (lambda snapshot: {"mrr": 0.0}) if config.evaluation else None
 
@@ -86,7 +90,7 @@ def die_after_three_steps(config, workdir):
         if snapshot.step == 3:
             while not os.path.isdir(f"{workdir}/checkpoints/2"):  # saved in the background
                 time.sleep(0.05)
-            raise KeyboardInterrupt("killed")
+            raise Killed
         return {"mrr": 0.0}
 
     return evaluate if config.evaluation else None
@@ -108,7 +112,7 @@ def losses(workdir):
 
 
 def test_killed_in_the_second_stage(stages, uninterrupted, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         train_stages(stages, str(tmp_path), make_evaluate=die_after_three_steps)
     assert not (tmp_path / "refine" / "model").exists()
     results = train_stages(stages, str(tmp_path), make_evaluate=watch)
