@@ -1,6 +1,6 @@
 """Items with media in batches for embedding: each once, in as few shapes as possible."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ from lco_jax.data.batch import Shape, check_fits, choose_row, fill, place
 from lco_jax.data.encoded import Encoded
 from lco_jax.data.media_batch import MediaPacker, MediaShape
 from lco_jax.data.patch_layout import PatchBudget, choose_frame_row
+from lco_jax.data.rounding import round_coarsely, round_rows
 from lco_jax.data.stream import Packed
 from lco_jax.models.config import ModelConfig
 
@@ -27,7 +28,8 @@ sounds, and whether there are media whose features are known."""
 
 
 class MediaStream:
-    """Packs the items of one job. Those of a kind share one shape, which the first pack decides.
+    """Packs the items of one job. Those of a kind share one shape, which the first pack that fills
+    several batches decides.
 
     Args:
         row_tokens: allowed lengths of a row of tokens.
@@ -77,7 +79,34 @@ class MediaStream:
     def _pack_kind(
         self, encoded: Sequence[Encoded], kind: _Kind, members: list[int]
     ) -> Iterator[Packed]:
-        limit = self._limit(kind, len(encoded[members[0]].tokens))
+        limit = self._shapes.get(kind) or self._limit(kind, len(encoded[members[0]].tokens))
+        bins, large = self._into_bins(encoded, kind, members, limit)
+        if large and kind in self._shapes:  # longer items than those that decided the shape
+            limit = self._limit(kind, len(encoded[members[0]].tokens))
+            bins, large = self._into_bins(encoded, kind, members, limit)
+        for first in range(0, len(large), self._num_shards):
+            chosen = large[first : first + self._num_shards]
+            yield self._fill(
+                encoded, chosen, kind, self._smallest(chosen, limit.row_tokens, round_coarsely)
+            )
+        if not bins:
+            return
+        shape = self._shapes.get(kind)
+        if shape != limit:
+            bins = self._level(encoded, kind, bins, limit)
+            several = len(bins) > self._num_shards
+            shape = self._smallest(
+                bins, limit.row_tokens, round_rows if several else round_coarsely
+            )
+            if several:
+                self._shapes[kind] = shape
+        for first in range(0, len(bins), self._num_shards):
+            yield self._fill(encoded, bins[first : first + self._num_shards], kind, shape)
+
+    def _into_bins(
+        self, encoded: Sequence[Encoded], kind: _Kind, members: Sequence[int], limit: Shape
+    ) -> tuple[list["_Bin"], list["_Bin"]]:
+        """Shards within the limit, each filled as long as items fit; and items beyond it."""
         bins: list[_Bin] = []
         large: list[_Bin] = []
         for index in members:
@@ -87,20 +116,27 @@ class MediaStream:
                 if not fitting:
                     part.add(index, encoded[index], None)
                 (bins if fitting else large).append(part)
-        for first in range(0, len(large), self._num_shards):
-            chosen = large[first : first + self._num_shards]
-            yield self._fill(encoded, chosen, kind, self._smallest(chosen, limit.row_tokens))
-        if not bins:
-            return
-        shape = self._smallest(bins, limit.row_tokens)
-        held = self._shapes.get(kind)
-        if held is not None and _holds(held, shape):
-            shape = held
-        elif len(bins) > self._num_shards:
-            shape = limit
-        self._shapes[kind] = shape
-        for first in range(0, len(bins), self._num_shards):
-            yield self._fill(encoded, bins[first : first + self._num_shards], kind, shape)
+        return bins, large
+
+    def _level(
+        self, encoded: Sequence[Encoded], kind: _Kind, bins: list["_Bin"], limit: Shape
+    ) -> list["_Bin"]:
+        """As many batches of the fewest rows of patches, so that the last is not half empty."""
+        num_batches = -(-len(bins) // self._num_shards)
+        if num_batches == 1:
+            return bins
+        num_shards = num_batches * self._num_shards
+        members = sorted(
+            (index for part in bins for index in part.members),
+            key=lambda index: -len(encoded[index].tokens),
+        )
+        fewest = -(-sum(part.num_patch_rows for part in bins) // num_shards)
+        for patch_rows in range(fewest, limit.media.patch_rows):
+            lower = limit._replace(media=limit.media._replace(patch_rows=patch_rows))
+            found, large = self._into_bins(encoded, kind, members, lower)
+            if not large and len(found) <= num_shards:
+                return found
+        return bins
 
     def _limit(self, kind: _Kind, longest: int) -> Shape:
         """What a shard may hold."""
@@ -118,23 +154,27 @@ class MediaStream:
         frame_row = kind[0]
         return _Bin(PatchBudget(self._config.vision, frame_row) if frame_row else None)
 
-    def _smallest(self, bins: Sequence["_Bin"], row_tokens: int) -> Shape:
+    def _smallest(
+        self, bins: Sequence["_Bin"], row_tokens: int, round_up: Callable[[int], int]
+    ) -> Shape:
         """A shape that holds each of the bins."""
         frame_row = bins[0].budget.frame_row if bins[0].budget else 0
         media = MediaShape(
             frame_row,
-            max(_round(part.num_patch_rows) for part in bins),
-            max(_round(part.num_chunks) for part in bins),
-            max(_round(part.num_known) for part in bins),
+            max(round_up(part.num_patch_rows) for part in bins),
+            max(round_coarsely(part.num_chunks) for part in bins),
+            max(round_coarsely(part.num_known) for part in bins),
         )
-        return Shape(row_tokens, max(_round(part.num_rows(row_tokens)) for part in bins), media)
+        return Shape(row_tokens, max(round_up(part.num_rows(row_tokens)) for part in bins), media)
 
     def _fill(
         self, encoded: Sequence[Encoded], bins: Sequence["_Bin"], kind: _Kind, shape: Shape
     ) -> Packed:
         bins = [*bins, *(self._bin(kind) for _ in range(self._num_shards - len(bins)))]
         slots = shape.rows * shape.row_tokens // _SHORTEST_ITEM
-        slots = max(min(slots, _USUAL_SLOTS), _round(max(len(part.members) for part in bins)))
+        slots = max(
+            min(slots, _USUAL_SLOTS), round_coarsely(max(len(part.members) for part in bins))
+        )
         indices = np.full((self._num_shards, slots), -1)
         starts = np.zeros_like(indices)
         for shard, part in enumerate(bins):
@@ -187,18 +227,3 @@ class _Bin:
         self.lengths, self.num_chunks = lengths, num_chunks
         self.num_known += sum(len(medium.places) for medium in item.known)
         return True
-
-
-def _round(size: int) -> int:
-    """The next power of two: small jobs of all sizes then share few shapes."""
-    return 1 << (size - 1).bit_length() if size else 0
-
-
-def _holds(shape: Shape, needed: Shape) -> bool:
-    return (
-        shape.row_tokens >= needed.row_tokens
-        and shape.rows * shape.row_tokens >= needed.rows * needed.row_tokens
-        and shape.media.patch_rows >= needed.media.patch_rows
-        and shape.media.sound_chunks >= needed.media.sound_chunks
-        and shape.media.known_features >= needed.media.known_features
-    )
