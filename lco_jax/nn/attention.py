@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.splash import attend_long, splash_fits
+from lco_jax.nn.stack import keep
 
 
 class LongRows(NamedTuple):
@@ -73,7 +74,7 @@ def attend(
         prefix_weights = jnp.exp(prefix_scores - highest)
         total += prefix_weights.sum(axis=-1)
         context += _dot("BKGSP,PKH->BSKGH", prefix_weights.astype(value.dtype), prefix_value)
-    context = context / jnp.einsum("BKGS->BSKG", total)[..., None]
+    context = keep(context / jnp.einsum("BKGS->BSKG", total)[..., None])
     return jax.lax.reshape(
         context.astype(value.dtype), (rows, length, num_heads, head_dim), out_sharding=spec
     )

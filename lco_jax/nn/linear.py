@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lco_jax.axes import act_spec, weight_spec
 from lco_jax.config import Lora
+from lco_jax.nn.stack import keep
 
 _INIT_STD = 0.02
 
@@ -131,10 +132,10 @@ class Linear(nnx.Module):
             y = y + bias.astype(y.dtype)
         if self.lora_a is not None:
             lora_x = x if lora_x is None else lora_x
-            low = contract(lora_x, self.lora_a[...], f"BS{inputs},R{inputs}->BSR")
+            low = keep(contract(lora_x, self.lora_a[...], f"BS{inputs},R{inputs}->BSR"))
             update = contract(low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}")
             y = y + self.lora_scale * update
-        return y
+        return keep(y)
 
 
 class Embedding(nnx.Module):
