@@ -97,9 +97,7 @@ def _attend_fwd(query, key, value, mask):
     total = weights.sum(axis=-1, keepdims=True)
     # The sum divides the small context instead of the large weights.
     context = _dot("BKGST,BKTH->BKGSH", weights.astype(value.dtype), value) / total
-    context = jnp.einsum("BKGSH->BSKGH", context).astype(value.dtype)
-    # Without the barrier the compiler divides and transposes anew for each reader.
-    context = keep(jax.lax.optimization_barrier(context))
+    context = keep(jnp.einsum("BKGSH->BSKGH", context).astype(value.dtype))
     return context, (query, key, value, mask, keep(highest), keep(total), context)
 
 
