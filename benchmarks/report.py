@@ -19,6 +19,8 @@ from rich.table import Table
 _GEMM_SHAPE = (1024, 4096, 1024)
 _GEMM_S = 0.5
 _SPAWN = multiprocessing.get_context("spawn")
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Read when a process starts. Without them, both sides spend a tenth of a step on page faults."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Worker(AbstractContextManager):
     """
 
     def __init__(self, make: Callable[..., Side], *arguments: Any, threads: int):
+        os.environ.update(_HUGE_PAGES)
         self._pool = ProcessPoolExecutor(1, _SPAWN, initializer=_pin, initargs=(threads,))
         self._side = (make, arguments)
 

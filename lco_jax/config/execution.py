@@ -53,8 +53,9 @@ class Memory:
     (auto: the ring where a copy would take half a GiB)."""
     head_tokens: int = 512
     """Compute next-token logits of this many tokens of a device at a time."""
-    remat: Literal["none", "full", "dots"] = "none"
-    """What the decoder recomputes in the backward pass."""
+    remat: Literal["none", "full", "dots"] = "dots"
+    """What the layers recompute in the backward pass: nothing; what is no matrix product, which is
+    faster than to keep it; everything."""
     row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     """Allowed lengths of a packed row, ascending. A batch takes the first that holds its longest
     item and gives short items company."""

@@ -13,7 +13,7 @@ from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
 from lco_jax.nn.attention import Mask, attend, row_mask
 from lco_jax.nn.dropout import TokenDropout
-from lco_jax.nn.linear import Embedding, Linear, contract
+from lco_jax.nn.linear import Embedding, Linear, apply_all, contract
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, mrope, rotate
 from lco_jax.nn.stack import Remat, scan_layers, stacked
@@ -54,9 +54,8 @@ class Attention(nnx.Module):
         as a prefix, or for the tokens after it.
         """
         lora_x = dropout(x, 0) if dropout else x
-        query = rotate(self.query(x, lora_x), rotation)
-        key = rotate(self.key(x, lora_x), rotation)
-        value = self.value(x, lora_x)
+        query, key, value = apply_all([self.query, self.key, self.value], x, lora_x)
+        query, key = rotate(query, rotation), rotate(key, rotation)
         if past is not None:
             (keys, values), place = past
             key = jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=1)
@@ -82,7 +81,8 @@ class SwiGlu(nnx.Module):
         self, x: Float[Array, "B S D"], dropout: TokenDropout | None
     ) -> Float[Array, "B S D"]:
         lora_x = dropout(x, 2) if dropout else x
-        hidden = jax.nn.silu(self.gate(x, lora_x)) * self.up(x, lora_x)
+        gate, up = apply_all([self.gate, self.up], x, lora_x)
+        hidden = jax.nn.silu(gate) * up
         lora_hidden = dropout(hidden, 3) if dropout else hidden
         return self.down(hidden, lora_hidden)
 

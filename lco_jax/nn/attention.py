@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.splash import attend_long, splash_fits
+from lco_jax.nn.stack import keep
+
+_NEVER = jnp.finfo(jnp.float32).min
 
 
 class LongRows(NamedTuple):
@@ -43,40 +46,81 @@ def attend(
 ) -> Float[Array, "B S N H"]:
     """Softmax attention; the keys and values of `prefix` are visible to every query of every row.
 
-    The prefix is one set of keys for the whole batch: its scores are one matrix product and are
-    normalised together with a row's own, so the result is that of rows which begin
-    with the prefix.
+    The prefix is one set of keys for the whole batch and stands in front of the keys of every row,
+    so the result is that of rows which begin with the prefix.
     """
     if isinstance(mask, LongRows):
         return attend_long(query, key, value, mask.segments, prefix)
     rows, length, num_heads, head_dim = query.shape
     num_kv_heads = key.shape[2]
     spec = jax.typeof(query).sharding.spec
+    if prefix is not None:
+        key, value = (_join(*parts) for parts in zip(prefix, (key, value), strict=True))
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (prefix[0].shape[1], 0)), constant_values=True)
+
     grouped = (rows, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
     query = jax.lax.reshape(query, grouped, out_sharding=jax.P(*spec[:3], None, None))
+    # In this order of dimensions nothing has to be moved for a product.
+    query = jnp.einsum("BSKGH->BKGSH", head_dim**-0.5 * query)
+    key, value = (jnp.einsum("BTKH->BKTH", x) for x in (key, value))
+    context = _attend(keep(query), keep(key), keep(value), mask)
+    return jax.lax.reshape(context, (rows, length, num_heads, head_dim), out_sharding=spec)
 
-    scale = head_dim**-0.5
-    scores = scale * _dot("BSKGH,BTKH->BKGST", query, key)
-    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    highest = scores.max(axis=-1, keepdims=True)
-    if prefix is not None:
-        prefix_key, prefix_value = (part[0] for part in prefix)
-        prefix_scores = scale * _dot("BSKGH,PKH->BKGSP", query, prefix_key)
-        highest = jnp.maximum(highest, prefix_scores.max(axis=-1, keepdims=True))
-    highest = jax.lax.stop_gradient(highest)
 
-    # The sum divides the small context instead of the large weights.
-    weights = jnp.exp(scores - highest)
-    total = weights.sum(axis=-1)
-    context = _dot("BKGST,BTKH->BSKGH", weights.astype(value.dtype), value)
-    if prefix is not None:
-        prefix_weights = jnp.exp(prefix_scores - highest)
-        total += prefix_weights.sum(axis=-1)
-        context += _dot("BKGSP,PKH->BSKGH", prefix_weights.astype(value.dtype), prefix_value)
-    context = context / jnp.einsum("BKGS->BSKG", total)[..., None]
-    return jax.lax.reshape(
-        context.astype(value.dtype), (rows, length, num_heads, head_dim), out_sharding=spec
+def _join(prefix: Float[Array, "1 P K H"], own: Float[Array, "B T K H"]) -> Float[Array, "B U K H"]:
+    shape = (own.shape[0], *prefix.shape[1:])
+    spread = jax.lax.broadcast_in_dim(
+        prefix[0], shape, (1, 2, 3), out_sharding=jax.typeof(own).sharding.spec
     )
+    return jnp.concatenate([spread, own], axis=1)
+
+
+@jax.custom_vjp
+def _attend(
+    query: Float[Array, "B K G S H"],
+    key: Float[Array, "B K T H"],
+    value: Float[Array, "B K T H"],
+    mask: Bool[Array, "B S T"],
+) -> Float[Array, "B S K G H"]:
+    """The weighted values of scaled queries.
+
+    The backward pass computes the weights again: they are larger than all else in a layer.
+    """
+    return _attend_fwd(query, key, value, mask)[0]
+
+
+def _attend_fwd(query, key, value, mask):
+    scores = _dot("BKGSH,BKTH->BKGST", query, key)
+    scores = jnp.where(mask[:, None, None], scores, _NEVER)
+    highest = scores.max(axis=-1, keepdims=True)
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(axis=-1, keepdims=True)
+    # The sum divides the small context instead of the large weights.
+    context = _dot("BKGST,BKTH->BKGSH", weights.astype(value.dtype), value) / total
+    context = keep(jnp.einsum("BKGSH->BSKGH", context).astype(value.dtype))
+    return context, (query, key, value, mask, keep(highest), keep(total), context)
+
+
+def _attend_bwd(residuals, cotangent):
+    query, key, value, mask, highest, total, context = residuals
+    mean = jnp.sum(cotangent.astype(jnp.float32) * context, axis=-1, keepdims=True)
+    cotangent, mean = (jnp.einsum("BSKGH->BKGSH", x) / total for x in (cotangent, mean))
+    cotangent = cotangent.astype(value.dtype)
+    # Keys first: then two of the three products below need no transposed copy.
+    highest, mean = (jnp.einsum("BKGSX->BKXGS", x) for x in (highest, mean))
+    scores = _dot("BKTH,BKGSH->BKTGS", key, query)
+    scores = jnp.where(jnp.einsum("BST->BTS", mask)[:, None, :, None], scores, _NEVER)
+    weights = jnp.exp(scores - highest)
+    grad_scores = weights * (_dot("BKTH,BKGSH->BKTGS", value, cotangent) - mean)
+    grad_scores = grad_scores.astype(query.dtype)
+    grad_query = _dot("BKTGS,BKTH->BKGSH", grad_scores, key)
+    grad_key = _dot("BKTGS,BKGSH->BKTH", grad_scores, query)
+    grad_value = _dot("BKTGS,BKGSH->BKTH", weights.astype(value.dtype), cotangent)
+    gradients = (grad_query, grad_key, grad_value)
+    return *(x.astype(query.dtype) for x in gradients), None
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lco_jax.axes import act_spec, weight_spec
 from lco_jax.config import Lora
+from lco_jax.nn.stack import keep
 
 _INIT_STD = 0.02
 
@@ -123,18 +124,38 @@ class Linear(nnx.Module):
         self, x: Float[Array, "B S *inputs"], lora_x: Float[Array, "B S *inputs"] | None = None
     ) -> Float[Array, "B S *outputs"]:
         """Map `x`; the low-rank branch reads `lora_x` (`x` after dropout) where it is given."""
+        return apply_all([self], x, lora_x)[0]
+
+    def _apply(
+        self, x: Float[Array, "B S *inputs"], low: Float[Array, "B S R"] | None
+    ) -> Float[Array, "B S *outputs"]:
         inputs, outputs = self.inputs.replace(" ", ""), self.outputs.replace(" ", "")
         y = contract(x, self.kernel[...], f"BS{inputs},{inputs}{outputs}->BS{outputs}")
         if self.bias is not None:
             # Moves the values of a bias over D, whose dimension activations do not shard.
             bias = jax.reshard(self.bias[...], jax.P(*jax.typeof(y).sharding.spec[2:]))
             y = y + bias.astype(y.dtype)
-        if self.lora_a is not None:
-            lora_x = x if lora_x is None else lora_x
-            low = contract(lora_x, self.lora_a[...], f"BS{inputs},R{inputs}->BSR")
-            update = contract(low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}")
-            y = y + self.lora_scale * update
-        return y
+        if low is not None:
+            y = y + contract(
+                self.lora_scale * low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}"
+            )
+        return keep(y)
+
+
+def apply_all(
+    linears: Sequence[Linear],
+    x: Float[Array, "B S *inputs"],
+    lora_x: Float[Array, "B S *inputs"] | None = None,
+) -> list[Float[Array, "B S *outputs"]]:
+    """What several maps make of one input. Their low-rank branches read it in one product."""
+    factors = [linear.lora_a[...] for linear in linears if linear.lora_a is not None]
+    lows = iter(())
+    if factors:
+        inputs = linears[0].inputs.replace(" ", "")
+        lora_x = x if lora_x is None else lora_x
+        low = keep(contract(lora_x, jnp.concatenate(factors), f"BS{inputs},R{inputs}->BSR"))
+        lows = iter(jnp.split(low, len(factors), axis=-1))
+    return [linear._apply(x, None if linear.lora_a is None else next(lows)) for linear in linears]
 
 
 class Embedding(nnx.Module):

@@ -15,6 +15,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jaxtyping import Array, Float, Int
 
 from lco_jax.axes import act_spec
+from lco_jax.nn.stack import keep
 
 _BLOCKS = (512, 256, 128)
 SHORTEST_ROW = 512
@@ -74,6 +75,7 @@ def _forward(interpret, query, key, value, segments, prefix):
         own = jnp.exp(log_sum - total).swapaxes(1, 2)[..., None]
         context = (own * context + _prefix_context(weights, prefix[1])).astype(value.dtype)
         log_sum = total
+    context, log_sum = keep(context), keep(log_sum)
     return context, (query, key, value, segments, prefix, context, log_sum)
 
 

@@ -55,7 +55,7 @@ def _memories(config: TrainConfig) -> list[tuple[str, int]]:
     """Recomputation and encode chunks, from the fastest to the smallest."""
     chunks, batch_size = config.memory.encode_chunks, config.data.batch_size
     finer = [chunks * factor for factor in (1, 2, 4, 8) if batch_size % (chunks * factor) == 0]
-    return [("none", chunks), ("dots", chunks), *(("full", number) for number in finer)]
+    return [("dots", chunks), *(("full", number) for number in finer)]
 
 
 def _meshes(config: TrainConfig, num_chips: int) -> list[MeshConfig]:

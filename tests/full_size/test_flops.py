@@ -39,9 +39,11 @@ def flops_in_n(config) -> float:
     prefix = run.prefix.shape[0]
     tokens = run.slots + prefix
     weights = matrix_weights(text)
-    # Forward twice (scores, context), backward four times; every query meets all keys of its row.
+    # Forward twice (scores, context), backward five times (the scores again); every query meets
+    # all keys of its row.
     keys = run.slots * (run.shape.row_tokens + prefix) + prefix**2
-    attention = 6 * 2 * size["L"] * size["N"] * size["H"] * keys
+    full = config.memory.remat == "full"
+    attention = (9 if full else 7) * 2 * size["L"] * size["N"] * size["H"] * keys
     low_rank = 0
     if isinstance(config.model.trainable, Lora):
         heads = (size["N"] + size["K"]) * size["H"]
@@ -49,8 +51,8 @@ def flops_in_n(config) -> float:
         low_rank = 6 * RANK * size["L"] * ends * tokens
     triplets = config.data.batch_size
     loss = 3 * 2 * triplets * 2 * triplets * size["D"]
-    again = 8 / 6 if config.memory.remat == "full" else 1
-    return (matmul_flops(program) - again * (attention + low_rank) - loss) / (weights * tokens)
+    low_rank *= 8 / 6 if full else 1
+    return (matmul_flops(program) - attention - low_rank - loss) / (weights * tokens)
 
 
 def test_frozen_matrices_have_no_gradient_and_there_is_no_head(config):

@@ -49,8 +49,8 @@ def test_encode_chunks(config, plain, chunks, sizes):
 
 
 @pytest.mark.parametrize("memory", [
-    Memory(remat="full"), Memory(remat="dots"), Memory(logit_chunks=3), Memory(row_tokens=(256,)),
-], ids=["full remat", "dots remat", "logit chunks", "long rows"])  # fmt: skip
+    Memory(remat="full"), Memory(remat="none"), Memory(logit_chunks=3), Memory(row_tokens=(256,)),
+], ids=["full remat", "no remat", "logit chunks", "long rows"])  # fmt: skip
 def test_memory_settings_change_nothing(config, plain, memory):
     same(runs.run_steps(dataclasses.replace(config, memory=memory), meshes.make((1, 1, 1))), plain)
 
