@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
 
-_NEVER = jnp.finfo(jnp.float32).min
+_NEVER = 0.5 * float(jnp.finfo(jnp.float32).min)
 
 
 class LongRows(NamedTuple):
@@ -90,8 +90,7 @@ def _attend(
 
 
 def _attend_fwd(query, key, value, mask):
-    scores = _dot("BKGSH,BKTH->BKGST", query, key)
-    scores = jnp.where(mask[:, None, None], scores, _NEVER)
+    scores = _dot("BKGSH,BKTH->BKGST", query, key) + _bias(mask)[:, None, None]
     highest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
@@ -108,8 +107,8 @@ def _attend_bwd(residuals, cotangent):
     cotangent = cotangent.astype(value.dtype)
     # Keys first: then two of the three products below need no transposed copy.
     highest, mean = (jnp.einsum("BKGSX->BKXGS", x) for x in (highest, mean))
-    scores = _dot("BKTH,BKGSH->BKTGS", key, query)
-    scores = jnp.where(jnp.einsum("BST->BTS", mask)[:, None, :, None], scores, _NEVER)
+    bias = _bias(jnp.einsum("BST->BTS", mask))
+    scores = _dot("BKTH,BKGSH->BKTGS", key, query) + bias[:, None, :, None]
     weights = jnp.exp(scores - highest)
     grad_scores = weights * (_dot("BKTH,BKGSH->BKTGS", value, cotangent) - mean)
     grad_scores = grad_scores.astype(query.dtype)
@@ -118,6 +117,14 @@ def _attend_bwd(residuals, cotangent):
     grad_value = _dot("BKTGS,BKGSH->BKTH", weights.astype(value.dtype), cotangent)
     gradients = (grad_query, grad_key, grad_value)
     return *(x.astype(query.dtype) for x in gradients), None
+
+
+def _bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
+    """Zero where the mask is true, and so low elsewhere that no score is left beside it.
+
+    It is made once for all heads: a sum is vectorised, a choice by a broadcast mask is not.
+    """
+    return jax.lax.optimization_barrier(jnp.where(mask, 0.0, _NEVER).astype(jnp.float32))
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
