@@ -31,7 +31,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, config: CheckpointConfig, best_metric: str | None = None):
-        self.folder = (epath.Path(workdir) / "checkpoints").resolve()  # orbax wants it absolute
+        self.folder = epath.Path(workdir) / "checkpoints"
+        if "://" not in workdir:  # what `resolve` makes of a bucket is a local folder
+            self.folder = self.folder.resolve()  # orbax wants it absolute
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(config.keep_last)]
         if best_metric and config.keep_best:
