@@ -2,14 +2,21 @@
 
 import shutil
 import signal
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from lco_jax.config import CheckpointConfig, Lora, Memory, MeshConfig, ModelRef
+from lco_jax.models.build import build, on_mesh
+from lco_jax.models.config import read_config
 from lco_jax.train import mesh as meshes
+from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.loop import train
 from lco_jax.train.metrics import read_metrics
+from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.steps import TrainState
 from tests import processes, runs, tiny
 
 TIMEOUT_S = 240
@@ -110,6 +117,29 @@ def test_one_process_goes_on(config, alone, preempted, uninterrupted, tmp_path):
     workdir = shutil.copytree(preempted[0], tmp_path / "run")
     train(config, str(workdir))
     same(workdir, uninterrupted, last=8)
+
+
+def test_a_checkpoint_with_a_whole_optimizer_state_goes_on(config, alone, uninterrupted, tmp_path):
+    """As runs saved it before its parts were spread over the data shards."""
+    folder = Path(config.model.path)
+    with jax.set_mesh(meshes.make_mesh(config.mesh)):
+        _, trainable, _ = build(read_config(folder), config.model.trainable, config.model.dtype)
+        optimizer = make_optimizer(config.optimizer, 8, config.model.trainable)
+        opt_state = on_mesh(jax.eval_shape(optimizer.init, trainable))
+        step = on_mesh(jax.eval_shape(lambda: jnp.int32(0)))
+        source = Checkpoints(str(uninterrupted), config.checkpoint)
+        whole, position = source.restore(TrainState(step, trainable, {}, opt_state), 4)
+        source.close()
+        moments = [x for x in jax.tree.leaves(whole.opt_state) if x.ndim]
+        assert moments
+        assert all(x.is_fully_replicated for x in moments)
+        target = Checkpoints(str(tmp_path), config.checkpoint)
+        target.save(whole, data=position)
+        target.close()
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(uninterrupted / name, tmp_path)
+    train(config, str(tmp_path))
+    same(tmp_path, uninterrupted, last=8)
 
 
 def test_four_processes_go_back_when_one_of_them_cannot_read_a_checkpoint(
