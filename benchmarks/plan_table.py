@@ -19,7 +19,7 @@ _MEDIA = f"--config configs/lco_omni_7b_multimodal.py {_BATCH}"
 _32B = f"--config configs/lco_vl_32b_text.py {_BATCH}"
 _72B = f"--config configs/lco_vl_72b_text.py {_BATCH}"
 CASES = {
-    "7b-v5p": f"{_TEXT} --topology v5p:4x4x4",
+    "7b-v5p": f"{_TEXT} --topology v5p:4x4x4 --memory.remat none",
     "7b-2xv5p": f"{_TEXT} --topology v5p:4x4x4 --num-slices 2",
     "7b-v5e": f"{_TEXT} --topology v5e:16x16 --mesh.tensor 2 --memory.remat full",
     "7b-v6e": f"{_TEXT} --topology v6e:8x8 --mesh.tensor 2 --memory.remat full",
