@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from orbax.checkpoint import v1 as ocp
+
 from lco_jax.data.loader import ContrastiveLoader
 
 
@@ -35,7 +37,26 @@ def _kill(options):
 
 
 def _terminate(options):
-    _before_step(options, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _before_step(options, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-FAULTS = {"none": lambda options: None, "kill": _kill, "terminate": _terminate}
+def _fail_to_read(options):
+    if options["rank"] != options["count"] - 1:
+        return
+    original = ocp.load_checkpointables
+    newest = max(int(path.name) for path in (Path(options["workdir"]) / "checkpoints").iterdir())
+
+    def load(folder, *arguments):
+        if int(folder.name) == newest:
+            raise OSError("a part of it is damaged")
+        return original(folder, *arguments)
+
+    ocp.load_checkpointables = load
+
+
+FAULTS = {
+    "none": lambda options: None,
+    "kill": _kill,
+    "terminate": _terminate,
+    "unreadable": _fail_to_read,
+}

@@ -2,12 +2,15 @@
 
 import functools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.logging import RichHandler
+
+from lco_jax.train.mesh import LostProcessError
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -34,6 +37,12 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
             return main()
         except (ValueError, FileNotFoundError) as error:
             return _say(error, USAGE)
+        except LostProcessError as error:
+            _say(error, FAILED)
+            # No orderly end: JAX would wait for the lost process, and then abort this one.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(FAILED)
         except (RuntimeError, OSError) as error:
             return _say(error, FAILED)
         except KeyboardInterrupt:

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from lco_jax.config import CheckpointConfig
+from lco_jax.train import mesh as meshes
 from lco_jax.train.steps import TrainState
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, config: CheckpointConfig, best_metric: str | None = None):
-        self.folder = (epath.Path(workdir) / "checkpoints").resolve()  # orbax wants it absolute
+        self.folder = epath.Path(workdir) / "checkpoints"
+        if "://" not in workdir:  # what `resolve` makes of a bucket is a local folder
+            self.folder = self.folder.resolve()  # orbax wants it absolute
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(config.keep_last)]
         if best_metric and config.keep_best:
@@ -109,8 +113,8 @@ class Checkpoints:
         """The latest readable checkpoint (or that of `step`) and its data position.
 
         `state` gives shapes, dtypes and the shardings of the mesh to restore onto; its frozen
-        weights are passed on. A damaged checkpoint is reported and the one before it is used.
-        None if there is no checkpoint.
+        weights are passed on. A checkpoint that is damaged, on any process, is reported and all use
+        the one before it. None if there is no checkpoint.
 
         Raises:
             CheckpointError: there are checkpoints, but none can be read.
@@ -121,19 +125,40 @@ class Checkpoints:
         )
         candidates = self.steps() if step is None else [step]
         for candidate in reversed(candidates):
-            try:
-                loaded = self._checkpointer.load_checkpointables(candidate, {_STATE: abstract})
-                metadata = self._checkpointer.checkpointables_metadata(candidate).custom_metadata
-                return dataclasses.replace(state, **loaded[_STATE]), metadata["data"]
-            except Exception as error:  # orbax and tensorstore raise many kinds
-                name = self.folder / str(candidate)
-                log.warning("checkpoint %s is not readable: %s", name, _brief(error))
+            found, reason = self._try_load(candidate, abstract)
+            # All go on from the same checkpoint: what one cannot read, none uses.
+            if not _any_process(candidate, found is None):
+                loaded, position = found
+                return dataclasses.replace(state, **loaded), position
+            earlier = [self.folder / str(other) for other in candidates if other < candidate]
+            log.warning(
+                "checkpoint %s is not readable (%s); %s",
+                self.folder / str(candidate),
+                reason or "another process says",
+                f"going back to {earlier[-1]}" if earlier else "there is none before it",
+            )
         if candidates:
             raise CheckpointError(
                 f"none of the checkpoints {candidates} in {self.folder} can be read (reasons "
                 "above); remove the damaged ones or choose a new --workdir"
             )
         return None
+
+    def _try_load(self, step: int, abstract: Any) -> tuple[tuple[Any, dict[str, Any]] | None, str]:
+        """This process's part of a checkpoint and the position of the data, or why not."""
+        own = jax.process_index()
+        # By each process alone, without the barriers of orbax: where one fails, others would wait.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+        )
+        folder = self.folder / str(step)
+        try:
+            with ocp.Context(multiprocessing_options=alone):
+                loaded = ocp.load_checkpointables(folder, {_STATE: abstract})
+                metadata = ocp.checkpointables_metadata(folder).custom_metadata
+            return (loaded[_STATE], metadata["data"]), ""
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            return None, _brief(error)
 
     def close(self) -> None:
         """Finish and release the background threads."""
@@ -150,6 +175,16 @@ class Checkpoints:
             f"checkpoints {self.steps()} are intact; {remedy} and start again with the same "
             "--workdir to go on from the last one"
         )
+
+
+def _any_process(step: int, failed: bool) -> bool:
+    """Whether one of the processes failed to read the checkpoint of a step."""
+    operation = int(OperationIdGenerator.get_current_operation_id())
+    anywhere, furthest = meshes.agree_max(f"checkpoint {step}", (int(failed), operation))
+    # orbax numbers its operations, and processes meet by number; where one failed, it lags.
+    while int(OperationIdGenerator.get_current_operation_id()) < furthest:
+        OperationIdGenerator.next_operation_id()
+    return bool(anywhere)
 
 
 def _brief(error: Exception) -> str:

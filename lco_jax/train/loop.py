@@ -152,6 +152,8 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
 
         def save(metrics: dict[str, float] | None = None) -> None:
             with spending.on("checkpoint"):
+                if writer:
+                    writer.flush()  # a run that goes on from here lacks no step
                 checkpoints.save(state, data=loader.get_state(), metrics=metrics)
 
         # ------------------------------------------------------------------------- steps

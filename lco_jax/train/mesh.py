@@ -94,6 +94,9 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> ja
 def lost_processes_named() -> Iterator[None]:
     """A context whose errors of communication say what has happened and what to do.
 
+    A process that hears of no error, because it waits on a TPU or for a barrier, is ended by JAX's
+    coordination service, with a message of its own, when the heartbeats of the lost one stay away.
+
     Raises:
         LostProcessError: another process is gone.
     """
@@ -103,14 +106,11 @@ def lost_processes_named() -> Iterator[None]:
         if jax.process_count() == 1 or not any(word in str(error) for word in _LOST):
             raise
         first_line = next(iter(str(error).splitlines()), "")
-        message = (
+        raise LostProcessError(
             f"another process of this run has failed or cannot be reached (seen by process "
             f"{jax.process_index()} of {jax.process_count()}: {first_line[:200]}); the same "
             "command on all hosts starts again from the last checkpoint"
-        )
-        # At once: before this reaches the program's end, JAX may end the process.
-        log.error("%s", message)
-        raise LostProcessError(message) from error
+        ) from error
 
 
 def num_shards(mesh: jax.sharding.Mesh) -> int:

@@ -6,16 +6,29 @@ from typing import Any
 
 from etils import epath
 
+_UPLOAD_EVERY_S = 60.0
+
 
 class MetricsWriter:
-    """`metrics.jsonl` and `tensorboard/` of a run folder."""
+    """`metrics.jsonl` and `tensorboard/` of a run folder.
+
+    Nothing can be appended to an object of a bucket: there the file is written anew every minute
+    and whenever `flush` is called.
+    """
 
     def __init__(self, workdir: str, *, start_step: int, tensorboard: bool):
         folder = epath.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         self._forget_after(start_step)
-        self._file = self._path.open("a")
+        self._in_bucket = "://" in str(folder)
+        self._lines: list[str] = []
+        if self._in_bucket:
+            if self._path.exists():
+                self._lines = self._path.read_text().splitlines(keepends=True)
+            self._uploaded = time.monotonic()
+        else:
+            self._file = self._path.open("a")
         # tensorboardX writes local and gs:// folders; steps after `start_step` of a killed run
         # are purged.
         self._board = None
@@ -27,15 +40,28 @@ class MetricsWriter:
     def write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         """Record scalars after `step` steps; `kind` is `train` or `eval`."""
         line = {"step": step, "kind": kind, "time": round(time.time(), 3), **scalars}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        if self._in_bucket:
+            self._lines.append(json.dumps(line) + "\n")
+            if time.monotonic() - self._uploaded > _UPLOAD_EVERY_S:
+                self.flush()
+        else:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
+    def flush(self) -> None:
+        """Return when all that was recorded is in the file."""
+        if self._in_bucket:
+            self._path.write_text("".join(self._lines))
+            self._uploaded = time.monotonic()
+
     def close(self) -> None:
         """Flush and close both."""
-        self._file.close()
+        self.flush()
+        if not self._in_bucket:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -3,8 +3,11 @@
 import collections
 import contextlib
 import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -72,23 +75,32 @@ def trace_steps(
         yield from batches
         return
     folder = epath.Path(workdir) / "profile"
+    # The profiler writes local files only.
+    local = tempfile.mkdtemp() if "://" in str(folder) else str(folder)
     tracing = False
     try:
         for batch in batches:
             step = batch[0] + 1
             if tracing and step > steps[1]:
-                tracing = _stop(folder)
+                tracing = _stop(local, folder)
             if not tracing and steps[0] <= step <= steps[1]:
-                jax.profiler.start_trace(str(folder))
+                jax.profiler.start_trace(local)
                 tracing = True
             with jax.profiler.StepTraceAnnotation("step", step_num=step):
                 yield batch
     finally:
         if tracing:
-            _stop(folder)
+            _stop(local, folder)
 
 
-def _stop(folder: epath.Path) -> bool:
+def _stop(local: str, folder: epath.Path) -> bool:
     jax.profiler.stop_trace()
+    if local != str(folder):
+        for file in Path(local).rglob("*"):
+            if file.is_file():
+                target = folder / file.relative_to(local).as_posix()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+        shutil.rmtree(local)
     log.info("trace of the chosen steps: xprof --logdir %s", folder)
     return False

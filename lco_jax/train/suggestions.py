@@ -15,7 +15,9 @@ _NUM_SUGGESTIONS = 3
 
 def suggest(config: TrainConfig, topology: Topology) -> Iterator[str]:
     """Options that should fit, cheapest first: state and saved activations as written, and the
-    workspace of two layers that keep everything."""
+    workspace of two layers that keep everything. On the mesh of `config`, which does not fit, only
+    options that take less than it.
+    """
     found = 0
     available = topology.chip.hbm_bytes
     candidates = _meshes(config, len(topology.devices))
@@ -31,12 +33,16 @@ def suggest(config: TrainConfig, topology: Topology) -> Iterator[str]:
                     continue
                 workspace = _saved_bytes(on_mesh, remat="none", encode_chunks=1)
                 workspace *= 2 / run.model.text.num_layers
+                limit = available
+                if on_mesh == config:
+                    kept = shard_bytes(saved_activations(run))
+                    limit = min(limit, fixed + kept + workspace / config.memory.encode_chunks)
                 for remat, chunks in _memories(config):
                     saved = _saved_bytes(on_mesh, remat=remat, encode_chunks=chunks)
                     estimate = fixed + saved + workspace / chunks
                     memory = dataclasses.replace(config.memory, remat=remat, encode_chunks=chunks)
                     changed = dataclasses.replace(on_mesh, memory=memory)
-                    if changed != config and estimate < available:
+                    if estimate < limit:
                         yield f"{_options(config, changed)} (about {estimate / 1e9:.1f} GB)"
                         found += 1
                         break

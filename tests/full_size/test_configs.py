@@ -15,6 +15,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
 
 STAGED = sorted((Path(__file__).parents[2] / "configs").glob("seadoc_*.py"))
 _FACTORS_3B = 119_734_272
+_FACTORS = {"3b": _FACTORS_3B, "7b": 161_480_704, "32b": 536_870_912, "72b": 842_137_600}
 _TOWER_3B = 668_684_288
 """Of Qwen2.5-VL. Source: the sizes of HF's config, by hand."""
 _OMNI_7B_TEXT = Path(__file__).parents[2] / "configs" / "lco_omni_7b_text.py"
@@ -33,7 +34,7 @@ def test_lowers(path):
     assert "sdy.sharding" in text
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
-    assert trainable == {"3b": _FACTORS_3B, "7b": 161_480_704}[path.stem.split("_")[2]]
+    assert trainable == _FACTORS[path.stem.split("_")[2]]
 
 
 def test_there_are_three_arms():

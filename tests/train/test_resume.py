@@ -138,6 +138,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(config, tmp_path, caplo
     result = train(short, str(tmp_path))
     assert result.step == 8
     assert f"{newest} is not readable" in caplog.text
+    assert f"going back to {newest.with_name('6')}" in caplog.text
 
 
 def test_changed_science_is_refused_by_name(config, tmp_path):

@@ -1,0 +1,19 @@
+"""LCO-Emb, text-only: Qwen/Qwen2.5-VL-32B-Instruct on all-NLI,
+with the values of the paper for smaller models.
+
+The weights lie on 2 chips each (`mesh.tensor`), and layers are computed again for their gradients.
+Prepare the data once: `python launch/prepare_data.py all_nli`.
+"""
+
+import dataclasses
+
+from lco_jax.config import Memory, MeshConfig, TrainConfig
+from lco_jax.recipes import text_only
+
+
+def get_config() -> TrainConfig:
+    return dataclasses.replace(
+        text_only("Qwen/Qwen2.5-VL-32B-Instruct"),
+        mesh=MeshConfig(data=-1, tensor=2),
+        memory=Memory(remat="full"),
+    )
