@@ -33,7 +33,8 @@ class TfdsSource:
     """Generative stages: what is asked about the picture or text of each record (None: nothing is
     shown and asked, the response is plain text)."""
     response: str | None = None
-    """Generative stages: the field that answers (None: `name` of pictures, `positive` of pairs);
+    """Generative stages: the field that answers (None: `name` of pictures,
+    `transcript` of speech, `positive` of pairs);
     the members of a list are joined by commas."""
 
 

@@ -8,7 +8,7 @@ from lco_jax.config.checks import require
 from lco_jax.config.data import DataConfig, Evaluation
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
 from lco_jax.config.model import ModelRef, Towers
-from lco_jax.config.objective import Contrastive, Objective
+from lco_jax.config.objective import Alignment, Contrastive, Objective
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class TrainConfig:
         require(
             self.data.batch_size % chunks == 0,
             f"encode_chunks={chunks} does not divide batch_size={self.data.batch_size}",
+        )
+        require(
+            chunks == 1 or not isinstance(self.objective, Alignment),
+            f"encode_chunks={chunks}: an alignment runs its batch in one piece; set it to 1 and "
+            "lower batch_size",
         )
         require(self.num_steps is None or self.num_steps > 0, f"num_steps={self.num_steps}")
         require(

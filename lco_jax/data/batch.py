@@ -48,6 +48,9 @@ class Batch(NamedTuple):
     """None where no item of the global batch has any: then no tower runs."""
     targets: Int32[np.ndarray, "C B S"] | None = None
     """For each token the one that should follow it, -1 where none is learned (None: embedding)."""
+    vocabulary: Int32[np.ndarray, "C V"] | None = None
+    """Alignment: the tokens that features are told apart from, ascending; the same in all chunks
+    and on all shards."""
 
 
 def share_real_tokens(batch: Batch) -> float:

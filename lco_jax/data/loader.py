@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import grain
 import numpy as np
 
-from lco_jax.config import DataConfig, Generative, Memory
+from lco_jax.config import Alignment, DataConfig, Generative, Memory
 from lco_jax.data.batch import (
     Batch,
     Shape,
@@ -289,7 +289,7 @@ class GenerativeLoader(Loader[Exchange]):
         config: DataConfig,
         memory: Memory,
         processor: Processor,
-        objective: Generative,
+        objective: Generative | Alignment,
         **options: Any,
     ):
         """`options` are those of `Loader`."""
