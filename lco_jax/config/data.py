@@ -106,3 +106,6 @@ class Evaluation:
     num_pairs: int | None = 200
     metric: Literal["recall@1", "recall@10", "mrr"] = "mrr"
     """Decides which checkpoint is best."""
+    others: tuple[Source, ...] = ()
+    """More held-out pairs, such as pictures and their names, which find each other in both
+    directions; their figures decide nothing."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lco_jax.config.checks import require
-from lco_jax.config.data import DataConfig, Evaluation
+from lco_jax.config.data import DataConfig, Evaluation, Source
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
 from lco_jax.config.model import ModelRef, Towers
 from lco_jax.config.objective import Alignment, Contrastive, Objective
@@ -84,10 +84,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """What the report shows of the model that a stage leaves: responses to held-out prompts."""
+
+    stage: str
+    sources: tuple[Source, ...]
+    """Of prompts with media, as a generative stage reads them; `max_examples` of each."""
+    max_new_tokens: int = 24
+
+
+@dataclass(frozen=True)
 class Stages:
     """Stages that run one after another, in one process on one mesh."""
 
     stages: tuple[Stage, ...]
+    samples: Samples | None = None
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -99,4 +110,8 @@ class Stages:
         require(
             first.config.model.path != PREVIOUS_STAGE,
             f"stage {first.name!r} is the first; its model.path must name a model",
+        )
+        require(
+            self.samples is None or self.samples.stage in names,
+            f"samples are of stage {self.samples and self.samples.stage!r}; stages are {names}",
         )

@@ -166,9 +166,10 @@ def _sums(
 
     is_unit = is_media & (items.slots < num_units)
     pictures = is_unit.any(1) & (counts > 0)
-    per_label = jax.nn.logsumexp(
-        jnp.where(is_unit[:, :, None], log_chances, _NEVER), axis=1
-    ) - jnp.log(jnp.maximum(is_unit.sum(1), 1))[:, None]
+    per_label = (
+        jax.nn.logsumexp(jnp.where(is_unit[:, :, None], log_chances, _NEVER), axis=1)
+        - jnp.log(jnp.maximum(is_unit.sum(1), 1))[:, None]
+    )
     per_label = jnp.where(is_first, per_label, 0)
     picture = -per_label.sum(1) / jnp.maximum(is_first.sum(1), 1)
 

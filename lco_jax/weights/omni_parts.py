@@ -107,10 +107,8 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     rng = np.random.default_rng(seed)
     heard = flatten_dict(read_encoder(whisper)[1], sep="/")
     heard.pop("audio/positions")  # they are sinusoids, which the tower computes
-    for name, array in _tower_tensors(OMNI_AUDIO_ROWS, sizes.audio, "audio_tower", heard, rng):
-        tensors[name] = array
-    for name, array in _tower_tensors(OMNI_VISION_ROWS, sizes.vision, "visual", {}, rng):
-        tensors[name] = array
+    tensors |= _tower_tensors(OMNI_AUDIO_ROWS, sizes.audio, "audio_tower", heard, rng)
+    tensors |= _tower_tensors(OMNI_VISION_ROWS, sizes.vision, "visual", {}, rng)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_tokenizer(decoder, folder)
     shutil.copyfile(decoder / "generation_config.json", folder / "generation_config.json")
