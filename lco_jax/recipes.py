@@ -5,9 +5,14 @@ pixels). The official trainer divides the gradient by its 32 GPUs before it clip
 32 on the true gradient.
 """
 
+from pathlib import Path
+
 from lco_jax.config import (
     PREVIOUS_STAGE,
+    Alignment,
+    CheckpointConfig,
     DataConfig,
+    Evaluation,
     Generative,
     JsonlSource,
     Lora,
@@ -16,6 +21,7 @@ from lco_jax.config import (
     MeshConfig,
     ModelRef,
     OptimizerConfig,
+    Samples,
     Stage,
     Stages,
     TfdsSource,
@@ -23,6 +29,12 @@ from lco_jax.config import (
     TrainConfig,
 )
 
+LAB_MODEL = str(Path("~/.cache/lco_jax/lab-omni").expanduser())
+"""The small omni model that `launch/fetch.py --omni` puts together."""
+_LAB_MEDIA = MediaConfig(image_max_pixels=56 * 56)
+"""The size of the emoji."""
+_LAB_MEMORY = Memory(row_tokens=(1024,), frame_rows=(256,))
+"""One length of rows, which holds the longest clip, so that few programs are compiled."""
 _NUM_GPUS = 32
 _OPTIMIZER = OptimizerConfig(peak_lr=4e-4, warmup_steps=100, clip_norm=float(_NUM_GPUS))
 _TOKEN_PIXELS = 28 * 28
@@ -92,3 +104,75 @@ def seadoc(pages: str, *, page_tokens: int, captions: str | None = None) -> Stag
         memory=Memory(remat="full"),
     )
     return Stages((Stage("read", read), Stage("refine", text_only(PREVIOUS_STAGE))))
+
+
+def quickstart() -> Stages:
+    """Alignment of the lab's small omni model, then refinement with text only."""
+    return Stages(
+        (
+            Stage("align", lab_alignment(num_steps=150)),
+            Stage("refine", lab_refinement(num_layers=8, num_steps=60, seed=42)),
+        ),
+        samples=lab_samples("align"),
+    )
+
+
+def lab_alignment(*, num_steps: int, seed: int = 42) -> TrainConfig:
+    """Ear, eye and projectors learn to speak the decoder's tokens: spoken prompts their
+    transcripts, emoji their names and keywords."""
+    pictures = (
+        TfdsSource("emoji", weight=0.5),
+        TfdsSource("emoji", response="keywords", weight=0.5),
+    )
+    return TrainConfig(
+        model=ModelRef(
+            LAB_MODEL,
+            trainable=Towers(vision=1.0, audio=0.2, projectors=1.0),
+            dtype="float32",
+        ),
+        data=DataConfig(
+            sources=(TfdsSource("spoken", weight=2.0), *pictures),
+            batch_size=48,
+            media=_LAB_MEDIA,
+        ),
+        objective=Alignment(),
+        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=10),
+        num_steps=num_steps,
+        seed=seed,
+        memory=_LAB_MEMORY,
+        checkpoint=CheckpointConfig(every_steps=50),
+    )
+
+
+def lab_refinement(
+    *, num_layers: int | None, num_steps: int, seed: int, batch_size: int = 32
+) -> TrainConfig:
+    """Low-rank factors on the decoder learn from WordNet; pictures and sounds are only measured."""
+    held_out = tuple(TfdsSource(name, split="test") for name in ("emoji", "spoken"))
+    return TrainConfig(
+        model=ModelRef(
+            PREVIOUS_STAGE,
+            trainable=Lora(rank=16, alpha=32, dropout=0.05),
+            dtype="float32",
+            num_layers=num_layers,
+        ),
+        data=DataConfig(sources=(TfdsSource("wordnet"),), batch_size=batch_size, media=_LAB_MEDIA),
+        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
+        num_steps=num_steps,
+        seed=seed,
+        evaluation=Evaluation(TfdsSource("wordnet", split="test"), num_pairs=200, others=held_out),
+        checkpoint=CheckpointConfig(every_steps=10),
+    )
+
+
+def lab_samples(stage: str) -> Samples:
+    """Three captions and two transcripts by the model that a stage leaves."""
+    asked = {
+        "emoji": ("\nWhat is in this picture?", 3),
+        "spoken": ("\nWrite down what is said.", 2),
+    }
+    sources = tuple(
+        TfdsSource(name, split="test", prompt=prompt, max_examples=count)
+        for name, (prompt, count) in asked.items()
+    )
+    return Samples(stage, sources)
