@@ -126,10 +126,15 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
 def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
     """The `config.json`, from that of the decoder and the sizes of the ear."""
     ear, _ = read_encoder(whisper)
-    half = text["head_dim"] // 2
-    sections = [share * half // sum(_MROPE_SHARES) for share in _MROPE_SHARES]
-    rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": text["rope_theta"]}
-    dropped = ("architectures", "model_type", "rope_theta", "torch_dtype")
+    sizes = from_hf(dict(text)).text
+    half = sizes.head_dim // 2
+    time, height, _ = (share * half // sum(_MROPE_SHARES) for share in _MROPE_SHARES)
+    rope = {
+        "rope_type": "default",
+        "mrope_section": [time, height, half - time - height],
+        "rope_theta": sizes.rope_theta,
+    }
+    dropped = ("architectures", "model_type", "torch_dtype", "dtype", "tie_word_embeddings")
     decoder = {key: value for key, value in text.items() if key not in dropped}
     ids = dict(zip(MARKERS, _SPARE.values(), strict=True))
     return {
@@ -139,12 +144,12 @@ def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
             **decoder,
             "model_type": "qwen2_5_omni_text",
             "rope_parameters": rope,
-            "rope_theta": text["rope_theta"],
+            "rope_theta": sizes.rope_theta,
         },
         "vision_config": {
             **_VISION,
             "model_type": "qwen2_5_omni_vision_encoder",
-            "out_hidden_size": text["hidden_size"],
+            "out_hidden_size": sizes.hidden_size,
         },
         "audio_config": {
             "model_type": "qwen2_5_omni_audio_encoder",
@@ -155,12 +160,12 @@ def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
             "num_mel_bins": ear.num_mels,
             "n_window": CHUNK_FRAMES // 2,
             "max_source_positions": ear.chunk_frames // 2,
-            "output_dim": text["hidden_size"],
+            "output_dim": sizes.hidden_size,
         },
         **{f"{role}_token_id": token for role, token in ids.items()},
         "position_id_per_seconds": _VISION["tokens_per_second"],
         "seconds_per_chunk": 2,
-        "tie_word_embeddings": text["tie_word_embeddings"],
+        "tie_word_embeddings": sizes.tie_embeddings,
         "torch_dtype": "float32",
     }
 

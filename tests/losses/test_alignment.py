@@ -14,6 +14,7 @@ from lco_jax.data.media_batch import MediaBatch
 from lco_jax.train.alignment import alignment_loss
 from tests import meshes
 
+NEVER = -1e30
 WIDTH, LENGTH, UNITS, SOUNDS = 6, 24, 8, 12
 VOCABULARY = np.array([3, 5, 7, 8, 11, 20, 21], np.int32)
 ITEMS = (  # kind, number of features, tokens; two shards of two rows each
@@ -75,9 +76,9 @@ def expected(found, table, pull):
             pictures += 1
         elif len(own) >= len(labels):
             # The sum over all ways to give every token one feature or several on end.
-            ways = [own[0, 0]] + [torch.tensor(-torch.inf)] * (len(labels) - 1)
+            ways = [own[0, 0]] + [torch.tensor(NEVER)] * (len(labels) - 1)
             for step in own[1:]:
-                before = [torch.tensor(-torch.inf), *ways[:-1]]
+                before = [torch.tensor(NEVER), *ways[:-1]]
                 ways = [
                     torch.logaddexp(stay, come) + chance
                     for stay, come, chance in zip(ways, before, step, strict=True)
