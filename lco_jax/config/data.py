@@ -63,7 +63,8 @@ class MediaConfig:
     """Where text goes on after a clip: behind its last position, as the models were trained, or
     behind its height and width, as transformers 5 does for Qwen2.5-VL."""
     audio_max_seconds: float = 300.0
-    """Longer sounds are cut."""
+    audio_when_longer: Literal["cut", "refuse"] = "cut"
+    """Refused sounds are unreadable; see `on_error`."""
     audio_in_video: bool = False
     """Whether the sound track of a film is read with it (Omni; off in the paper)."""
     on_error: Literal["raise", "skip"] = "raise"

@@ -104,7 +104,7 @@ class Loader(abc.ABC, Generic[_Part]):
         )
         self._local_shards = num_shards // process_count
         self._config = config
-        self._row_tokens = memory.row_tokens
+        self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
         self._processor = processor
         self._packer = MediaPacker(processor.config, memory.frame_rows)
         self._media_skipped = processor.media.on_error == "skip"
@@ -257,6 +257,7 @@ class Loader(abc.ABC, Generic[_Part]):
         demand = self._agree(f"batch shape {step}", (*tokens, *media))
         shape = choose_shape(demand[: len(tokens)], self._row_tokens)
         shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
+        shape = shape.at_least(*self._least_shape)
         head_tokens = len(self._processor.head)
         batch = pack(encoded, self._numbers, self._local_shards, shape, head_tokens, self._packer)
         return step, shape, batch, unreadable

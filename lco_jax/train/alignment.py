@@ -66,7 +66,7 @@ def alignment_loss(
 
     The chance of a token falls with the squared distance of its embedding from the feature. The
     loss of a sound is that of its tokens one after another, each on one feature or several on end
-    (CTC without blank), divided by the number of tokens; that of a picture is the mean over its
+    (CTC without blank), divided by the number of features; that of a picture is the mean over its
     tokens of the negative logarithm of the token's mean chance on the picture's features. To their
     sum comes the squared distance of features from the mean embedding of what they say.
 
@@ -98,7 +98,7 @@ def alignment_loss(
         table.astype(jnp.float32),
         chunk.vocabulary,
     )
-    sound = sums["sound"] / jnp.maximum(sums["sound_tokens"], 1)
+    sound = sums["sound"] / jnp.maximum(sums["sound_features"], 1)
     picture = sums["picture"] / jnp.maximum(sums["pictures"], 1)
     used = jnp.maximum(sums["features"], 1)
     distance = sums["distance"] / used
@@ -180,7 +180,7 @@ def _sums(
     hits = ((likeliest[:, :, None] == places[:, None, :]) & is_label[:, None, :]).any(2) & is_media
     return {
         "sound": jnp.where(sounds, sound, 0).sum(),
-        "sound_tokens": jnp.where(sounds, counts, 0).sum().astype(jnp.float32),
+        "sound_features": jnp.where(sounds, is_sound.sum(1), 0).sum().astype(jnp.float32),
         "picture": jnp.where(pictures, picture, 0).sum(),
         "pictures": pictures.sum().astype(jnp.float32),
         "distance": (used * distances).sum(),

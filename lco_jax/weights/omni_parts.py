@@ -43,9 +43,11 @@ _SPARE = {
 }
 """Control tokens of SmolLM2 that take the parts of `MARKERS`, in order, and their ids."""
 
-CHUNK_FRAMES = 400
-"""Mel frames (4 s) that the ear hears together: most clips of the lab. Public Omni models have
-200, Whisper 3,000."""
+CHUNK_FRAMES = 200
+"""Mel frames that the ear hears together, as in public Omni models; Whisper hears 3,000."""
+_FIRST_FEATURES = 0.1
+"""Of the spread that features would have if projections kept that of their inputs: near that of
+token embeddings, whose place they take."""
 _VISION = {
     "depth": 4,
     "hidden_size": 192,
@@ -107,6 +109,8 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     rng = np.random.default_rng(seed)
     heard = flatten_dict(read_encoder(whisper)[1], sep="/")
     heard.pop("audio/positions")  # they are sinusoids, which the tower computes
+    # Whisper's last norm prepares for its own decoder; here a projection follows that is random.
+    heard = {path: array for path, array in heard.items() if "audio/final_norm" not in path}
     tensors |= _tower_tensors(OMNI_AUDIO_ROWS, sizes.audio, "audio_tower", heard, rng)
     tensors |= _tower_tensors(OMNI_VISION_ROWS, sizes.vision, "visual", {}, rng)
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -199,6 +203,9 @@ def _tower_tensors(
                 yield f"{prefix}.{row.name(at)}", np.ascontiguousarray(hub, np.float32)
 
 
+_PROJECTIONS = ("audio/output/kernel", "vision/merger/output/kernel")
+
+
 def _random(row: Row, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if row.ours.endswith("scale"):
         return np.ones(shape)
@@ -206,7 +213,8 @@ def _random(row: Row, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
         return np.zeros(shape)
     # On the hub a matrix has its outputs first.
     fan_in = math.prod(shape) // row.layout.to_hub(np.empty(shape)).shape[0]
-    return rng.normal(scale=fan_in**-0.5, size=shape)
+    scale = _FIRST_FEATURES if row.ours in _PROJECTIONS else 1.0
+    return rng.normal(scale=scale * fan_in**-0.5, size=shape)
 
 
 def _write_tokenizer(decoder: Path, folder: Path) -> None:
