@@ -34,7 +34,7 @@ LAB_MODEL = str(Path("~/.cache/lco_jax/lab-omni").expanduser())
 """The small omni model that `launch/fetch.py --omni` puts together."""
 _LAB_MEDIA = MediaConfig(image_max_pixels=56 * 56)
 """The size of the emoji."""
-_LAB_MEMORY = Memory(row_tokens=(256,), frame_rows=(256,), least_shape=(16, 4, 48))
+_LAB_MEMORY = Memory(row_tokens=(256,), frame_rows=(256,), least_shape=(8, 4, 48))
 """One shape for nearly all batches, so that few programs are compiled."""
 _LAB_SECONDS = 6.0
 """Longer clips are left out of training; 94 % are shorter."""
@@ -118,7 +118,7 @@ def quickstart() -> Stages:
     """Alignment of the lab's small omni model, then refinement with text only."""
     return Stages(
         (
-            Stage("align", lab_alignment(num_steps=150)),
+            Stage("align", lab_alignment(num_steps=92)),
             Stage("refine", lab_refinement(num_layers=8, num_steps=60, seed=42)),
         ),
         samples=lab_samples("align"),
@@ -135,7 +135,7 @@ def lab_alignment(*, num_steps: int, seed: int = 42) -> TrainConfig:
     return TrainConfig(
         model=ModelRef(
             LAB_MODEL,
-            trainable=Towers(vision=1.0, audio=0.3, projectors=1.0),
+            trainable=Towers(vision=1.0, audio=0.5, projectors=1.0),
             dtype="float32",
         ),
         data=DataConfig(
@@ -149,11 +149,11 @@ def lab_alignment(*, num_steps: int, seed: int = 42) -> TrainConfig:
             ),
         ),
         objective=Alignment(),
-        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=10),
+        optimizer=OptimizerConfig(peak_lr=3e-4, warmup_steps=10),
         num_steps=num_steps,
         seed=seed,
         memory=_LAB_MEMORY,
-        checkpoint=CheckpointConfig(every_steps=50),
+        checkpoint=CheckpointConfig(every_steps=20),
     )
 
 

@@ -112,6 +112,7 @@ class Loader(abc.ABC, Generic[_Part]):
         self._stop = sys.maxsize if num_steps is None else num_steps
         self._stream = ExampleStream(config, seed, self._kind)
         self._next_step = 0
+        self._told: set[str] = set()
 
     _kind: ClassVar[type[Record]]
     """Of the examples."""
@@ -240,13 +241,19 @@ class Loader(abc.ABC, Generic[_Part]):
             for error in roles:
                 if isinstance(error, ValueError):
                     self._refuse(error)
-                    _log.warning("left out: %s", error)
+                    self._tell(error)
             if not any(isinstance(role, MediaError) for role in roles[: self._num_needed]):
                 return [None if isinstance(role, MediaError) else role for role in roles]
         raise MediaError(
             f"example {place} and {_MAX_REPLACEMENTS} others in its place are unreadable (above); "
             "check that the media files are there"
         )
+
+    def _tell(self, error: ValueError) -> None:
+        """Say once what is left out; it comes again in every pass."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            _log.warning("left out: %s", error)
 
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
         step, encoded, unreadable = loaded
