@@ -4,6 +4,7 @@ tables, pictures and sounds inside it, and the same numbers as JSON.
 
 import base64
 import json
+import mimetypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from lco_jax.analysis.lab_scores import PairSet, read_curves, read_pair_sets, sc
 SAMPLES_FILE = "samples.json"
 """In the folder of the job: prompts and what the model answered."""
 _TYPES = {"image": "image/png", "audio": "audio/ogg"}
+"""Of prepared datasets; other kinds are guessed from the name."""
 _NUM_QUERIES = 4
 _NUM_FOUND = 3
 
@@ -114,8 +116,9 @@ def _shown(pairs: PairSet, number: int) -> dict[str, str]:
     line = pairs.lines[number]
     shown = {"text": line["positive"], "kind": pairs.modality}
     if pairs.modality in line:
-        content = (pairs.folder / line[pairs.modality]).read_bytes()
-        shown["uri"] = _data_uri(pairs.modality, content)
+        file = pairs.folder / line[pairs.modality]
+        known = mimetypes.guess_type(file.name)[0] or _TYPES[pairs.modality]
+        shown["uri"] = _data_uri(known, file.read_bytes())
     return shown
 
 
@@ -126,9 +129,9 @@ def _read_samples(root: epath.Path) -> list[dict[str, Any]]:
     samples = json.loads(file.read_text())
     for sample in samples:
         content = base64.b64decode(sample.pop("medium"))
-        sample["uri"] = _data_uri(sample["kind"], content)
+        sample["uri"] = _data_uri(_TYPES[sample["kind"]], content)
     return samples
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{_TYPES[kind]};base64,{base64.b64encode(content).decode()}"
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -72,7 +72,8 @@ def read_pair_sets(folder: epath.Path) -> list[PairSet]:
     root = folder / _EVALUATIONS
     found = []
     for place in (root, *sorted(path for path in root.glob("*") if path.is_dir())):
-        files = sorted(place.glob("[0-9]*.npz"), key=lambda file: int(file.stem))
+        steps = [file for file in place.glob("*.npz") if file.stem.isdigit()]
+        files = sorted(steps, key=lambda file: int(file.stem))
         if len(files) < 2:
             continue
         lines = [json.loads(line) for line in (place / "pairs.jsonl").read_text().split("\n")[:-1]]

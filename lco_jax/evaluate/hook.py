@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from lco_jax.analysis.anisotropy import mean_cosine
 from lco_jax.config import Source, TfdsSource, TrainConfig
-from lco_jax.data.records import Item, Triplet
+from lco_jax.data.records import Item, MediaSource, Triplet
 from lco_jax.data.sources import read_pairs
 from lco_jax.evaluate.encoder import Encoder
 from lco_jax.evaluate.lexical import lexical_vectors
@@ -127,15 +127,18 @@ def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) 
 
 
 def _line(folder: epath.Path, number: int, anchor: Item, positive: Item) -> dict[str, str]:
-    """The texts of a pair, and where its medium is kept if it came with the data."""
+    """The texts of a pair, and the name of the copy of its medium."""
     line = {"anchor": anchor.text, "positive": positive.text}
     for kind, sources in (("image", anchor.images), ("audio", anchor.audios)):
-        if sources and isinstance(sources[0], bytes):
-            name = f"{number:04d}.{_SUFFIXES[kind]}"
-            (folder / name).write_bytes(sources[0])
-            line[kind] = name
+        if sources:
+            content, suffix = _content(sources[0], kind)
+            line[kind] = f"{number:04d}{suffix}"
+            (folder / line[kind]).write_bytes(content)
     return line
 
 
-_SUFFIXES = {"image": "png", "audio": "ogg"}
-"""Of the media of prepared datasets."""
+def _content(source: MediaSource, kind: str) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, {"image": ".png", "audio": ".ogg"}[kind]  # of prepared datasets
+    path = epath.Path(source)
+    return path.read_bytes(), path.suffix

@@ -16,8 +16,9 @@ from lco_jax.train.steps import Params, Step, media_features, update_step
 
 _NEVER = -1e5
 """Log-probability of what cannot be; that of optax's CTC."""
-_LEAST_REST = 1e-6
-"""Least probability of all tokens that are not an item's own: its logarithm stays finite."""
+_SLACK = 0.25
+"""How far a token may reach into the shares of its neighbours. With more, frequent tokens do the
+work of a blank and leave one feature to each of the others."""
 
 
 def alignment_objective(
@@ -66,9 +67,9 @@ def alignment_loss(
 
     The chance of a token falls with the squared distance of its embedding from the feature. The
     loss of a sound is that of its tokens one after another, each on one feature or several on end
-    (CTC without blank), divided by the number of features; that of a picture is the mean over its
-    tokens of the negative logarithm of the token's mean chance on the picture's features. To their
-    sum comes the squared distance of features from the mean embedding of what they say.
+    (CTC without blank) not far from an even share of the time, divided by the number of features;
+    that of a picture is the mean over its tokens of the negative logarithm of the token's mean
+    chance on the picture's features. To their sum comes the squared distance of features from the mean embedding of what they say.
 
     Args:
         table: embeddings of the vocabulary.
@@ -157,12 +158,14 @@ def _sums(
         - lengths[places][:, None, :]
         - log_total[slots][..., None]
     )
+    sound_chances = jnp.where(is_label[:, None, :], log_chances, _NEVER)
     log_chances = jnp.where(is_first[:, None, :], log_chances, _NEVER)
 
     is_sound = is_media & (items.slots >= num_units)
     counts = is_label.sum(1)
     sounds = (is_sound.sum(1) >= counts) & (counts > 0) & is_sound.any(1)
-    sound = _in_order(log_chances, is_sound, first, is_label)
+    near = _near_even_share(is_sound, counts, log_chances.shape[2])
+    sound = _in_order(jnp.where(near, sound_chances, _NEVER), is_sound, is_label)
 
     is_unit = is_media & (items.slots < num_units)
     pictures = is_unit.any(1) & (counts > 0)
@@ -189,22 +192,38 @@ def _sums(
     }
 
 
+def _near_even_share(
+    is_sound: Bool[Array, "I S"], counts: Int[Array, "I"], most: int
+) -> Bool[Array, "I S N"]:
+    """Whether a token may lie on a feature: near its share, were all tokens equally long."""
+    length = jnp.maximum(is_sound.sum(1), 1)[:, None]
+    middle = (jnp.cumsum(is_sound, axis=1) - 0.5) / length * counts[:, None]
+    token = jnp.arange(most)
+    distance = jnp.abs(middle[..., None] - (token + 0.5))
+    # With few features to a token, its share may have none of their middles.
+    half = 0.5 + jnp.maximum(_SLACK, counts[:, None] / length)[..., None]
+    return distance <= half
+
+
 def _in_order(
-    log_chances: Float[Array, "I S N"],
+    allowed: Float[Array, "I S N"],
     is_sound: Bool[Array, "I S"],
-    first: Int[Array, "I N"],
     is_label: Bool[Array, "I N"],
 ) -> Float[Array, "I"]:
-    """The negative log-likelihood of each item's labels in order, without a blank."""
-    own = jnp.minimum(jax.nn.logsumexp(log_chances, axis=2), jnp.log1p(-_LEAST_REST))
-    rest = jnp.log(-jnp.expm1(own))[..., None]
-    blank = jnp.full_like(rest, _NEVER)
-    return optax.ctc_loss(
-        jnp.concatenate([blank, log_chances, rest], axis=2),
+    """The negative log-likelihood of each item's labels in order, without a blank, each where it is
+    allowed. Labels may be equal, so none of the columns are: CTC need not know their tokens.
+    """
+    numbers = jnp.broadcast_to(jnp.arange(allowed.shape[2]) + 1, is_label.shape)
+    logits = jnp.concatenate([jnp.full_like(allowed[..., :1], _NEVER), allowed], axis=2)
+    # optax normalises what it is given; the loss is of the chances as they are.
+    total = jax.nn.logsumexp(logits, axis=2)
+    loss = optax.ctc_loss(
+        logits,
         (~is_sound).astype(jnp.float32),
-        first + 1,
+        numbers,
         (~is_label).astype(jnp.float32),
     )
+    return loss - jnp.where(is_sound, total, 0).sum(1)
 
 
 def _num_sound_features(audio) -> int:

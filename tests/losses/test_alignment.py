@@ -76,6 +76,10 @@ def expected(found, table, pull):
             pictures += 1
         elif len(own) >= len(labels):
             # The sum over all ways to give every token one feature or several on end.
+            middles = (torch.arange(len(own)) + 0.5) * len(labels) / len(own)
+            half = 0.5 + max(0.25, len(labels) / len(own))
+            far = (middles[:, None] - torch.arange(len(labels)) - 0.5).abs() > half
+            own = own + NEVER * far
             ways = [own[0, 0]] + [torch.tensor(NEVER)] * (len(labels) - 1)
             for step in own[1:]:
                 before = [torch.tensor(NEVER), *ways[:-1]]
