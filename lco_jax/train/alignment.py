@@ -69,7 +69,8 @@ def alignment_loss(
     loss of a sound is that of its tokens one after another, each on one feature or several on end
     (CTC without blank) not far from an even share of the time, divided by the number of features;
     that of a picture is the mean over its tokens of the negative logarithm of the token's mean
-    chance on the picture's features. To their sum comes the squared distance of features from the mean embedding of what they say.
+    chance on the picture's features. To their sum comes the squared distance of
+    features from the mean embedding of what they say.
 
     Args:
         table: embeddings of the vocabulary.

@@ -170,4 +170,4 @@ def test_report(job):
     assert found["mrr"] == pytest.approx(metrics["mrr"], abs=1e-6)
     assert page.count("data:audio/") >= 12 and page.count("data:image/png") >= 12
     assert "&lt;b&gt;a dog" in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
