@@ -118,7 +118,7 @@ def quickstart() -> Stages:
     """Alignment of the lab's small omni model, then refinement with text only."""
     return Stages(
         (
-            Stage("align", lab_alignment(num_steps=160)),
+            Stage("align", lab_alignment(num_steps=200)),
             Stage("refine", lab_refinement(num_layers=8, num_steps=60, seed=42)),
         ),
         samples=lab_samples("align"),
