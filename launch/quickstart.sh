@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs lco_jax into .venv, fetches real weights and trains the quickstart; arguments go to
-# launch/train.py. Needs only Python 3.11 or newer with venv and pip.
+# Installs lco_jax into .venv, fetches real weights, runs the two stages of the quickstart;
+# arguments go to launch/train.py. Needs only Python 3.11 or newer with venv and pip.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/venv.sh
@@ -21,7 +21,7 @@ done
 export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 setup_venv requirements.txt
-python launch/fetch.py
+python launch/fetch.py --omni
 python launch/train.py "$@"
 if [[ -f $workdir/report/index.html ]]; then
     echo "report: $(cd "$workdir" && pwd)/report/index.html"

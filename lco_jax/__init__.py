@@ -1,7 +1,7 @@
 """LCO-Emb in JAX: language-centric omnimodal embedding models, from one CPU to TPU pods.
 
 from lco_jax import Embedder
-vectors = Embedder("runs/quickstart").encode(["a small cat", "a large dog"])
+vectors = Embedder("runs/quickstart/refine").encode(["a small cat", "a large dog"])
 """
 
 from typing import TYPE_CHECKING

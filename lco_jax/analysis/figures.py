@@ -75,6 +75,17 @@ def progress(train: Records, evals: Records) -> str:
         return _svg(figure)
 
 
+def stage_losses(stages: dict[str, Records]) -> str:
+    """The loss of every stage, by name, side by side."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.0), layout="constrained")
+        panels = figure.subplots(1, len(stages), squeeze=False)[0]
+        for axes, (name, train) in zip(panels, stages.items(), strict=True):
+            _curve(axes, train, "loss", f"Loss of stage “{name}”")
+            axes.set_ylim(bottom=0)
+        return _svg(figure)
+
+
 def vitals(train: Records) -> str:
     """Small curves of what tells a healthy run from a sick one."""
     with matplotlib.rc_context(STYLE | {"font.size": 9, "axes.titlesize": 10}):

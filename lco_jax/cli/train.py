@@ -67,6 +67,10 @@ def main() -> int:
     if isinstance(config, Stages):
         results = train_stages(config, workdir, make_evaluate=retrieval_hook)
         ended = [(stage.config, stage.workdir, stage.result) for stage in results]
+        code = _report(ended)
+        if code == DONE and config.samples is not None and jax.process_index() == 0:
+            _report_job(config, workdir)
+        return code
     else:
         result = train(config, workdir, evaluate=retrieval_hook(config, workdir))
         ended = [(config, workdir, result)]
@@ -91,6 +95,23 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
     return DONE
 
 
+def _report_job(config: Stages, workdir: str) -> None:
+    """Write the report of all stages together, with what its model answers; samples that are there
+    stay.
+    """
+    from lco_jax.analysis.lab_report import SAMPLES_FILE, write_lab_report
+    from lco_jax.evaluate.samples import write_samples
+    from lco_jax.train.stages import MODEL_FOLDER
+
+    file = Path(workdir) / SAMPLES_FILE
+    if not file.exists():
+        of = {stage.name: stage.config for stage in config.stages}[config.samples.stage]
+        model = Path(workdir) / config.samples.stage / MODEL_FOLDER
+        write_samples(config.samples, model, of.data.media, file, dtype=of.model.dtype)
+    names = [stage.name for stage in config.stages]
+    log.info("report of all stages: %s", write_lab_report(workdir, names))
+
+
 def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfig | Stages]:
     """The command line on top of a config: one option for every setting of each stage."""
     options = {"config": (tyro.conf.AvoidSubcommands,)}
@@ -106,7 +127,8 @@ def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfi
         namespace={"__doc__": _Arguments.__doc__},
     )
     arguments = tyro.cli(cls, default=cls(path), **options)
-    return arguments, Stages(tuple(Stage(name, getattr(arguments, name)) for name in stages))
+    chosen = tuple(Stage(name, getattr(arguments, name)) for name in stages)
+    return arguments, Stages(chosen, config.samples)
 
 
 def _dry_run(config: TrainConfig | Stages, num_devices: int | None) -> int:

@@ -15,11 +15,12 @@ from lco_jax.config.data import (
 )
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
 from lco_jax.config.model import LORA_TARGETS, Full, Lora, ModelRef, Tower, Towers, Trainable
-from lco_jax.config.objective import Contrastive, Generative, Objective
+from lco_jax.config.objective import Alignment, Contrastive, Generative, Objective
 from lco_jax.config.run import (
     PREVIOUS_STAGE,
     SCIENCE,
     OptimizerConfig,
+    Samples,
     Stage,
     Stages,
     TrainConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "LORA_TARGETS",
     "PREVIOUS_STAGE",
     "SCIENCE",
+    "Alignment",
     "CheckpointConfig",
     "Contrastive",
     "DataConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "ModelRef",
     "Objective",
     "OptimizerConfig",
+    "Samples",
     "Source",
     "Stage",
     "Stages",

@@ -33,7 +33,8 @@ class TfdsSource:
     """Generative stages: what is asked about the picture or text of each record (None: nothing is
     shown and asked, the response is plain text)."""
     response: str | None = None
-    """Generative stages: the field that answers (None: `name` of pictures, `positive` of pairs);
+    """Generative stages: the field that answers (None: `name` of pictures,
+    `transcript` of speech, `positive` of pairs);
     the members of a list are joined by commas."""
 
 
@@ -62,7 +63,8 @@ class MediaConfig:
     """Where text goes on after a clip: behind its last position, as the models were trained, or
     behind its height and width, as transformers 5 does for Qwen2.5-VL."""
     audio_max_seconds: float = 300.0
-    """Longer sounds are cut."""
+    audio_when_longer: Literal["cut", "refuse"] = "cut"
+    """Refused sounds are unreadable; see `on_error`."""
     audio_in_video: bool = False
     """Whether the sound track of a film is read with it (Omni; off in the paper)."""
     on_error: Literal["raise", "skip"] = "raise"
@@ -105,3 +107,6 @@ class Evaluation:
     num_pairs: int | None = 200
     metric: Literal["recall@1", "recall@10", "mrr"] = "mrr"
     """Decides which checkpoint is best."""
+    others: tuple[Source, ...] = ()
+    """More held-out pairs, such as pictures and their names, which find each other in both
+    directions; their figures decide nothing."""

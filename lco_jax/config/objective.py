@@ -43,4 +43,27 @@ class Generative:
         )
 
 
-Objective = Contrastive | Generative
+@dataclass(frozen=True)
+class Alignment:
+    """Features of media become the embeddings of the tokens that name them; the decoder is frozen
+    and not run.
+
+    A sound is its tokens one after another, each for as long as it is heard (CTC without a blank);
+    a picture is its tokens in any order. Both are spelled in lower case, without punctuation.
+    """
+
+    pull: float = 1.0
+    """Weight of the squared distance of a feature from the embedding of what it says, in units of
+    the mean squared length of an embedding."""
+    max_response_tokens: int = 64
+    """Longer responses are cut."""
+
+    def __post_init__(self):
+        require(self.pull >= 0, f"pull={self.pull} must not be negative")
+        require(
+            self.max_response_tokens > 0,
+            f"max_response_tokens={self.max_response_tokens} must be at least 1",
+        )
+
+
+Objective = Contrastive | Generative | Alignment

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lco_jax.config.checks import require
-from lco_jax.config.data import DataConfig, Evaluation
+from lco_jax.config.data import DataConfig, Evaluation, Source
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
 from lco_jax.config.model import ModelRef, Towers
-from lco_jax.config.objective import Contrastive, Objective
+from lco_jax.config.objective import Alignment, Contrastive, Objective
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class TrainConfig:
             self.data.batch_size % chunks == 0,
             f"encode_chunks={chunks} does not divide batch_size={self.data.batch_size}",
         )
+        require(
+            chunks == 1 or not isinstance(self.objective, Alignment),
+            f"encode_chunks={chunks}: an alignment runs its batch in one piece; set it to 1 and "
+            "lower batch_size",
+        )
         require(self.num_steps is None or self.num_steps > 0, f"num_steps={self.num_steps}")
         require(
             self.memory.feature_cache is None or not isinstance(self.model.trainable, Towers),
@@ -79,10 +84,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """What the report shows of the model that a stage leaves: responses to held-out prompts."""
+
+    stage: str
+    sources: tuple[Source, ...]
+    """Of prompts with media, as a generative stage reads them; `max_examples` of each."""
+    max_new_tokens: int = 24
+
+
+@dataclass(frozen=True)
 class Stages:
     """Stages that run one after another, in one process on one mesh."""
 
     stages: tuple[Stage, ...]
+    samples: Samples | None = None
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -94,4 +110,8 @@ class Stages:
         require(
             first.config.model.path != PREVIOUS_STAGE,
             f"stage {first.name!r} is the first; its model.path must name a model",
+        )
+        require(
+            self.samples is None or self.samples.stage in names,
+            f"samples are of stage {self.samples and self.samples.stage!r}; stages are {names}",
         )

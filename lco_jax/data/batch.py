@@ -24,6 +24,15 @@ class Shape(NamedTuple):
     """Of one chunk on one data shard."""
     media: MediaShape = MediaShape()
 
+    def at_least(self, rows: int, patch_rows: int, sound_chunks: int) -> "Shape":
+        """The same with more room, if there is less; none for media that are not there."""
+        media = self.media
+        if media.patch_rows:
+            media = media._replace(patch_rows=max(media.patch_rows, patch_rows))
+        if media.sound_chunks:
+            media = media._replace(sound_chunks=max(media.sound_chunks, sound_chunks))
+        return self._replace(rows=max(self.rows, rows), media=media)
+
 
 class Batch(NamedTuple):
     """What one process feeds to one step.
@@ -48,6 +57,9 @@ class Batch(NamedTuple):
     """None where no item of the global batch has any: then no tower runs."""
     targets: Int32[np.ndarray, "C B S"] | None = None
     """For each token the one that should follow it, -1 where none is learned (None: embedding)."""
+    vocabulary: Int32[np.ndarray, "C V"] | None = None
+    """Alignment: the tokens that features are told apart from, ascending; the same in all chunks
+    and on all shards."""
 
 
 def share_real_tokens(batch: Batch) -> float:

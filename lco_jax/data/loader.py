@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import grain
 import numpy as np
 
-from lco_jax.config import DataConfig, Generative, Memory
+from lco_jax.config import Alignment, DataConfig, Generative, Memory
 from lco_jax.data.batch import (
     Batch,
     Shape,
@@ -104,7 +104,7 @@ class Loader(abc.ABC, Generic[_Part]):
         )
         self._local_shards = num_shards // process_count
         self._config = config
-        self._row_tokens = memory.row_tokens
+        self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
         self._processor = processor
         self._packer = MediaPacker(processor.config, memory.frame_rows)
         self._media_skipped = processor.media.on_error == "skip"
@@ -112,6 +112,7 @@ class Loader(abc.ABC, Generic[_Part]):
         self._stop = sys.maxsize if num_steps is None else num_steps
         self._stream = ExampleStream(config, seed, self._kind)
         self._next_step = 0
+        self._told: set[str] = set()
 
     _kind: ClassVar[type[Record]]
     """Of the examples."""
@@ -240,13 +241,19 @@ class Loader(abc.ABC, Generic[_Part]):
             for error in roles:
                 if isinstance(error, ValueError):
                     self._refuse(error)
-                    _log.warning("left out: %s", error)
+                    self._tell(error)
             if not any(isinstance(role, MediaError) for role in roles[: self._num_needed]):
                 return [None if isinstance(role, MediaError) else role for role in roles]
         raise MediaError(
             f"example {place} and {_MAX_REPLACEMENTS} others in its place are unreadable (above); "
             "check that the media files are there"
         )
+
+    def _tell(self, error: ValueError) -> None:
+        """Say once what is left out; it comes again in every pass."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            _log.warning("left out: %s", error)
 
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
         step, encoded, unreadable = loaded
@@ -257,6 +264,7 @@ class Loader(abc.ABC, Generic[_Part]):
         demand = self._agree(f"batch shape {step}", (*tokens, *media))
         shape = choose_shape(demand[: len(tokens)], self._row_tokens)
         shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
+        shape = shape.at_least(*self._least_shape)
         head_tokens = len(self._processor.head)
         batch = pack(encoded, self._numbers, self._local_shards, shape, head_tokens, self._packer)
         return step, shape, batch, unreadable
@@ -289,7 +297,7 @@ class GenerativeLoader(Loader[Exchange]):
         config: DataConfig,
         memory: Memory,
         processor: Processor,
-        objective: Generative,
+        objective: Generative | Alignment,
         **options: Any,
     ):
         """`options` are those of `Loader`."""

@@ -204,13 +204,14 @@ def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) ->
 
 
 def _sound_config(config: ModelConfig, media: MediaConfig) -> SoundConfig:
-    """What the audio tower reads; longer sounds are cut as the run says."""
+    """What the audio tower reads; longer sounds are cut or refused as the run says."""
     if config.audio is None:
         return SoundConfig()
     return SoundConfig(
         num_mels=config.audio.num_mels,
         chunk_frames=config.audio.chunk_frames,
         max_seconds=media.audio_max_seconds,
+        when_longer=media.audio_when_longer,
     )
 
 

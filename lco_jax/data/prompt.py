@@ -143,6 +143,10 @@ class Prompter:
             found.append(Encoded(tokens, _hash(f"{text}\0{response}"), targets=targets))
         return found
 
+    def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts as such."""
+        return self._tokenize(texts)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)

@@ -168,6 +168,9 @@ def _to_triplet(record: Mapping) -> Triplet:
     if "image" in record:
         shown = Item(images=(record["image"],), id=record["id"])
         return Triplet(shown, Item(record["name"]), id=record["id"])
+    if "audio" in record:
+        heard = Item(audios=(record["audio"],), id=record["id"])
+        return Triplet(heard, Item(record["transcript"]), id=record["id"])
     return Triplet(
         anchor=Item(record["anchor"]),
         positive=Item(record["positive"]),
@@ -178,7 +181,9 @@ def _to_triplet(record: Mapping) -> Triplet:
 
 def _exchange_maker(source: TfdsSource, example: Mapping) -> Callable[[Mapping], Exchange]:
     """How the records of a prepared dataset become prompts with responses."""
-    field = source.response or ("name" if "image" in example else "positive")
+    answers = {"image": "name", "audio": "transcript"}
+    kinds = [kind for kind in answers if kind in example]
+    field = source.response or (answers[kinds[0]] if kinds else "positive")
     if field not in example:
         raise ValueError(
             f"{source.name} has no field {field!r} to generate; response must be one of "
@@ -192,6 +197,8 @@ def _exchange_maker(source: TfdsSource, example: Mapping) -> Callable[[Mapping],
             prompt = Item()
         elif "image" in record:
             prompt = Item(source.prompt, images=(record["image"],), id=record["id"])
+        elif "audio" in record:
+            prompt = Item(source.prompt, audios=(record["audio"],), id=record["id"])
         else:
             prompt = Item("\n".join(filter(None, (record["anchor"], source.prompt))))
         return Exchange(prompt, response, record["id"])

@@ -24,7 +24,7 @@ Input = str | Image.Image | Item | dict[str, Any]
 class Embedder:
     """Unit vectors of texts.
 
-        embedder = Embedder("runs/quickstart")
+        embedder = Embedder("runs/quickstart/refine")
         vectors = embedder.encode(["a small cat", "a large dog"])
 
     Queries and documents are encoded alike: the recipe has one prompt for both.

@@ -1,37 +1,54 @@
 """Retrieval on held-out pairs while a model trains."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import Float
 
 from lco_jax.analysis.anisotropy import mean_cosine
-from lco_jax.config import TrainConfig
-from lco_jax.data.records import Item
+from lco_jax.config import Source, TfdsSource, TrainConfig
+from lco_jax.data.records import Item, MediaSource, Triplet
 from lco_jax.data.sources import read_pairs
 from lco_jax.evaluate.encoder import Encoder
+from lco_jax.evaluate.lexical import lexical_vectors
 from lco_jax.evaluate.retrieval import retrieval_metrics
 from lco_jax.nn.norm import l2_normalize
 from lco_jax.train.loop import Evaluate, Snapshot
 
 FOLDER = "evaluations"
 """In a run folder: the pairs, and the vectors of each evaluation, for the report."""
+LEXICAL_FILE = "lexical.npz"
+"""Beside the vectors of pairs with media: those of the baseline without a decoder."""
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Held-out pairs and the folder of their vectors."""
+
+    folder: epath.Path
+    anchors: Sequence[Item]
+    positives: Sequence[Item]
 
 
 def retrieval_hook(config: TrainConfig, workdir: str) -> Evaluate | None:
     """What `config.evaluation` asks for: anchors against all positives, and the mean cosine of
-    random positives (anisotropy). None if it asks for nothing.
+    random positives (anisotropy); of other pairs both directions. None if it asks for nothing.
 
     Raises:
         ValueError: the pairs cannot be read.
     """
     if config.evaluation is None:
         return None
-    pairs = read_pairs(config.evaluation.source, config.evaluation.num_pairs)
-    anchors = [pair.anchor for pair in pairs]
-    positives = [pair.positive for pair in pairs]
-    folder = epath.Path(workdir) / FOLDER
+    root = epath.Path(workdir) / FOLDER
+    main = _read(root, config.evaluation.source, config.evaluation.num_pairs)
+    others = {
+        name_of(source): _read(root / name_of(source), source, config.evaluation.num_pairs)
+        for source in config.evaluation.others
+    }
 
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
         encoder = Encoder(
@@ -41,29 +58,87 @@ def retrieval_hook(config: TrainConfig, workdir: str) -> Evaluate | None:
             snapshot.mesh,
             memory=config.memory,
         )
-        vectors = np.asarray(l2_normalize(encoder.encode([*anchors, *positives])))
-        queries, documents = np.split(vectors, [len(anchors)])
-        if jax.process_index() == 0:
-            _save(folder, anchors, positives, snapshot.step, queries, documents)
-        metrics = retrieval_metrics(queries, documents, np.arange(len(pairs)))
-        return {**metrics, "mean_cosine": float(mean_cosine(documents))}
+        queries, documents = _encode(encoder, main, snapshot.step)
+        metrics = _both_ways(queries, documents)[0]
+        metrics["mean_cosine"] = float(mean_cosine(documents))
+        for name, pairs in others.items():
+            shown, named = _encode(encoder, pairs, snapshot.step)
+            for direction, found in zip(("", "_back"), _both_ways(shown, named), strict=True):
+                metrics[f"{name}{direction}/mrr"] = found["mrr"]
+            metrics[f"{name}/mean_cosine"] = float(mean_cosine(shown))
+            _compare_without_decoder(pairs, snapshot)
+        return metrics
 
     return evaluate
 
 
-def _save(
-    folder: epath.Path,
-    anchors: list[Item],
-    positives: list[Item],
-    step: int,
-    queries: np.ndarray,
-    documents: np.ndarray,
-) -> None:
+def name_of(source: Source) -> str:
+    """What a source of pairs is called in a run folder."""
+    name = source.name if isinstance(source, TfdsSource) else epath.Path(source.path).stem
+    return name.replace("/", "-")
+
+
+def _read(folder: epath.Path, source: Source, num_pairs: int | None) -> _Pairs:
+    pairs: list[Triplet] = read_pairs(source, num_pairs)
+    return _Pairs(folder, [pair.anchor for pair in pairs], [pair.positive for pair in pairs])
+
+
+def _encode(encoder: Encoder, pairs: _Pairs, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of anchors and positives; they are kept for the report."""
+    vectors = np.asarray(l2_normalize(encoder.encode([*pairs.anchors, *pairs.positives])))
+    anchors, positives = np.split(vectors, [len(pairs.anchors)])
+    if jax.process_index() == 0:
+        _save(pairs, step, anchors, positives)
+    return anchors, positives
+
+
+def _both_ways(
+    anchors: Float[np.ndarray, "N E"], positives: Float[np.ndarray, "N E"]
+) -> tuple[dict[str, float], dict[str, float]]:
+    numbers = np.arange(len(anchors))
+    return (
+        retrieval_metrics(anchors, positives, numbers),
+        retrieval_metrics(positives, anchors, numbers),
+    )
+
+
+def _compare_without_decoder(pairs: _Pairs, snapshot: Snapshot) -> None:
+    """Keep the vectors of the baseline, which does not change while the decoder is refined."""
+    file = pairs.folder / LEXICAL_FILE
+    if file.exists() or jax.process_count() > 1:
+        return
+    anchors, positives = lexical_vectors(pairs.anchors, pairs.positives, snapshot)
+    with file.open("wb") as opened:
+        np.savez(opened, anchors=anchors, positives=positives)
+
+
+def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) -> None:
+    folder = pairs.folder
     folder.mkdir(parents=True, exist_ok=True)
     lines = (
-        json.dumps({"anchor": anchor.text, "positive": positive.text}, ensure_ascii=False) + "\n"
-        for anchor, positive in zip(anchors, positives, strict=True)
+        json.dumps(_line(folder, number, anchor, positive), ensure_ascii=False) + "\n"
+        for number, (anchor, positive) in enumerate(
+            zip(pairs.anchors, pairs.positives, strict=True)
+        )
     )
     (folder / "pairs.jsonl").write_text("".join(lines))
     with (folder / f"{step:06d}.npz").open("wb") as file:
-        np.savez(file, anchors=queries, positives=documents)
+        np.savez(file, anchors=anchors, positives=positives)
+
+
+def _line(folder: epath.Path, number: int, anchor: Item, positive: Item) -> dict[str, str]:
+    """The texts of a pair, and the name of the copy of its medium."""
+    line = {"anchor": anchor.text, "positive": positive.text}
+    for kind, sources in (("image", anchor.images), ("audio", anchor.audios)):
+        if sources:
+            content, suffix = _content(sources[0], kind)
+            line[kind] = f"{number:04d}{suffix}"
+            (folder / line[kind]).write_bytes(content)
+    return line
+
+
+def _content(source: MediaSource, kind: str) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, {"image": ".png", "audio": ".ogg"}[kind]  # of prepared datasets
+    path = epath.Path(source)
+    return path.read_bytes(), path.suffix

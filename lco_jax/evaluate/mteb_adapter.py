@@ -2,7 +2,8 @@
 
     import mteb
     from lco_jax.evaluate.mteb_adapter import MtebEncoder
-    mteb.evaluate(MtebEncoder(Embedder("runs/quickstart", profile="mteb")), mteb.get_task("STS12"))
+    embedder = Embedder("runs/quickstart/refine", profile="mteb")
+    mteb.evaluate(MtebEncoder(embedder), mteb.get_task("STS12"))
 
 The profile of the embedder decides the prompt: `lco` is the recipe of training, `mteb` that of
 mteb's own LCO wrapper. mteb's instructions are not used, as in that wrapper.

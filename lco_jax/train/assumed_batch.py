@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from lco_jax.config import Contrastive, Generative, TrainConfig
+from lco_jax.config import Alignment, Contrastive, Generative, TrainConfig
 from lco_jax.data.batch import Batch, Shape
 from lco_jax.data.media_batch import MediaBatch, MediaShape, VisionBatch
 from lco_jax.data.patch_layout import WINDOW_ROW
@@ -15,7 +15,6 @@ from lco_jax.data.rounding import round_coarsely, round_rows
 from lco_jax.data.shares import slots_per_cell
 from lco_jax.models.config import ModelConfig
 from lco_jax.train import mesh as meshes
-from lco_jax.train.objectives import needs_head
 from lco_jax.train.steps import BATCH_SPECS, MEDIA_SPECS
 
 ITEM_TOKENS = 32
@@ -23,6 +22,8 @@ ITEM_TOKENS = 32
 _IMAGE_SHARE = 0.25
 """Assumed share of items with an image, of the largest size. Source: LCO-Emb, variant M (a quarter
 of the triplets)."""
+_LABELS = 4096
+"""Assumed vocabulary of an alignment."""
 _PLACEMENT = 1.12
 """Patches of a budget for one patch of a large image, whose windows leave gaps."""
 
@@ -60,6 +61,8 @@ def assume_batch(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
 
     specs = BATCH_SPECS
+    is_contrastive = isinstance(config.objective, Contrastive)
+    is_aligned = isinstance(config.objective, Alignment)
     return Shape(row_tokens, rows, media), Batch(
         tokens=array(table, np.int32, specs.tokens),
         segments=array(table, np.int32, specs.segments),
@@ -68,7 +71,8 @@ def assume_batch(
         valid=array(items, np.bool_, specs.valid),
         content=array((*items, 2), np.uint32, specs.content),
         media=_media(model, media, table, chunks, shards, array),
-        targets=array(table, np.int32, specs.tokens) if needs_head(config.objective) else None,
+        targets=None if is_contrastive else array(table, np.int32, specs.tokens),
+        vocabulary=array((chunks, _LABELS), np.int32, jax.P()) if is_aligned else None,
     )
 
 
@@ -85,7 +89,7 @@ def _assume(config: TrainConfig) -> _Assumed:
     match config.objective:
         case Contrastive():
             return _Assumed(2 + config.data.num_negatives, ITEM_TOKENS, _IMAGE_SHARE)
-        case Generative(max_response_tokens=most):
+        case Generative(max_response_tokens=most) | Alignment(max_response_tokens=most):
             return _Assumed(1, ITEM_TOKENS + most, 1.0)
 
 

@@ -5,7 +5,7 @@ import time
 
 import jax
 
-from lco_jax.config import Contrastive, Generative, MeshConfig, TrainConfig
+from lco_jax.config import Alignment, Contrastive, Generative, MeshConfig, TrainConfig
 from lco_jax.data.media_batch import MediaShape
 from lco_jax.train import mesh as meshes
 from lco_jax.train.abstract import (
@@ -91,6 +91,8 @@ def _describe_objective(config: TrainConfig) -> dict[str, str]:
                 "target tokens": f"up to {config.data.batch_size * most:,}; logits of about "
                 f"{config.memory.head_tokens} tokens of a device at a time"
             }
+        case Alignment(max_response_tokens=most):
+            return {"target tokens": f"up to {config.data.batch_size * most:,}"}
 
 
 def _gigabytes(shapes) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -93,7 +93,7 @@ def fill_cache(
                 read.append((key, processor.read_medium(kind, source)))
             except MediaError as error:
                 log.warning("left out: %s", error)
-        for key, parts in _encode(read, processor, run, params, mesh, memory):
+        for key, parts in compute_features(read, processor, run, params, mesh, memory):
             cache.save(key, parts)
     return len(missing)
 
@@ -104,8 +104,19 @@ def _media_of(processor: Processor, items: Iterable[Item]) -> Iterator[tuple[Kin
             yield from processor.prompter.ordered_media(item)
 
 
-def _encode(read, processor, run, params, mesh, memory) -> Iterator[tuple[str, list[Known]]]:
-    """The features of some media, by their key."""
+def compute_features(
+    read: Sequence[tuple[str, tuple[Content, ...]]],
+    processor: Processor,
+    run: Callable[[Params, Batch], jax.Array],
+    params: Params,
+    mesh: jax.sharding.Mesh,
+    memory: Memory,
+) -> Iterator[tuple[str, list[Known]]]:
+    """The features of some media that were read, by their key.
+
+    Args:
+        run: the compiled `(params, chunk) -> features`.
+    """
     contents = [content for _, parts in read for content in parts]
     encoded = [_alone(content, processor) for content in contents]
     stream = MediaStream(

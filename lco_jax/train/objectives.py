@@ -6,11 +6,13 @@ import jax
 import optax
 from flax import nnx
 
-from lco_jax.config import Contrastive, Generative, Objective, TrainConfig
+from lco_jax.config import Alignment, Contrastive, Generative, Objective, TrainConfig
+from lco_jax.data.alignment import AlignmentLoader
 from lco_jax.data.loader import ContrastiveLoader, GenerativeLoader, Loader
 from lco_jax.data.processor import Processor
 from lco_jax.data.records import Exchange, Record, Triplet
 from lco_jax.train import mesh as meshes
+from lco_jax.train.alignment import alignment_objective, alignment_step
 from lco_jax.train.generative import generative_objective, generative_step
 from lco_jax.train.steps import Step, contrastive_objective, contrastive_step
 
@@ -22,7 +24,7 @@ def needs_head(objective: Objective) -> bool:
 
 def record_kind(objective: Objective) -> type[Record]:
     """What the sources of a stage give."""
-    return Exchange if isinstance(objective, Generative) else Triplet
+    return Triplet if isinstance(objective, Contrastive) else Exchange
 
 
 def make_loader(config: TrainConfig, processor: Processor, mesh: jax.sharding.Mesh) -> Loader:
@@ -40,6 +42,8 @@ def make_loader(config: TrainConfig, processor: Processor, mesh: jax.sharding.Me
             return ContrastiveLoader(config.data, config.memory, processor, **options)
         case Generative() as objective:
             return GenerativeLoader(config.data, config.memory, processor, objective, **options)
+        case Alignment() as objective:
+            return AlignmentLoader(config.data, config.memory, processor, objective, **options)
 
 
 def make_step(
@@ -51,6 +55,8 @@ def make_step(
             return contrastive_step(graph, optimizer, objective, config.memory, config.seed)
         case Generative():
             return generative_step(graph, optimizer, config.memory, config.seed)
+        case Alignment() as objective:
+            return alignment_step(graph, optimizer, objective, config.memory, config.seed)
 
 
 def make_loss(config: TrainConfig, graph: nnx.GraphDef) -> Callable:
@@ -62,3 +68,5 @@ def make_loss(config: TrainConfig, graph: nnx.GraphDef) -> Callable:
             return contrastive_objective(graph, objective, config.memory)
         case Generative():
             return generative_objective(graph, config.memory)
+        case Alignment() as objective:
+            return alignment_objective(graph, objective, config.memory)

@@ -45,6 +45,8 @@ def batch_specs(batch: Batch) -> Batch:
     specs = BATCH_SPECS
     if batch.targets is not None:
         specs = specs._replace(targets=act_spec("C B S"))
+    if batch.vocabulary is not None:
+        specs = specs._replace(vocabulary=act_spec("C X"))
     if batch.media is None:
         return specs
     given = [part is not None for part in batch.media]

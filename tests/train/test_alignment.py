@@ -1,0 +1,173 @@
+"""Alignment, refinement with text only, and their report: a tiny job from end to end."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from lco_jax.analysis.lab_report import SAMPLES_FILE, write_lab_report
+from lco_jax.analysis.lab_scores import read_pair_sets
+from lco_jax.config import (
+    PREVIOUS_STAGE,
+    Alignment,
+    CheckpointConfig,
+    DataConfig,
+    Evaluation,
+    JsonlSource,
+    Lora,
+    MediaConfig,
+    Memory,
+    ModelRef,
+    OptimizerConfig,
+    Stage,
+    Stages,
+    Towers,
+)
+from lco_jax.data.media.errors import MediaError
+from lco_jax.data.processor import Processor
+from lco_jax.evaluate.embedder import Embedder
+from lco_jax.evaluate.hook import retrieval_hook
+from lco_jax.evaluate.retrieval import retrieval_metrics
+from lco_jax.models.config import read_config
+from lco_jax.train import mesh as meshes
+from lco_jax.train.metrics import read_metrics
+from lco_jax.train.objectives import make_loader
+from lco_jax.train.restore import open_model
+from lco_jax.train.stages import train_stages
+from tests import runs, tiny
+from tests.data.media_files import random_image
+from tests.data.sound_files import plain, tones
+from tests.meshes import one_device as one_device
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+WORDS = ("fox", "a dog", "market, market", "two women", "The brown", "lazy")
+MEDIA = MediaConfig(
+    image_min_pixels=56 * 56,
+    image_max_pixels=56 * 56,
+    audio_max_seconds=2.0,
+    audio_when_longer="refuse",
+    on_error="skip",
+)
+MEMORY = Memory(row_tokens=(128,), frame_rows=(256,), least_shape=(8, 4, 8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    tiny.write(folder / "model", "qwen2_5_omni_thinker", num_layers=2)
+    lines, pairs = [], {"image": [], "audio": []}
+    for number, words in enumerate(WORDS):
+        random_image(number, (56, 56)).save(folder / f"{number}.png")
+        seconds = 2.5 if words == "lazy" else 0.6 + 0.2 * number
+        (folder / f"{number}.wav").write_bytes(plain(tones(seconds, seed=number)))
+        for kind, suffix in (("image", "png"), ("audio", "wav")):
+            prompt = {f"{kind}_path": f"{number}.{suffix}"}
+            lines.append({"prompt": prompt, "response": words})
+            pairs[kind].append({"anchor": prompt, "positive": words})
+    write(folder / "exchanges.jsonl", lines)
+    for kind, found in pairs.items():
+        write(folder / f"{kind}.jsonl", found)
+    runs.write_triplets(folder / "triplets.jsonl", 24)
+    return folder
+
+
+def write(file, lines):
+    file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def make_align(folder, **changes):
+    return runs.make_config(
+        folder / "model",
+        folder / "exchanges.jsonl",
+        model=ModelRef(str(folder / "model"), trainable=Towers(vision=1, audio=1), dtype="float32"),
+        data=DataConfig((JsonlSource(str(folder / "exchanges.jsonl")),), 8, media=MEDIA),
+        objective=Alignment(),
+        optimizer=OptimizerConfig(peak_lr=5e-3, warmup_steps=2),
+        memory=MEMORY,
+        num_steps=12,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def job(folder, tmp_path_factory):
+    refine = runs.make_config(
+        folder / "model",
+        folder / "triplets.jsonl",
+        model=ModelRef(PREVIOUS_STAGE, trainable=Lora(rank=4, alpha=8), dtype="float32"),
+        num_steps=3,
+        checkpoint=CheckpointConfig(every_steps=2),
+        evaluation=Evaluation(
+            JsonlSource(str(folder / "triplets.jsonl")),
+            num_pairs=6,
+            others=tuple(JsonlSource(str(folder / f"{kind}.jsonl")) for kind in ("image", "audio")),
+        ),
+    )
+    workdir = tmp_path_factory.mktemp("job")
+    stages = Stages((Stage("align", make_align(folder)), Stage("refine", refine)))
+    train_stages(stages, str(workdir), make_evaluate=retrieval_hook)
+    return workdir
+
+
+def test_alignment_learns_and_moves_towers_alone(folder, job):
+    losses = [line["loss"] for line in read_metrics(job / "align" / "metrics.jsonl")]
+    assert losses[-1] < 0.8 * losses[0]
+    before, after = (
+        open_model(str(path), dtype="float32").params
+        for path in (folder / "model", job / "align" / "model")
+    )
+    for path, same in jax.tree_util.tree_leaves_with_path(
+        jax.tree.map(lambda old, new: bool(np.all(old == new)), before, after)
+    ):
+        assert same == (path[0].key not in ("vision", "audio")), path
+
+
+def test_batches_have_one_shape_and_long_clips_are_left_out(folder):
+    config = make_align(folder)
+    processor = Processor(folder / "model", read_config(folder / "model"), media=MEDIA)
+    with pytest.raises(MediaError, match="longer than max_seconds=2"):
+        processor.read_medium("audio", str(folder / "5.wav"))
+    loader = make_loader(config, processor, meshes.make_mesh(config.mesh))
+    seen = set()
+    for step, batch, stats in loader:
+        seen.add(stats.shape)
+        targets = batch.targets[batch.targets >= 0]
+        assert set(targets.tolist()) <= set(batch.vocabulary.ravel().tolist())
+        if step == 4:
+            break
+    assert len(seen) == 1
+
+
+def test_report(job):
+    sets = {pairs.modality: pairs for pairs in read_pair_sets(job / "refine")}
+    assert set(sets) == {"text", "image", "audio"}
+    sample = {"kind": "image", "medium": "aGVsbG8=", "prompt": "What?", "expected": "a fox"}
+    (job / SAMPLES_FILE).write_text(json.dumps([{**sample, "response": "<b>a dog"}]))
+    page = write_lab_report(str(job), ["align", "refine"]).read_text()
+    numbers = json.loads((job / "report" / "report.json").read_text())
+    directions = {"text->text", "image->text", "text->image", "audio->text", "text->audio"}
+    assert set(numbers["retrieval"]) == set(numbers["controls"]) == directions
+    keys = {"recall@1", "recall@10", "mrr", "n", "low", "high"}
+    for found in numbers["retrieval"].values():
+        assert set(found) == {"before", "after"}
+        assert set(found["before"]) == set(found["after"]) == keys
+    assert set(numbers["anisotropy"]) == {"text", "image", "audio"}
+    assert [(stage["name"], stage["steps"]) for stage in numbers["stages"]] == [
+        ("align", 12),
+        ("refine", 3),
+    ]
+    # The same as from vectors made anew by the model that the job leaves.
+    audio = sets["audio"]
+    embedder = Embedder(job / "refine", media=MediaConfig())
+    heard = [str(audio.folder / line["audio"]) for line in audio.lines]
+    vectors = embedder.encode([{"audio_path": path} for path in heard])
+    texts = embedder.encode([line["positive"] for line in audio.lines])
+    metrics = retrieval_metrics(texts, vectors, np.arange(len(texts)))
+    found = numbers["retrieval"]["text->audio"]["after"]
+    assert found["mrr"] == pytest.approx(metrics["mrr"], abs=1e-6)
+    assert page.count("data:audio/") >= 12 and page.count("data:image/png") >= 12
+    assert "&lt;b&gt;a dog" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
