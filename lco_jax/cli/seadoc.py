@@ -166,12 +166,11 @@ def _write(results: dict[str, dict[str, Any]], arguments: _Arguments) -> None:
     folder = arguments.workdir / arguments.arms[0]
     read, refine = (read_manifest(str(folder / stage)).config for stage in ("read", "refine"))
     manifest = json.loads((folder / "read" / "config.json").read_text())
-    pages = read.data.batch_size * read.num_steps
     text = _PAGE.format(
         table=arms_table(arms, _TASKS),
         differences=differences_table(arms, _TASKS),
         read_steps=read.num_steps,
-        pages=pages,
+        pages=read.data.batch_size // len(read.data.sources),
         layers=read.model.num_layers,
         response_tokens=read.objective.max_response_tokens,
         refine_steps=refine.num_steps,
@@ -188,20 +187,21 @@ def _write(results: dict[str, dict[str, Any]], arguments: _Arguments) -> None:
 _PAGE = """\
 # SeaDoc in small
 
-Made by `python launch/seadoc.py`: the paper's three arms on LibreOffice's help. A page of the help is
-a picture of Indonesian text with its English title as the query; Vietnamese and Khmer pages were never
-trained on, and no held-out page was in any language.
+Made by `python launch/seadoc.py`: the paper's three arms on LibreOffice's help. A document is the
+picture of a page, its query the English title. The generative stage sees Indonesian pages;
+Vietnamese and Khmer ones are held out as languages, and no test page was seen in any language.
 
 * **low**: pages of 49 tokens (98 x 98 pixels), on which no letter can be read.
 * **high**: pages of 196 tokens (196 x 196 pixels), on which letters can be read.
 * **high + captions**: as high, and as many pictures of emoji with their names.
 
-Each arm: {read_steps} steps of next-token loss on the first {response_tokens} tokens of {pages} pages
-(vision tower, projector, factors of the first {layers} layers of SmolLM2-135M), then {refine_steps} steps of
-text-only contrastive training on {triplets} WordNet triplets each.
+Generative stage: {read_steps} steps of {pages} pages, of whose text the first {response_tokens}
+tokens are learned; the vision tower starts from random weights, and with it learn the projector and
+low-rank factors of the first {layers} layers of SmolLM2-135M. Contrastive stage: {refine_steps}
+steps of {triplets} WordNet triplets, text only.
 
-nDCG@10 in percent with 95 % bootstrap intervals over queries (not over seeds; one seed was run). Loss is nats per
-token of the generative stage, over its first and last five steps.
+nDCG@10 in percent, with 95 % bootstrap intervals over queries; one seed. Loss is in nats per token,
+over the first and the last five steps of the generative stage (captions count in the last arm).
 
 {table}
 Paired differences:
