@@ -1,4 +1,4 @@
-"""SeaDoc in small, second arm: pages of 196 tokens, on which letters can be read. See
+"""SeaDoc in small, second arm: pages of 100 tokens, on which titles can be read. See
 `seadoc_small_low`.
 """
 
@@ -7,4 +7,4 @@ from lco_jax.recipes import seadoc_small
 
 
 def get_config() -> Stages:
-    return seadoc_small(page_tokens=196)
+    return seadoc_small(page_tokens=100)

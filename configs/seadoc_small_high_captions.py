@@ -1,4 +1,4 @@
-"""SeaDoc in small, third arm: pages of 196 tokens beside captioned pictures. See
+"""SeaDoc in small, third arm: pages of 100 tokens beside captioned pictures. See
 `seadoc_small_low`.
 """
 
@@ -7,4 +7,4 @@ from lco_jax.recipes import seadoc_small
 
 
 def get_config() -> Stages:
-    return seadoc_small(page_tokens=196, captions=True)
+    return seadoc_small(page_tokens=100, captions=True)

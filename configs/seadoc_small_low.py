@@ -1,4 +1,4 @@
-"""SeaDoc in small, first arm: pages of 49 tokens, on which no letter can be read.
+"""SeaDoc in small, first arm: pages of 25 tokens, on which no letter can be read.
 
 Prepare model and pages once: `python launch/fetch.py --omni` and `python launch/prepare_data.py
 libreoffice` (needs the extra `documents`); `python launch/seadoc.py` runs all three arms.
@@ -9,4 +9,4 @@ from lco_jax.recipes import seadoc_small
 
 
 def get_config() -> Stages:
-    return seadoc_small(page_tokens=49)
+    return seadoc_small(page_tokens=25)

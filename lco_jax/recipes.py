@@ -114,7 +114,8 @@ def seadoc_small(*, page_tokens: int, captions: bool = False) -> Stages:
     sources = (TfdsSource("libreoffice/id", prompt="Read the page.", response="text"),)
     if captions:
         sources += (TfdsSource("emoji", prompt="Describe the picture.", response="name"),)
-    checkpoint = CheckpointConfig(every_steps=10, keep_last=1)
+    checkpoint = CheckpointConfig(every_steps=5, keep_last=1)
+    memory = Memory(frame_rows=(128, 256, 512))  # 100 to 400 patches of a page
     # A pixel more than the square, or rounding could cost a row of tokens.
     media = MediaConfig(image_max_pixels=page_tokens * _LAB_TOKEN_PX**2 + 1)
     read = TrainConfig(
@@ -126,9 +127,10 @@ def seadoc_small(*, page_tokens: int, captions: bool = False) -> Stages:
             towers=("vision",),
         ),
         data=DataConfig(sources=sources, batch_size=pages_per_step * len(sources), media=media),
-        objective=Generative(max_response_tokens=48),
+        objective=Generative(max_response_tokens=24),
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=5),
-        num_steps=40,
+        num_steps=20,
+        memory=memory,
         checkpoint=checkpoint,
     )
     refine = TrainConfig(
@@ -136,8 +138,9 @@ def seadoc_small(*, page_tokens: int, captions: bool = False) -> Stages:
             PREVIOUS_STAGE, trainable=Lora(rank=16, alpha=32), dtype="float32", towers=()
         ),
         data=DataConfig(sources=(TfdsSource("wordnet"),), batch_size=16, media=media),
-        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
-        num_steps=40,
+        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=5),
+        num_steps=20,
+        memory=memory,
         checkpoint=checkpoint,
     )
     return Stages((Stage("read", read), Stage("refine", refine)))
