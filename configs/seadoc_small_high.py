@@ -1,4 +1,4 @@
-"""SeaDoc in small, second arm: pages of 100 tokens, on which titles can be read. See
+"""SeaDoc in small, second arm: pages of 100 tokens, on which all text can be read. See
 `seadoc_small_low`.
 """
 

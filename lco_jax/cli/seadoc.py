@@ -191,8 +191,8 @@ Made by `python launch/seadoc.py`: the paper's three arms on LibreOffice's help.
 picture of a page, its query the English title. The generative stage sees Indonesian pages;
 Vietnamese and Khmer ones are held out as languages, and no test page was seen in any language.
 
-* **low**: pages of 25 tokens (70 x 70 pixels), on which no letter can be read.
-* **high**: pages of 100 tokens (140 x 140 pixels), on which titles can be read.
+* **low**: pages of 25 tokens (70 x 70 pixels): little more than titles can be made out.
+* **high**: pages of 100 tokens (140 x 140 pixels), on which all text can be read.
 * **high + captions**: as high, and as many pictures of emoji with their names.
 
 Generative stage: {read_steps} steps of {pages} pages, of whose text the first {response_tokens}
