@@ -1,4 +1,4 @@
-"""SeaDoc in small, first arm: pages of 25 tokens, of whose text little more than the title can be made out.
+"""SeaDoc in small, first arm: pages of 25 tokens, of which hardly more than titles can be read.
 
 Prepare model and pages once: `python launch/fetch.py --omni` and `python launch/prepare_data.py
 libreoffice` (needs the extra `documents`); `python launch/seadoc.py` runs all three arms.
