@@ -140,8 +140,9 @@ def test_what_is_mapped_to_mteb(tasks):
     pictures = as_mteb_task(tasks["EmojiPicturesI2T-en"])
     assert (pictures.metadata.category, pictures.metadata.modalities) == ("i2t", ["image", "text"])
     pictures.load_data()
-    split = pictures.dataset["default"]["test"]
-    assert split.queries[0]["image"].size == (56, 56) and "text" in split.corpus[0]
+    (split,) = pictures.dataset["default"].values()
+    queries, corpus = split["queries"], split["corpus"]
+    assert queries[0]["image"].size == (56, 56) and "text" in corpus[0]
     short = dataclasses.replace(tasks["WordNetExamples"], name="Short")
     assert as_mteb_task(short).metadata.name == "Short"
     spoken = dataclasses.replace(short, queries=(Item(audios=("a.ogg",)),))
