@@ -8,8 +8,10 @@ _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _WORDS = {
     "en-US": ("sheet", "print", "cell", "row", "value", "chart", "table", "border"),
     "id": ("lembar", "cetak", "sel", "baris", "nilai", "bagan", "tabel", "batas"),
+    "km": ("សន្លឹក", "បោះពុម្ព", "ក្រឡា", "ជួរ", "តម្លៃ", "គំនូស", "តារាង", "ស៊ុម"),
     "vi": ("trang", "in", "ô", "hàng", "giá trị", "biểu đồ", "bảng", "viền"),
 }
+LANGUAGES = ("id", "vi", "km")
 _PAGE = """<!DOCTYPE html><html><head><title>{title}</title></head><body>
 <header><p id="par_top">menu</p></header>
 <div id="DisplayArea"><h1 id="hd_1">{title}</h1>

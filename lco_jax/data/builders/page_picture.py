@@ -51,7 +51,7 @@ class PagePainter:
         except (ImportError, OSError) as error:  # WeasyPrint loads Pango, a system library
             raise type(error)(
                 f"{error}; pages need the extra `documents` (pip install -e '.[documents]') and "
-                "Pango (on Debian: apt-get install libpango-1.0-0 libpangoft2-1.0-0)"
+                "Pango (on Debian: apt-get install libpangoft2-1.0-0)"
             ) from error
         # Both report what they leave out of the PDF, e.g. tables of fonts.
         for name in ("fontTools", "weasyprint"):
