@@ -37,7 +37,7 @@ def test_an_arm(pages, tmp_path, monkeypatch, capsys):
         "--base": base,
         "--read-steps": 2,
         "--refine-steps": 1,
-        "--max-pages": 3,
+        "--max-pages": 2,
         "--arms": "low",
         "--compilation-cache": tmp_path / "xla",
     }
@@ -45,10 +45,10 @@ def test_an_arm(pages, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["launch/seadoc.py", *arguments])
     assert main() == 0, capsys.readouterr().err
     text = (tmp_path / "table.md").read_text()
-    assert "Indonesian, held-out pages (n=3)" in text and "emoji by name (n=2" in text
+    assert "Indonesian, held-out pages (n=2)" in text and "emoji by name (n=2" in text
     assert "| low | + text-only contrastive |" in text and "2 steps of 8 pages" in text
     results = json.loads((tmp_path / "runs" / "seadoc_small.json").read_text())
-    assert len(results["low"]["after"]["LibreOfficePages-km"]) == 3
+    assert len(results["low"]["after"]["LibreOfficePages-km"]) == 2
 
     files = sorted((tmp_path / "runs").rglob("*.safetensors")) + sorted(
         (tmp_path / "runs").rglob("scores_*.json")
