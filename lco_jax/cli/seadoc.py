@@ -172,6 +172,7 @@ def _write(results: dict[str, dict[str, Any]], arguments: _Arguments) -> None:
         read_steps=read.num_steps,
         pages=read.data.batch_size // len(read.data.sources),
         layers=read.model.num_layers,
+        base=Path(read.model.path).name,
         response_tokens=read.objective.max_response_tokens,
         refine_steps=refine.num_steps,
         triplets=refine.data.batch_size,
@@ -196,9 +197,10 @@ Vietnamese and Khmer ones are held out as languages, and no test page was seen i
 * **high + captions**: as high, and as many pictures of emoji with their names.
 
 Generative stage: {read_steps} steps of {pages} pages, of whose text the first {response_tokens}
-tokens are learned; the vision tower starts from random weights, and with it learn the projector and
-low-rank factors of the first {layers} layers of SmolLM2-135M. Contrastive stage: {refine_steps}
-steps of {triplets} WordNet triplets, text only.
+tokens are learned, by the vision tower, the projector and low-rank factors of the first {layers}
+layers of the decoder. It starts from `{base}`; in `lab-omni`, the default, the decoder is
+SmolLM2-135M and the vision tower has random weights. Contrastive stage: {refine_steps} steps of
+{triplets} WordNet triplets, text only.
 
 nDCG@10 in percent, with 95 % bootstrap intervals over queries; one seed. Loss is in nats per token,
 over the first and the last five steps of the generative stage (captions count in the last arm).
