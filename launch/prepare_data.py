@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from tyro.conf import subcommand
 
 from lco_jax.data.builders import emoji_source, prepare, spoken_source
+from lco_jax.data.builders.libreoffice_source import LANGUAGES
 from lco_jax.data.builders.wordnet_source import fetch_package, write_pairs
 
 _DATA = Path(__file__).parents[1] / "data"
@@ -91,6 +92,22 @@ class ParallelPairs:
         prepare(name, self.data_dir, source_dir=source_dir, max_pairs=self.max_pairs)
 
 
+@dataclass(frozen=True)
+class LibreOffice:
+    """Pages of LibreOffice's help as pictures, from Debian packages (needs `.[documents]`)."""
+
+    config: str = ""
+    """Language: id, vi or km; empty: all three."""
+    source_dir: Path | None = None
+    """Folder of unpacked packages; None: fetched with `apt-get download`."""
+    data_dir: str | None = None
+    """Where to write; None: the cache folder."""
+
+    def run(self) -> None:
+        for language in (self.config,) if self.config else LANGUAGES:
+            prepare(f"libreoffice/{language}", self.data_dir, source_dir=_text(self.source_dir))
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -99,6 +116,7 @@ Command = (
     Annotated[WordNet, subcommand(name="wordnet")]
     | Annotated[Emoji, subcommand(name="emoji")]
     | Annotated[Spoken, subcommand(name="spoken")]
+    | Annotated[LibreOffice, subcommand(name="libreoffice")]
     | Annotated[AllNli, subcommand(name="all_nli")]
     | Annotated[ParallelPairs, subcommand(name="parallel_pairs")]
 )
@@ -112,7 +130,7 @@ def main() -> int:
     except (ValueError, FileNotFoundError) as error:
         logging.error(error)
         return 2
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, ImportError, subprocess.CalledProcessError) as error:
         logging.error(error)
         return 1
     return 0

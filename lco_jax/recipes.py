@@ -46,6 +46,9 @@ _ASKED = {
 _NUM_GPUS = 32
 _OPTIMIZER = OptimizerConfig(peak_lr=4e-4, warmup_steps=100, clip_norm=float(_NUM_GPUS))
 _TOKEN_PIXELS = 28 * 28
+_LAB_TOKEN_PX = 14
+_LAB_LAYERS = 6
+"""Of the decoder's 30: one core takes seconds a step."""
 _NLI_TRIPLETS, _MULTIMODAL_TRIPLETS = 276_000, 94_000
 
 
@@ -238,3 +241,48 @@ def lab_samples(stage: str) -> Samples:
         for name, count in (("emoji", 3), ("spoken", 2))
     )
     return Samples(stage, sources)
+
+
+def seadoc_small(*, page_tokens: int, captions: bool = False) -> Stages:
+    """The arms of `seadoc` in small: Indonesian help pages, the lab's omni model, WordNet.
+
+    Every arm sees as many pages as the others; captions (names of emoji) come on top.
+
+    Args:
+        page_tokens: pages are scaled down to this many tokens, a square number.
+        captions: whether a batch has as many captioned pictures as pages.
+    """
+    pages_per_step = 8
+    sources = (TfdsSource("libreoffice/id", prompt="Read the page.", response="text"),)
+    if captions:
+        sources += (TfdsSource("emoji", prompt="Describe the picture.", response="name"),)
+    checkpoint = CheckpointConfig(every_steps=5, keep_last=1)
+    memory = Memory(frame_rows=(128, 256, 512))  # 100 to 400 patches of a page
+    # A pixel more than the square, or rounding could cost a row of tokens.
+    media = MediaConfig(image_max_pixels=page_tokens * _LAB_TOKEN_PX**2 + 1)
+    read = TrainConfig(
+        model=ModelRef(
+            LAB_MODEL,
+            trainable=Towers(vision=1.0, audio=0.0, projectors=1.0, decoder=Lora(16, 32)),
+            dtype="float32",
+            num_layers=_LAB_LAYERS,
+            towers=("vision",),
+        ),
+        data=DataConfig(sources=sources, batch_size=pages_per_step * len(sources), media=media),
+        objective=Generative(max_response_tokens=24),
+        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=5),
+        num_steps=20,
+        memory=memory,
+        checkpoint=checkpoint,
+    )
+    refine = TrainConfig(
+        model=ModelRef(
+            PREVIOUS_STAGE, trainable=Lora(rank=16, alpha=32), dtype="float32", towers=()
+        ),
+        data=DataConfig(sources=(TfdsSource("wordnet"),), batch_size=16, media=media),
+        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=5),
+        num_steps=20,
+        memory=memory,
+        checkpoint=checkpoint,
+    )
+    return Stages((Stage("read", read), Stage("refine", refine)))

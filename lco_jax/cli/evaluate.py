@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -22,8 +22,11 @@ class _Arguments:
     model: str
     """Hub folder, hub id or run folder."""
     tasks: tuple[str, ...] = ("offline",)
-    """`offline` (all tasks on the data of this repository), the name of one of them, or the name of
-    an mteb task or benchmark, e.g. `MIEB(lite)`."""
+    """`offline` (all tasks on the data of this repository, and on help pages if they are prepared),
+    the name of one of them, `SeaDoc`, or the name of an mteb task or benchmark, e.g. `MIEB(lite)`.
+    """
+    seadoc: Path | None = None
+    """Local copy of the hub dataset SeaDoc (default: it is downloaded, 4.6 GB)."""
     output: str | None = None
     """Folder of the results (default: evaluations/ and the model's name)."""
     checkpoint: int | None = None
@@ -50,13 +53,12 @@ def main() -> int:
     if arguments.tpu:
         mesh.start_tpu()
     from lco_jax.evaluate.embedder import Embedder
-    from lco_jax.evaluate.offline import offline_tasks
     from lco_jax.evaluate.published import mieb_lite, side_by_side
     from lco_jax.evaluate.run_offline import run_offline
 
     name = Path(arguments.model).resolve().name
     output = Path(arguments.output or Path("evaluations") / name)
-    offline = offline_tasks(output / "media")
+    offline = _offline(arguments, output / "media")
     chosen = [task for task in offline if "offline" in arguments.tasks or task in arguments.tasks]
     others = [task for task in arguments.tasks if task != "offline" and task not in offline]
     found = _mteb_tasks(others)  # before the model is loaded: a wrong name should fail early
@@ -85,6 +87,23 @@ def main() -> int:
         log.error("%s failed: %s", task, error)
     log.info("results in %s (profile %s)", output, embedder.processor.prompter.profile)
     return FAILED if failed else DONE
+
+
+def _offline(arguments: _Arguments, media: Path) -> dict[str, Any]:
+    """Tasks that need no mteb, by name."""
+    from lco_jax.evaluate import pages, seadoc
+    from lco_jax.evaluate.offline import offline_tasks
+
+    tasks = offline_tasks(media)
+    if "offline" in arguments.tasks:
+        tasks |= pages.page_tasks(media)
+    for name in arguments.tasks:
+        if name in pages.PAGE_TASKS:  # named, so that it is an error if they are not prepared
+            tasks[name] = pages.page_task(name, media)
+    if seadoc.NAME in arguments.tasks:
+        source = arguments.seadoc or seadoc.download_seadoc()
+        tasks[seadoc.NAME] = seadoc.seadoc_task(source, media)
+    return tasks
 
 
 def _mteb_tasks(names: list[str]) -> list:

@@ -1,5 +1,6 @@
 """Where patches lie in a budget, and which of them attend to each other."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -189,6 +190,15 @@ def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: Visi
 def _windows(rows: int, columns: int, config: VisionConfig) -> Int[np.ndarray, "n"]:
     """The window of each merge unit of a frame, numbered from 0."""
     side = config.window_px // (config.patch_px * config.merge_size)
+    most = math.isqrt(WINDOW_ROW // config.unit_patches)
+    if side > most:
+        if len(config.full_layers) < config.num_layers:
+            raise ValueError(
+                f"windows of {side} x {side} merge units do not fit into rows of {WINDOW_ROW} "
+                f"patches; window_size of the vision_config may be at most "
+                f"{most * config.patch_px * config.merge_size}"
+            )
+        side = 1  # no layer looks at windows; the smallest find places everywhere
     row, column = np.indices((rows // config.merge_size, columns // config.merge_size))
     across = -(-(columns // config.merge_size) // side)
     return (row // side * across + column // side).ravel()

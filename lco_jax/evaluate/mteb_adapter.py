@@ -14,7 +14,7 @@ Source: mteb 2.26, EncoderProtocol and LCOEmbedding.
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,31 +233,40 @@ def run_tasks(
 
 
 def as_mteb_task(task: Task) -> "AbsTask":
-    """An offline task for mteb, of text items."""
-    from datasets import Dataset, DatasetDict
+    """An offline task (also SeaDoc) for mteb, of texts and pictures; each item is one of both."""
+    from datasets import Dataset, DatasetDict, Image
     from mteb.abstasks import AbsTaskRetrieval, AbsTaskSTS
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    if needs(task) != {"text"}:
-        raise ValueError(f"{task.name} has items of {sorted(needs(task))}; only text is mapped")
+    kinds = sorted(needs(task))
+    if not set(kinds) <= {"text", "image"} or any(item.text and item.images for item in task.items):
+        raise ValueError(
+            f"{task.name} has items of {' and '.join(kinds)}; only texts and single pictures are "
+            "mapped"
+        )
 
-    def metadata(kind: str, main_score: str) -> TaskMetadata:
+    def metadata(kind: str, main_score: str, category: str = "t2t") -> TaskMetadata:
         return TaskMetadata(
             name=task.name,
             description=task.description,
             dataset={"path": "lco_jax", "revision": "local"},
             type=kind,
-            category="t2t",
-            modalities=["text"],
+            category=category,
+            modalities=kinds,
             eval_splits=["test"],
             eval_langs=list(task.languages),
             main_score=main_score,
             license=task.licence,
         )
 
-    def rows(items: Iterable[Item]) -> Iterator[dict[str, str]]:
-        return ({"id": str(index), "text": item.text} for index, item in enumerate(items))
+    def table(items: Sequence[Item]) -> Dataset:
+        ids = [str(index) for index in range(len(items))]
+        if not items[0].images:
+            return Dataset.from_dict({"id": ids, "text": [item.text for item in items]})
+        # Files, which are opened when they are read.
+        pictures = [item.images[0] for item in items]
+        return Dataset.from_dict({"id": ids, "image": pictures}).cast_column("image", Image())
 
     match task:
         case RetrievalTask():
@@ -265,15 +274,17 @@ def as_mteb_task(task: Task) -> "AbsTask":
             class Retrieval(AbsTaskRetrieval):
                 def load_data(self, *_: Any, **__: Any) -> None:
                     split = RetrievalSplitData(
-                        queries=Dataset.from_list(list(rows(task.queries))),
-                        corpus=Dataset.from_list(list(rows(task.documents))),
-                        relevant_docs={str(i): {str(i): 1} for i in range(len(task.queries))},
+                        queries=table(task.queries),
+                        corpus=table(task.documents),
+                        relevant_docs={str(i): {str(j): 1} for i, j in enumerate(task.answers)},
                         top_ranked=None,
                     )
                     self.dataset = {"default": {"test": split}}
                     self.data_loaded = True
 
-            Retrieval.metadata = metadata("Retrieval", "ndcg_at_10")
+            sides = "2".join("i" if s[0].images else "t" for s in (task.queries, task.documents))
+            kind = "Retrieval" if sides == "t2t" else "Any2AnyRetrieval"
+            Retrieval.metadata = metadata(kind, "ndcg_at_10", sides)
             return Retrieval()
         case StsTask():
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.offline import RetrievalTask, StsTask, Task, needs
@@ -50,7 +49,7 @@ def score(embedder: Embedder, task: Task) -> dict[str, float]:
         case RetrievalTask():
             count = len(task.queries)
             vectors = embedder.encode(task.items)
-            return retrieval_metrics(vectors[:count], vectors[count:], np.arange(count))
+            return retrieval_metrics(vectors[:count], vectors[count:], task.answers)
         case StsTask():
             # Names occur in many pairs and are encoded once.
             distinct = list(dict.fromkeys(task.items))
@@ -109,5 +108,7 @@ def _content(task: Task) -> str:
         digest.update(repr((item.text, [Path(path).name for path in item.images])).encode())
     if isinstance(task, StsTask):
         digest.update(task.gold.tobytes())
+    elif task.relevant is not None:
+        digest.update(repr(task.relevant).encode())
     digest.update(repr(sorted(field.name for field in dataclasses.fields(task))).encode())
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Layouts and positions against transformers and against their own promises."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,9 @@ def test_what_does_not_fit_is_refused():
         lay_out([Grid(1, 12, 20)], CONFIG, 128)
     with pytest.raises(ValueError, match=r"3 frames need 3 rows of 256 patches .* has 2"):
         lay_out([Grid(3, 12, 20)], CONFIG, 256, 2)
+    wide = dataclasses.replace(CONFIG, window_px=224)
+    with pytest.raises(ValueError, match=r"8 x 8 merge units do not .* may be at most 140"):
+        lay_out([Grid(1, 2, 2)], wide, 512)
     with pytest.raises(ValueError, match="frame_row=200 must be a multiple of 128"):
         lay_out([Grid(1, 2, 2)], CONFIG, 200)
 

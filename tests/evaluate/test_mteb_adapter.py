@@ -10,6 +10,7 @@ import scipy.io.wavfile
 from mteb.models.models_protocols import EncoderProtocol
 from PIL import Image
 
+from lco_jax.data.records import Item
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.mteb_adapter import MtebEncoder, as_mteb_task, batch_items, find_tasks
 from lco_jax.evaluate.offline import StsTask, offline_tasks
@@ -135,8 +136,15 @@ def test_tasks_by_name():
         find_tasks(["STS12345"])
 
 
-def test_only_text_is_mapped_to_mteb(tasks):
-    with pytest.raises(ValueError, match="only text"):
-        as_mteb_task(tasks["EmojiPicturesI2T-en"])
+def test_what_is_mapped_to_mteb(tasks):
+    pictures = as_mteb_task(tasks["EmojiPicturesI2T-en"])
+    assert (pictures.metadata.category, pictures.metadata.modalities) == ("i2t", ["image", "text"])
+    pictures.load_data()
+    (split,) = pictures.dataset["default"].values()
+    queries, corpus = split["queries"], split["corpus"]
+    assert queries[0]["image"].size == (56, 56) and "text" in corpus[0]
     short = dataclasses.replace(tasks["WordNetExamples"], name="Short")
     assert as_mteb_task(short).metadata.name == "Short"
+    spoken = dataclasses.replace(short, queries=(Item(audios=("a.ogg",)),))
+    with pytest.raises(ValueError, match="audio and text; only texts and single pictures"):
+        as_mteb_task(spoken)

@@ -13,7 +13,9 @@ from tests import meshes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
 
-STAGED = sorted((Path(__file__).parents[2] / "configs").glob("seadoc_*.py"))
+_ARMS = sorted((Path(__file__).parents[2] / "configs").glob("seadoc_*.py"))
+STAGED = [path for path in _ARMS if "small" not in path.stem]
+SMALL = [path for path in _ARMS if "small" in path.stem]
 _FACTORS_3B = 119_734_272
 _FACTORS = {"3b": _FACTORS_3B, "7b": 161_480_704, "32b": 536_870_912, "72b": 842_137_600}
 _TOWER_3B = 668_684_288
@@ -39,6 +41,7 @@ def test_lowers(path):
 
 def test_there_are_three_arms():
     assert [path.stem for path in STAGED] == ["seadoc_high", "seadoc_high_captions", "seadoc_low"]
+    assert [path.stem.replace("small_", "") for path in SMALL] == [path.stem for path in STAGED]
 
 
 @pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
@@ -50,6 +53,22 @@ def test_stages_lower(path):
             run.step.lower(run.state, run.batch, run.prefix)
         trainable.append(sum(x.size for x in jax.tree.leaves(run.state.trainable)))
     assert trainable == [_FACTORS_3B + _TOWER_3B, _FACTORS_3B]
+
+
+def test_small_arms_differ_in_nothing_but_what_they_compare():
+    high, captions, low = (load_config(path).stages for path in SMALL)
+    assert high[1] == captions[1]  # the text-only stage
+    tokens = {
+        name: stages[0].config.data.media.image_max_pixels // 14**2
+        for name, stages in (("high", high), ("captions", captions), ("low", low))
+    }
+    assert tokens == {"high": 100, "captions": 100, "low": 25}
+    data = low[0].config.data
+    as_high = dataclasses.replace(data, media=high[0].config.data.media)
+    assert dataclasses.replace(low[0].config, data=as_high) == high[0].config
+    data = captions[0].config.data
+    assert [source.name for source in data.sources] == ["libreoffice/id", "emoji"]
+    assert data.batch_size == 2 * high[0].config.data.batch_size  # as many pages
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,16 @@ def test_the_comparison_tells_layers_apart(checkpoint):
     visual.fullatt_block_indexes = right
 
 
+def test_windows_larger_than_a_row_where_no_layer_has_windows(tmp_path):
+    sizes = tiny.DEEP_TOWER | {"window_size": 224, "fullatt_block_indexes": [0, 1, 2, 3]}
+    checkpoint = tiny.write(tmp_path, "qwen2_5_vl", vision=sizes)
+    grids = [Grid(1, 18, 26), Grid(2, 10, 14)]
+    patches = random_patches(grids)
+    with jax.set_mesh(meshes.make((1, 1, 1))):
+        (found,) = features(load(tmp_path), [grids], [patches])
+    np.testing.assert_allclose(found, torch_features(checkpoint, grids, patches), atol=1e-5)
+
+
 def test_neighbours_budget_and_rows_do_not_matter(tower):
     grid = Grid(1, 10, 12)
     (patches,) = random_patches([grid])

@@ -2,7 +2,8 @@
 
 Datasets are named `wordnet`, `all_nli` and `parallel_pairs`, the last optionally with a config
 (`parallel_pairs/en-id`); their features are `id`, `anchor`, `positive`, `negatives`. `emoji` holds
-pictures with their names in five languages, `spoken` spoken prompts with their transcripts.
+pictures with their names in five languages, `spoken` spoken prompts with their transcripts, and
+`libreoffice/id` (`vi`, `km`) pictures of pages with English titles and the text on them.
 """
 
 import contextlib
@@ -27,8 +28,13 @@ _CLASSES = {
     "parallel_pairs": "ParallelPairs",
     "emoji": "Emoji",
     "spoken": "Spoken",
+    "libreoffice": "Libreoffice",
 }
-_READERS = {"emoji": "read_emoji", "spoken": "read_spoken"}
+_READERS = {
+    "emoji": "read_emoji",
+    "spoken": "read_spoken",
+    "libreoffice": "read_libreoffice",
+}
 """Of datasets whose examples are no pairs of texts."""
 _SHIPPED = ("wordnet", "emoji", "spoken")
 """Made from files of the repository, so they are prepared on first use."""
