@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lco_jax.evaluate.offline import RetrievalTask, StsTask, needs, offline_tasks
+from lco_jax.evaluate.offline import needs, offline_tasks
 from lco_jax.evaluate.run_offline import run_offline, score
+from lco_jax.evaluate.tasks import RetrievalTask, StsTask
 
 
 class Words:
