@@ -15,7 +15,7 @@ from lco_jax.analysis.bound import (
     lora_kl,
     warm_start_slack,
 )
-from lco_jax.analysis.info_nce import Encode, batch_losses, count_candidates
+from lco_jax.analysis.info_nce import Encode, batch_losses
 from lco_jax.config import Ability, Lora, ScalingGrid, TrainConfig
 from lco_jax.data.records import Triplet
 from lco_jax.data.sources import open_source, read_pairs
@@ -91,20 +91,21 @@ def bound_terms(
             "factors of a run, refine with Lora"
         )
     first = grid.abilities[0]
+    held_out, seen = read_pairs(first.pairs, None), _first_triplets(config)
+    # Both losses have as many candidates, which is what the least triplet can give.
+    there = min(len(triplet.negatives) for triplet in (*held_out, *seen))
     options = {
         "batch_size": config.data.batch_size,
-        "num_negatives": config.data.num_negatives,
+        "num_negatives": min(there, config.data.num_negatives),
         "temperature": config.objective.temperature,
     }
     with jax.set_mesh(make_mesh(config.mesh)):
         opened = open_model(refined, media=grid.generate.data.media)
         lora = opened.lora
         kl = lora_kl(lora_factors(opened.lora_params), lora.alpha / lora.rank, grid.prior_std)
-        held_out = read_pairs(first.pairs, None)
-        seen = _first_triplets(config)
         population = batch_losses(encode, held_out, **options)
         empirical = batch_losses(encode, seen, **options)
-    count = count_candidates(held_out, config.data.batch_size, config.data.num_negatives)
+    count = options["batch_size"] * (1 + options["num_negatives"])
     own = generation[first.name]
     information = captured_information(own["alone"]["nats_per_response"], own["nats_per_response"])
     clipped = clip_information(information, count)

@@ -1,7 +1,9 @@
 """The contrastive loss of a model on triplets, in batches as in training."""
 
+import functools
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -41,18 +43,16 @@ def batch_losses(
     table = np.full((len(roles), 2 + num_negatives), -1)
     for row, members in zip(table, roles, strict=True):
         row[: len(members)] = [place[item] for item in members]
-    config = Contrastive(temperature=temperature)
+    loss_fn = _compiled(Contrastive(temperature=temperature))
     losses = []
     for batch in order:
         chosen = table[batch].T[None]  # (C, J, I)
         pooled = jnp.asarray(vectors[chosen])
         content = np.zeros((*chosen.shape, 2), np.uint32)
-        losses.append(float(contrastive_loss(pooled, chosen >= 0, content, config)[0]))
+        losses.append(float(loss_fn(pooled, chosen >= 0, content)[0]))
     return np.array(losses)
 
 
-def count_candidates(triplets: Sequence[Triplet], batch_size: int, num_negatives: int) -> int:
-    """N of the bound: what stands in the denominator, if all triplets have as many negatives as
-    the one with the most."""
-    most = max(min(len(triplet.negatives), num_negatives) for triplet in triplets)
-    return batch_size * (1 + most)
+@functools.lru_cache(maxsize=4)
+def _compiled(objective: Contrastive) -> Callable:
+    return jax.jit(functools.partial(contrastive_loss, config=objective))

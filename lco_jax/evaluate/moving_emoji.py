@@ -17,7 +17,7 @@ from lco_jax.data.records import Item
 from lco_jax.evaluate.media_files import write_frames
 from lco_jax.evaluate.tasks import ENGLISH, ChoiceTask, RetrievalTask, Task
 
-NUM_EMOJI = 24
+NUM_EMOJI = 16
 FPS = 2.0
 """As the recipe samples, so every frame is seen."""
 NUM_FRAMES = 8

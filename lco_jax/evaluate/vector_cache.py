@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from filelock import FileLock
 from jaxtyping import Bool, Float
 
 from lco_jax.data.records import Item, MediaSource
+from lco_jax.evaluate.encoder import Errors
 
 _KEY_BYTES = 16
 _PIECE = 1024
@@ -43,15 +44,56 @@ class VectorCache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def keys(self, items: Sequence[Item]) -> list[bytes]:
-        """Hashes of texts and of the contents of media; the id of an item does not count.
+    def encode(
+        self,
+        encode: Callable[..., Float[np.ndarray, "N E"]],
+        items: Sequence[Item],
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        errors: Errors | None = None,
+    ) -> Float[np.ndarray, "N E"]:
+        """As `Encoder.encode`, which is asked for those items only that are not here yet, each
+        once; what it gives is kept piece by piece.
 
-        Raises:
-            FileNotFoundError: a medium is absent.
+        Args:
+            encode: that of an encoder.
         """
+        keys = self.keys(items)
+        vectors, known = self.read(keys)
+        if on_progress:
+            on_progress(int(known.sum()))
+        places: dict[bytes | int, list[int]] = {}
+        for index in np.flatnonzero(~known).tolist():
+            # Without a key an item is a group of its own: the encoder says what is wrong with it.
+            places.setdefault(keys[index] or index, []).append(index)
+        groups = list(places.items())
+        for start in range(0, len(groups), _PIECE):
+            piece = groups[start : start + _PIECE]
+            found: Errors = {}
+            firsts = [items[own[0]] for _, own in piece]
+            made = encode(firsts, errors=None if errors is None else found)
+            for number, (_, own) in enumerate(piece):
+                vectors[own] = made[number]
+                if number in found:
+                    errors.update(dict.fromkeys(own, found[number]))
+            good = [
+                number
+                for number, (key, _) in enumerate(piece)
+                if isinstance(key, bytes) and number not in found
+            ]
+            self.add([piece[number][0] for number in good], made[good])
+            if on_progress:
+                on_progress(sum(len(own) for _, own in piece))
+        return vectors
+
+    def keys(self, items: Sequence[Item]) -> list[bytes | None]:
+        """Hashes of texts and of the contents of media; the id of an item does not count. None
+        where a medium cannot be opened."""
         return [self._key(item) for item in items]
 
-    def read(self, keys: Sequence[bytes]) -> tuple[Float[np.ndarray, "N E"], Bool[np.ndarray, "N"]]:
+    def read(
+        self, keys: Sequence[bytes | None]
+    ) -> tuple[Float[np.ndarray, "N E"], Bool[np.ndarray, "N"]]:
         """The vectors of keys, and which of them are known; the others are zero."""
         known = np.array([key in self._rows for key in keys], bool)
         vectors = np.zeros((len(keys), self._width), np.float32)

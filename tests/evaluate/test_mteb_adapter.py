@@ -12,9 +12,10 @@ from PIL import Image
 
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.mteb_adapter import MtebEncoder, as_mteb_task, batch_items, find_tasks
-from lco_jax.evaluate.offline import StsTask, offline_tasks
+from lco_jax.evaluate.offline import offline_tasks
 from lco_jax.evaluate.published import mieb_lite
 from lco_jax.evaluate.run_offline import score
+from lco_jax.evaluate.tasks import StsTask
 from tests import meshes, tiny
 
 
