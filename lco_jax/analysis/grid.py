@@ -23,6 +23,7 @@ from lco_jax.analysis.info_nce import Encode
 from lco_jax.analysis.projection import train_projection
 from lco_jax.config import (
     PREVIOUS_STAGE,
+    SCIENCE,
     Arm,
     FreshModel,
     ScalingGrid,
@@ -223,16 +224,27 @@ def _read(file: Path, settings: Any) -> Record | None:
     if not file.exists():
         return None
     content = json.loads(file.read_text())
-    if content.pop("settings") != settings:
+    if _science(content.pop("settings")) != _science(settings):
         raise ValueError(
             f"{file} was measured with other settings; set them back, or choose another --output"
         )
     return content
 
 
+def _science(settings: Any) -> Any:
+    """Settings without those fields of runs that change no number."""
+    if isinstance(settings, list):
+        return [_science(member) for member in settings]
+    if not isinstance(settings, dict):
+        return settings
+    names = ("type", *SCIENCE) if settings.get("type") == "TrainConfig" else tuple(settings)
+    return {name: _science(settings[name]) for name in names}
+
+
 def _write(file: Path, record: Record, settings: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)  # a projection leaves no run there
     draft = file.with_suffix(".tmp")
-    text = json.dumps({**record, "settings": settings}, indent=1, ensure_ascii=False)
+    text = json.dumps({**record, "settings": _science(settings)}, indent=1, ensure_ascii=False)
     draft.write_text(text + "\n", encoding="utf-8")
     draft.replace(file)
 
