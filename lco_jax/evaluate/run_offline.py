@@ -59,7 +59,7 @@ def score(embedder: Embedder, task: Task) -> dict[str, float]:
         case RetrievalTask():
             count = len(task.queries)
             vectors = embedder.encode(task.items)
-            return retrieval_metrics(vectors[:count], vectors[count:], np.arange(count))
+            return retrieval_metrics(vectors[:count], vectors[count:], task.answers)
         case StsTask():
             # Names occur in many pairs and are encoded once.
             distinct = list(dict.fromkeys(task.items))
@@ -123,5 +123,7 @@ def _content(task: Task) -> str:
         digest.update(repr((item.text, [Path(path).name for path in media])).encode())
     if isinstance(task, StsTask):
         digest.update(task.gold.tobytes())
+    elif isinstance(task, RetrievalTask) and task.relevant is not None:
+        digest.update(repr(task.relevant).encode())
     digest.update(repr(sorted(field.name for field in dataclasses.fields(task))).encode())
     return digest.hexdigest()

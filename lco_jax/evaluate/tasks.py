@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lco_jax.data.records import Item
 
@@ -19,7 +19,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Query i has the one relevant document i."""
+    """Every query has one relevant document."""
 
     name: str
     description: str
@@ -28,10 +28,17 @@ class RetrievalTask:
     documents: tuple[Item, ...]
     licence: str
     main_score: str = "ndcg@10"
+    relevant: tuple[int, ...] | None = None
+    """The document of each query, by index (None: document i is that of query i)."""
 
     @property
     def items(self) -> tuple[Item, ...]:
         return self.queries + self.documents
+
+    @property
+    def answers(self) -> Int[np.ndarray, "Q"]:
+        """`relevant` in full."""
+        return np.arange(len(self.queries)) if self.relevant is None else np.array(self.relevant)
 
 
 @dataclass(frozen=True)
