@@ -194,13 +194,41 @@ def read_runs(path: str) -> list[Run]:
         if not line.strip():
             continue
         try:
-            runs.append(_parse_run(json.loads(line)))
+            runs.append(parse_run(json.loads(line)))
         except (KeyError, TypeError, ValueError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else error
             raise ValueError(f"{path}:{number}: {what}") from error
     if not runs:
         raise ValueError(f"{path}: holds no run")
     return runs
+
+
+def parse_run(record: dict[str, Any]) -> Run:
+    """A run from a line of the file that `read_runs` reads.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: a field is unknown or superfluous, or a term impossible.
+    """
+    values = {
+        field.name: record[field.name]
+        for field in fields(Terms)
+        if record.get(field.name) is not None
+    }
+    known = {*values, "name", "measured_loss"}
+    if "information" not in values:
+        given = float(record["unconditional_loss"]), float(record["generative_loss"])
+        values["information"] = captured_information(*given)
+        known |= {"unconditional_loss", "generative_loss"}
+    if "slack" not in values:
+        count = int(record["num_candidates"])
+        information = clip_information(values["information"], count)
+        values["slack"] = warm_start_slack(float(record["empirical_loss"]), information, count)
+        known.add("empirical_loss")
+    unknown = sorted(record.keys() - known)
+    if unknown:
+        raise ValueError(f"has unknown or superfluous fields {unknown}")
+    return Run(str(record["name"]), Terms(**values), float(record["measured_loss"]))
 
 
 def compare(run: Run) -> dict[str, Any]:
@@ -221,25 +249,3 @@ def compare(run: Run) -> dict[str, Any]:
 
 def _root(kl: float, constant: float, num_samples: int) -> float:
     return math.sqrt((kl + constant) / (2 * num_samples))
-
-
-def _parse_run(record: dict[str, Any]) -> Run:
-    values = {
-        field.name: record[field.name]
-        for field in fields(Terms)
-        if record.get(field.name) is not None
-    }
-    known = {*values, "name", "measured_loss"}
-    if "information" not in values:
-        given = float(record["unconditional_loss"]), float(record["generative_loss"])
-        values["information"] = captured_information(*given)
-        known |= {"unconditional_loss", "generative_loss"}
-    if "slack" not in values:
-        count = int(record["num_candidates"])
-        information = clip_information(values["information"], count)
-        values["slack"] = warm_start_slack(float(record["empirical_loss"]), information, count)
-        known.add("empirical_loss")
-    unknown = sorted(record.keys() - known)
-    if unknown:
-        raise ValueError(f"has unknown or superfluous fields {unknown}")
-    return Run(str(record["name"]), Terms(**values), float(record["measured_loss"]))

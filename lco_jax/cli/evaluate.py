@@ -39,6 +39,8 @@ class _Arguments:
     """Keep the first dimensions and normalise again."""
     tokens_per_batch: int = 4096
     """Packed tokens that a device computes at a time."""
+    keep_vectors: bool = True
+    """Keep all vectors in `vectors/` of the results, so that no item is encoded twice."""
     tpu: bool = False
     """Join the other hosts of the slice and insist on TPU devices."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -54,7 +56,7 @@ def main() -> int:
         mesh.start_tpu()
     from lco_jax.evaluate.embedder import Embedder
     from lco_jax.evaluate.published import mieb_lite, side_by_side
-    from lco_jax.evaluate.run_offline import run_offline
+    from lco_jax.evaluate.run_offline import run_offline, unread
 
     name = Path(arguments.model).resolve().name
     output = Path(arguments.output or Path("evaluations") / name)
@@ -70,8 +72,10 @@ def main() -> int:
         truncate_dim=arguments.truncate_dim,
         tokens_per_batch=arguments.tokens_per_batch,
         mesh=arguments.mesh,
+        cache=output / "vectors" if arguments.keep_vectors else None,
     )
-    scores = run_offline(embedder, [offline[task] for task in chosen], output / "offline")
+    wanted = [offline[task] for task in chosen]
+    scores = run_offline(embedder, wanted, output / "offline")
     scores = {task: 100 * value for task, value in scores.items()}
     failed: dict[str, str] = {}
     if found:
@@ -79,7 +83,7 @@ def main() -> int:
 
         folder, failed = run_tasks(MtebEncoder(embedder), found, output)
         scores |= mieb_lite().read_results(folder)
-    _show(scores)
+    _show(scores, unread(embedder, wanted))
     row = mieb_lite().row(name, scores)
     if row.columns:
         Console().print(side_by_side([row]))
@@ -119,8 +123,10 @@ def _mteb_tasks(names: list[str]) -> list:
         ) from error
 
 
-def _show(scores: dict[str, float]) -> None:
+def _show(scores: dict[str, float], left_out: dict[str, str]) -> None:
     table = Table("task", "main score, %")
     for task, value in scores.items():
         table.add_row(task, f"{value:.2f}")
+    for task, kinds in left_out.items():
+        table.add_row(task, f"left out: the model reads no {kinds}")
     Console().print(table)

@@ -25,6 +25,8 @@ class _Arguments:
     settings of sentence-transformers."""
     output: str
     """New folder."""
+    soup: tuple[str, ...] = ()
+    """More runs from the same base: the mean of the weights of all is exported."""
     checkpoint: int | None = None
     """Step of a run folder (default: the best evaluated one, else the last)."""
     dtype: Literal["bfloat16", "float32"] | None = None
@@ -44,6 +46,7 @@ def main() -> int:
         arguments.model,
         arguments.output,
         arguments.format,
+        soup=arguments.soup,
         checkpoint=arguments.checkpoint,
         dtype=arguments.dtype,
         verified=arguments.verify,

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -26,6 +27,13 @@ class _Arguments:
     """Fit the points of a file: CSV (panel, name, x, y) or JSON."""
     bounds: str | None = None
     """JSON Lines file of runs: the terms of the bound and the loss that was measured."""
+    grid: Path | None = None
+    """Python file with `get_grid()`: train and measure its cells and arms in the output folder,
+    then fit and compare them. What is there already is not run again."""
+    arms: bool = True
+    """With --grid: also its ablation arms."""
+    compilation_cache: str = str(Path("~/.cache/lco_jax/xla").expanduser())
+    """With --grid: where compiled programs are kept between starts."""
 
 
 @program
@@ -34,26 +42,56 @@ def main() -> int:
     arguments = tyro.cli(_Arguments)
     if arguments.published and arguments.points:
         raise ValueError("--published and --points exclude each other; give one")
-    if not (arguments.published or arguments.points or arguments.bounds):
-        raise ValueError("nothing to do: give --published, --points FILE or --bounds FILE")
+    fitted = arguments.published or arguments.points
+    if not (fitted or arguments.bounds or arguments.grid):
+        raise ValueError(
+            "nothing to do: give --published, --points FILE, --bounds FILE or --grid FILE"
+        )
+    if arguments.grid and (fitted or arguments.bounds):
+        raise ValueError("--grid fits its own points and bounds; give it alone")
     output = Path(arguments.output)
-    if arguments.published or arguments.points:
-        _fit(arguments.points, output)
+    if arguments.grid:
+        _grid(arguments, output)
+    if fitted:
+        from lco_jax.analysis import scaling
+
+        points = arguments.points
+        panels = scaling.read_points(points) if points else scaling.published_panels()
+        _fit(panels, points or "published", output)
     if arguments.bounds:
-        _bound(arguments.bounds, output)
+        from lco_jax.analysis import bound
+
+        _bound(bound.read_runs(arguments.bounds), output)
     return DONE
 
 
-def _fit(points: str | None, output: Path) -> None:
+def _grid(arguments: _Arguments, output: Path) -> None:
+    import jax
+
+    from lco_jax.analysis import grid, grid_report
+    from lco_jax.cli.train import load_file
+    from lco_jax.config import ScalingGrid
+
+    jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
+    found = load_file(arguments.grid, "get_grid", (ScalingGrid,))
+    records = grid.run_cells(found, output)
+    arms = grid.run_arms(found, output) if arguments.arms else []
+    panels = grid_report.panels(records)
+    fits = _fit(panels, str(arguments.grid), output)
+    bounds = _bound(grid_report.bound_runs(records), output)
+    grid_report.write_report(output, records, fits, bounds, arms)
+    log.info("%s has grid.md and grid.json", output)
+
+
+def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
     from etils import epath
 
     from lco_jax.analysis import scaling, scaling_figure
 
-    panels = scaling.read_points(points) if points else scaling.published_panels()
     fits = {name: scaling.fit(panel.points) for name, panel in panels.items()}
     summaries = {name: scaling.summary(panel, fits[name]) for name, panel in panels.items()}
     output.mkdir(parents=True, exist_ok=True)
-    content = {"points": points or "published", "panels": summaries}
+    content = {"points": origin, "panels": summaries}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     (output / "scaling.json").write_text(text + "\n")
     scaling_figure.draw(panels, fits, epath.Path(output))
@@ -71,14 +109,14 @@ def _fit(points: str | None, output: Path) -> None:
         )
     Console().print(table)
     log.info("%s has scaling.json and the figure", output)
+    return fits
 
 
-def _bound(path: str, output: Path) -> None:
+def _bound(runs: list[Any], output: Path) -> list[dict[str, Any]]:
     from etils import epath
 
     from lco_jax.analysis import bound, bound_figure
 
-    runs = bound.read_runs(path)
     output.mkdir(parents=True, exist_ok=True)
     rows = [bound.compare(run) for run in runs]
     text = json.dumps({"runs": rows}, indent=2, ensure_ascii=False, allow_nan=False)
@@ -95,3 +133,4 @@ def _bound(path: str, output: Path) -> None:
     broken = [row["name"] for row in rows if row["valid"] < row["measured_loss"]]
     if broken:
         log.warning("the measured loss is above the valid bound in %s", ", ".join(broken))
+    return rows

@@ -14,6 +14,14 @@ from lco_jax.config.data import (
     TfdsSource,
 )
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
+from lco_jax.config.grid import (
+    Ability,
+    Arm,
+    FreshModel,
+    LinearProjection,
+    ScalingGrid,
+    Soup,
+)
 from lco_jax.config.model import LORA_TARGETS, Full, Lora, ModelRef, Tower, Towers, Trainable
 from lco_jax.config.objective import Alignment, Contrastive, Generative, Objective
 from lco_jax.config.run import (
@@ -30,14 +38,18 @@ __all__ = [
     "LORA_TARGETS",
     "PREVIOUS_STAGE",
     "SCIENCE",
+    "Ability",
     "Alignment",
+    "Arm",
     "CheckpointConfig",
     "Contrastive",
     "DataConfig",
     "Evaluation",
+    "FreshModel",
     "Full",
     "Generative",
     "JsonlSource",
+    "LinearProjection",
     "LoggingConfig",
     "Lora",
     "MediaConfig",
@@ -47,6 +59,8 @@ __all__ = [
     "Objective",
     "OptimizerConfig",
     "Samples",
+    "ScalingGrid",
+    "Soup",
     "Source",
     "Stage",
     "Stages",

@@ -1,5 +1,7 @@
 """The embedding model as its users know it: the names are those of sentence-transformers."""
 
+import functools
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 from lco_jax.config import MediaConfig, Memory, MeshConfig
 from lco_jax.data.records import Item, parse_item
 from lco_jax.evaluate.encoder import Encoder, Errors, progress_bar
+from lco_jax.evaluate.vector_cache import VectorCache
 from lco_jax.train.mesh import make_mesh
 from lco_jax.train.restore import open_model
 
@@ -39,6 +42,8 @@ class Embedder:
         tokens_per_batch: packed tokens that a device computes at a time.
         patches_per_batch: image patches that a device computes at a time.
         media: sizes and rates of images and clips (None: those of the run or export).
+        cache: folder in which vectors are kept, found by the contents of their items, so that
+            nothing is encoded twice (None: none are kept).
 
     Raises:
         FileNotFoundError: no such model.
@@ -58,7 +63,10 @@ class Embedder:
         patches_per_batch: int = 8192,
         media: MediaConfig | None = None,
         mesh: MeshConfig | jax.sharding.Mesh | None = None,
+        cache: str | Path | None = None,
     ):
+        if cache is not None and jax.process_count() > 1:
+            raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
         mesh = mesh or MeshConfig()
         self._mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
         with jax.set_mesh(self._mesh):
@@ -89,6 +97,10 @@ class Embedder:
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,
         )
+        self._cache = None
+        if cache is not None:
+            full = self.get_embedding_dimension()
+            self._cache = VectorCache(cache, self._revision_of(None), full)
 
     def encode(
         self,
@@ -117,7 +129,10 @@ class Embedder:
             return np.zeros((0, truncate_dim or self.width), np.float32)
         with progress_bar(len(items), show_progress_bar) as bar:
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
-            pooled = self._encoder.encode(items, on_progress=advance, errors=errors)
+            encode = self._encoder.encode
+            if self._cache is not None:
+                encode = functools.partial(self._cache.encode, encode)
+            pooled = encode(items, on_progress=advance, errors=errors)
         width = truncate_dim or self.width
         if not 0 < width <= self.get_embedding_dimension():
             raise ValueError(f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}")
@@ -158,6 +173,27 @@ class Embedder:
     def modalities(self) -> tuple[str, ...]:
         """What `encode` takes."""
         return ("text", *self.processor.kinds)
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """Hash of all that vectors depend on besides their items: recipe, checkpoint and weights.
+
+        Weights count by name, size and time: a copy of a model is another model.
+        """
+        return self._revision_of(self.truncate_dim)
+
+    def _revision_of(self, truncate_dim: int | None) -> str:
+        model, step, dtype, _, recipe = self.identity
+        identity = (model, step, dtype, truncate_dim, recipe)
+        digest = hashlib.blake2b(repr(identity).encode(), digest_size=10)
+        folder = Path(model)
+        files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
+        files += [*(folder / "checkpoints" / str(step)).rglob("*")] if step is not None else []
+        for file in sorted(files):
+            if file.is_file():
+                stat = file.stat()
+                digest.update(repr((file.name, stat.st_size, stat.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
     def supports(self, modality: str) -> bool:
         """Whether `encode` takes items of this modality."""

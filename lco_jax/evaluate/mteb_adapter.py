@@ -11,7 +11,6 @@ mteb's own LCO wrapper. mteb's instructions are not used, as in that wrapper.
 Source: mteb 2.26, EncoderProtocol and LCOEmbedding.
 """
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,8 @@ import numpy as np
 from lco_jax.data.records import Item
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.media_files import write_audio, write_frames, write_image
-from lco_jax.evaluate.offline import RetrievalTask, StsTask, Task, needs
+from lco_jax.evaluate.offline import needs
+from lco_jax.evaluate.tasks import RetrievalTask, StsTask, Task
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class MtebEncoder:
         self.embedder = embedder
         source = Path(embedder.identity[0])
         self._name = name or f"lco_jax/{source.name}"
-        self._revision = revision or _revision(embedder)
+        self._revision = revision or embedder.revision
 
     @property
     def mteb_model_meta(self) -> "ModelMeta":
@@ -163,22 +163,6 @@ def _set_collator(inputs: Any) -> None:
 def _empty(folder: Path) -> None:
     for file in folder.rglob("*.*"):
         file.unlink()
-
-
-def _revision(embedder: Embedder) -> str:
-    """Of recipe, checkpoint and weights, so that results of another model are never taken for ours.
-
-    Weights count by name, size and time: a copy of a model is evaluated again.
-    """
-    digest = hashlib.blake2b(repr(embedder.identity).encode(), digest_size=10)
-    folder, step = Path(embedder.identity[0]), embedder.identity[1]
-    files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-    files += [*(folder / "checkpoints" / str(step)).rglob("*")] if step is not None else []
-    for file in sorted(files):
-        if file.is_file():
-            stat = file.stat()
-            digest.update(repr((file.name, stat.st_size, stat.st_mtime_ns)).encode())
-    return digest.hexdigest()
 
 
 # -------------------------------------------------------------------------------------- tasks

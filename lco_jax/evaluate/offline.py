@@ -2,74 +2,23 @@
 
 WordNet: an example sentence finds the definition of its word (held-out words). Emoji: names find
 their translations, keywords find names, and names of emoji with common keywords are similar.
-Pictures of emoji and their names find each other in five languages, for models that read images.
+Pictures of emoji and their names find each other in five languages, spoken prompts and their
+transcripts too, and clips of moving emoji their captions, for models that read such media.
 """
 
 import itertools
 import json
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from lco_jax.data.records import Item
+from lco_jax.evaluate.moving_emoji import moving_emoji_tasks
+from lco_jax.evaluate.tasks import ENGLISH, LANGUAGES, RetrievalTask, StsTask, Task
 
 DATA = Path(__file__).parents[2] / "data"
-LANGUAGES = {
-    "en": "eng-Latn",
-    "id": "ind-Latn",
-    "th": "tha-Thai",
-    "vi": "vie-Latn",
-    "ms": "zsm-Latn",
-}
-
-
-@dataclass(frozen=True)
-class RetrievalTask:
-    """Every query has one relevant document."""
-
-    name: str
-    description: str
-    languages: tuple[str, ...]
-    queries: tuple[Item, ...]
-    documents: tuple[Item, ...]
-    licence: str
-    main_score: str = "ndcg@10"
-    relevant: tuple[int, ...] | None = None
-    """The document of each query, by index (None: document i is that of query i)."""
-
-    @property
-    def items(self) -> tuple[Item, ...]:
-        return self.queries + self.documents
-
-    @property
-    def answers(self) -> Int[np.ndarray, "Q"]:
-        """`relevant` in full."""
-        return np.arange(len(self.queries)) if self.relevant is None else np.array(self.relevant)
-
-
-@dataclass(frozen=True)
-class StsTask:
-    """Pairs with a similarity that people's annotations imply."""
-
-    name: str
-    description: str
-    languages: tuple[str, ...]
-    first: tuple[Item, ...]
-    second: tuple[Item, ...]
-    gold: Float[np.ndarray, "N"]
-    licence: str
-    main_score: str = "cosine_spearman"
-
-    @property
-    def items(self) -> tuple[Item, ...]:
-        return self.first + self.second
-
-
-Task = RetrievalTask | StsTask
 
 
 def needs(task: Task) -> set[str]:
@@ -87,18 +36,27 @@ def offline_tasks(media_folder: str | Path, data: Path = DATA) -> dict[str, Task
     """All offline tasks by name.
 
     Args:
-        media_folder: where pictures are unpacked to.
+        media_folder: where pictures, sounds and clips are unpacked to.
 
     Raises:
         FileNotFoundError: the data folder of the repository is absent.
     """
     words, emoji = data / "quickstart" / "wordnet_test.jsonl", data / "emoji" / "emoji_test.jsonl"
-    missing = [str(file) for file in (words, emoji) if not file.is_file()]
+    spoken = data / "spoken" / "spoken_test.jsonl"
+    missing = [str(file) for file in (words, emoji, spoken) if not file.is_file()]
     if missing:
         raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
-    records = _read(emoji)
-    pictures = _unpack(data / "emoji" / "pictures.zip", records, Path(media_folder))
-    tasks = [_examples(_read(words)), *_emoji_tasks(records, pictures)]
+    media = Path(media_folder)
+    records, prompts = _read(emoji), _read(spoken)
+    archive = data / "emoji" / "pictures.zip"
+    pictures = _unpack(archive, records, media / "emoji", ".png")
+    sounds = _unpack(data / "spoken" / "clips.zip", prompts, media / "spoken", ".ogg")
+    tasks = [
+        _examples(_read(words)),
+        *_emoji_tasks(records, pictures),
+        *_spoken_tasks(prompts, sounds),
+        *moving_emoji_tasks(records, archive, media / "moving"),
+    ]
     return {task.name: task for task in tasks}
 
 
@@ -106,7 +64,7 @@ def _examples(lines: list[dict]) -> RetrievalTask:
     return RetrievalTask(
         name="WordNetExamples",
         description="An example sentence finds the definition of the word that it shows.",
-        languages=(LANGUAGES["en"],),
+        languages=(ENGLISH,),
         queries=tuple(Item(line["anchor"]["text"]) for line in lines),
         documents=tuple(Item(line["positive"]["text"]) for line in lines),
         licence="https://wordnet.princeton.edu/license-and-commercial-use",
@@ -115,13 +73,12 @@ def _examples(lines: list[dict]) -> RetrievalTask:
 
 def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
     licence = "https://www.unicode.org/license.txt"
-    english = LANGUAGES["en"]
     for code in list(LANGUAGES)[1:]:
         kept = _distinct(records, lambda record, code=code: record["names"][code])
         yield RetrievalTask(
             name=f"EmojiNames-{code}",
             description=f"The English name of an emoji finds its name in {code}.",
-            languages=(english, LANGUAGES[code]),
+            languages=(ENGLISH, LANGUAGES[code]),
             queries=tuple(Item(record["names"]["en"]) for record in kept),
             documents=tuple(Item(record["names"][code]) for record in kept),
             licence=licence,
@@ -130,7 +87,7 @@ def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
     yield RetrievalTask(
         name="EmojiKeywords",
         description="The English keywords of an emoji find its name.",
-        languages=(english,),
+        languages=(ENGLISH,),
         queries=tuple(Item(", ".join(record["keywords"])) for record in kept),
         documents=tuple(Item(record["names"]["en"]) for record in kept),
         licence=licence,
@@ -154,6 +111,23 @@ def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
             )
 
 
+def _spoken_tasks(records: list[dict], sounds: Path) -> Iterable[Task]:
+    heard = tuple(Item(audios=(str(sounds / f"{record['id']}.ogg"),)) for record in records)
+    transcripts = tuple(Item(record["transcript"]) for record in records)
+    for kind, queries, documents, what in (
+        ("A2T", heard, transcripts, "A spoken prompt finds its transcript."),
+        ("T2A", transcripts, heard, "The transcript of a prompt finds its sound."),
+    ):
+        yield RetrievalTask(
+            name=f"SpokenPrompts{kind}",
+            description=what,
+            languages=(ENGLISH,),
+            queries=queries,
+            documents=documents,
+            licence="https://creativecommons.org/licenses/by-sa/3.0/",
+        )
+
+
 def _similar_names(records: list[dict], licence: str) -> StsTask:
     """Pairs of names by the share of common keywords; as many unrelated pairs as related ones."""
     keywords = [{word.casefold() for word in record["keywords"]} for record in records]
@@ -166,7 +140,7 @@ def _similar_names(records: list[dict], licence: str) -> StsTask:
     return StsTask(
         name="EmojiSimilarity",
         description="Names of two emoji; the score is the share of their keywords in common.",
-        languages=(LANGUAGES["en"],),
+        languages=(ENGLISH,),
         first=tuple(Item(records[i]["names"]["en"]) for i, _, _ in pairs),
         second=tuple(Item(records[j]["names"]["en"]) for _, j, _ in pairs),
         gold=np.array([score for _, _, score in pairs]),
@@ -191,11 +165,10 @@ def _read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _unpack(archive: Path, records: list[dict], folder: Path) -> Path:
-    target = folder / "emoji"
-    with zipfile.ZipFile(archive) as pictures:
-        target.mkdir(parents=True, exist_ok=True)
+def _unpack(archive: Path, records: list[dict], folder: Path, suffix: str) -> Path:
+    with zipfile.ZipFile(archive) as files:
+        folder.mkdir(parents=True, exist_ok=True)
         for record in records:
-            if not (target / f"{record['id']}.png").exists():
-                pictures.extract(f"{record['id']}.png", target)
-    return target
+            if not (folder / f"{record['id']}{suffix}").exists():
+                files.extract(f"{record['id']}{suffix}", folder)
+    return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lco_jax.data import builders
 from lco_jax.data.records import Item
-from lco_jax.evaluate.offline import RetrievalTask
+from lco_jax.evaluate.tasks import RetrievalTask
 
 LANGUAGES = {"id": "ind-Latn", "vi": "vie-Latn", "km": "khm-Khmr"}
 PAGE_TASKS = {f"LibreOfficePages-{code}": code for code in LANGUAGES}

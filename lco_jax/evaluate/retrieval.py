@@ -70,6 +70,25 @@ def relevant_ranks(
     return ranks
 
 
+def choice_metrics(
+    queries: Float[np.ndarray, "Q E"],
+    right: Float[np.ndarray, "Q E"],
+    wrong: Float[np.ndarray, "Q E"],
+) -> dict[str, float]:
+    """`accuracy` of choosing the right one of two by cosine; a tie counts half.
+
+    Raises:
+        ValueError: no queries, or vectors that are not finite.
+    """
+    if len(queries) == 0:
+        raise ValueError("there are 0 queries; a choice needs at least one")
+    margins = np.einsum("qe,qe->q", queries, right) - np.einsum("qe,qe->q", queries, wrong)
+    if not np.isfinite(margins).all():
+        raise ValueError(f"choice {np.argmin(np.isfinite(margins))} has values that are not finite")
+    won = np.where(np.abs(margins) <= _TIE, 0.5, margins > 0)
+    return {"accuracy": float(won.mean())}
+
+
 def query_scores(
     ranks: Float[np.ndarray, "Q"], ks: Sequence[int] = (1, 10)
 ) -> dict[str, Float[np.ndarray, "Q"]]:

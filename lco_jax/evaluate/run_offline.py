@@ -14,9 +14,10 @@ from typing import Any
 import jax
 
 from lco_jax.evaluate.embedder import Embedder
-from lco_jax.evaluate.offline import RetrievalTask, StsTask, Task, needs
-from lco_jax.evaluate.retrieval import retrieval_metrics
+from lco_jax.evaluate.offline import needs
+from lco_jax.evaluate.retrieval import choice_metrics, retrieval_metrics
 from lco_jax.evaluate.sts import sts_metrics
+from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,12 @@ def run_offline(embedder: Embedder, tasks: Iterable[Task], folder: Path) -> dict
     """Main scores by task. A task whose result in `folder` has the same model, recipe and items is
     not run again; one that needs a modality that the model does not take is left out."""
     scores = {}
+    tasks = list(tasks)
+    left_out = unread(embedder, tasks)
+    for name, kinds in left_out.items():
+        log.info("%s is left out: the model reads no %s", name, kinds)
     for task in tasks:
-        absent = needs(task) - set(embedder.modalities)
-        if absent:
-            log.info("%s is left out: the model reads no %s", task.name, ", ".join(sorted(absent)))
+        if task.name in left_out:
             continue
         file = folder / f"{task.name}.json"
         record = _stored(file, _fingerprint(embedder, task))
@@ -41,6 +44,12 @@ def run_offline(embedder: Embedder, tasks: Iterable[Task], folder: Path) -> dict
                 draft.replace(file)
         scores[task.name] = record["scores"]["test"][0]["main_score"]
     return scores
+
+
+def unread(embedder: Embedder, tasks: Iterable[Task]) -> dict[str, str]:
+    """Of the tasks that need what the model does not read: which media that is."""
+    missing = {task.name: needs(task) - set(embedder.modalities) for task in tasks}
+    return {name: ", ".join(sorted(kinds)) for name, kinds in missing.items() if kinds}
 
 
 def score(embedder: Embedder, task: Task) -> dict[str, float]:
@@ -59,6 +68,10 @@ def score(embedder: Embedder, task: Task) -> dict[str, float]:
                 vectors[[place[item] for item in side]] for side in (task.first, task.second)
             )
             return sts_metrics(first, second, task.gold)
+        case ChoiceTask():
+            count = len(task.queries)
+            queries, right, wrong = np.split(embedder.encode(task.items), [count, 2 * count])
+            return choice_metrics(queries, right, wrong)
 
 
 @functools.cache
@@ -97,18 +110,19 @@ def _stored(file: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _fingerprint(embedder: Embedder, task: Task) -> str:
-    identity = repr((embedder.identity, _content(task)))
+    identity = repr((embedder.revision, _content(task)))
     return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 
 
 def _content(task: Task) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for item in task.items:
-        # By the names of pictures, not the folder that they were unpacked to.
-        digest.update(repr((item.text, [Path(path).name for path in item.images])).encode())
+        # By the names of media, not the folder that they were unpacked to.
+        media = (*item.images, *item.audios, *item.videos)
+        digest.update(repr((item.text, [Path(path).name for path in media])).encode())
     if isinstance(task, StsTask):
         digest.update(task.gold.tobytes())
-    elif task.relevant is not None:
+    elif isinstance(task, RetrievalTask) and task.relevant is not None:
         digest.update(repr(task.relevant).encode())
     digest.update(repr(sorted(field.name for field in dataclasses.fields(task))).encode())
     return digest.hexdigest()

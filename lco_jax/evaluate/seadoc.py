@@ -16,7 +16,7 @@ from PIL import Image
 
 from lco_jax.data.builders.rows import download_from_hub
 from lco_jax.data.records import Item
-from lco_jax.evaluate.offline import RetrievalTask
+from lco_jax.evaluate.tasks import RetrievalTask
 
 NAME = "SeaDoc"
 REPO = "LCO-Embedding/SeaDoc"

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lco_jax.models.config import read_config
 from lco_jax.train.manifest import is_run_folder, read_manifest
 from lco_jax.train.mesh import make_mesh
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_model
+from lco_jax.train.soup import average_models
 from lco_jax.weights.adapter import save_peft
 from lco_jax.weights.hub import save_folder
 from lco_jax.weights.tables import TABLES
@@ -38,6 +40,7 @@ def export_model(
     output: str | Path,
     format: Format,
     *,
+    soup: Sequence[str] = (),
     checkpoint: int | None = None,
     dtype: str | None = None,
     verified: bool = True,
@@ -50,6 +53,7 @@ def export_model(
 
     Args:
         model: hub folder, hub id or run folder.
+        soup: more models, whose weights are averaged with those of `model`.
         checkpoint: step of a run folder (None: the best evaluated one, else the last).
         dtype: of the weights (None: as the run was trained, else bfloat16 on accelerators and
             float32 on CPU). An adapter is always float32.
@@ -75,7 +79,7 @@ def export_model(
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
-        written = _write(draft, model, format, checkpoint, dtype, mesh)
+        written = _write(draft, model, soup, format, checkpoint, dtype, mesh)
         verification = None
         if verified:
             count = len(written.probes.probes)
@@ -136,6 +140,7 @@ class _Written:
 def _write(
     folder: Path,
     model: str,
+    soup: Sequence[str],
     format: Format,
     checkpoint: int | None,
     dtype: str | None,
@@ -144,6 +149,9 @@ def _write(
     devices = make_mesh(mesh or MeshConfig())
     with jax.set_mesh(devices):
         opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
+        if soup:
+            others = [open_model(other, dtype=dtype) for other in soup]
+            opened = average_models([opened, *others])
         revision = read_manifest(model).config.model.revision if is_run_folder(model) else None
         if format == "peft":
             _check_adapter(opened, model)
@@ -181,6 +189,7 @@ def _write(
         "base_revision": revision,
         "run": None if opened.step is None else Path(model).resolve().name,
         "step": opened.step,
+        "soup": [Path(name).resolve().name for name in (model, *soup)] if soup else None,
         "lora": asdict(opened.lora) if opened.lora else None,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -7,15 +7,18 @@ import mteb
 import numpy as np
 import pytest
 import scipy.io.wavfile
+from mteb.mocks import ALL_MOCK_TASK_TEST_GRID as MOCK_TASKS
 from mteb.models.models_protocols import EncoderProtocol
 from PIL import Image
 
+from lco_jax.config import MediaConfig
 from lco_jax.data.records import Item
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.mteb_adapter import MtebEncoder, as_mteb_task, batch_items, find_tasks
-from lco_jax.evaluate.offline import StsTask, offline_tasks
+from lco_jax.evaluate.offline import offline_tasks
 from lco_jax.evaluate.published import mieb_lite
 from lco_jax.evaluate.run_offline import score
+from lco_jax.evaluate.tasks import StsTask
 from tests import meshes, tiny
 
 
@@ -52,15 +55,27 @@ def spread(checkpoint, tasks):
     return model
 
 
-def test_the_mock_tasks_run(checkpoint):
-    # One row at a time, so that tasks of a few texts do not each compile another shape.
-    embedder = Embedder(checkpoint, tokens_per_batch=64, mesh=meshes.make((1, 1, 1)))
+def test_the_mock_tasks_of_texts_and_pictures_run(tmp_path):
+    folder = tiny.write(tmp_path / "tiny", "qwen2_5_vl", num_layers=1).folder
+    # One row at a time and the smallest pictures, so that tasks of a few items do not each
+    # compile another shape.
+    embedder = Embedder(
+        folder,
+        tokens_per_batch=64,
+        patches_per_batch=256,
+        media=MediaConfig(image_min_pixels=56 * 56, image_max_pixels=56 * 56),
+        mesh=meshes.make((1, 1, 1)),
+    )
     encoder = MtebEncoder(embedder)
     assert isinstance(encoder, EncoderProtocol)
-    results = mteb.mock_run(encoder)
-    ran = {name: status for name, status in results.items() if status is not None}
-    failed = [name for name, status in ran.items() if not hasattr(status, "scores")]
-    assert len(ran) >= 28 and failed == []
+    assert encoder.mteb_model_meta.modalities == ["text", "image", "video"]
+    tasks = [t for t in MOCK_TASKS if set(t.metadata.modalities) <= {"text", "image"}]
+    assert len(tasks) >= 43
+    found = mteb.evaluate(
+        encoder, tasks, cache=None, raise_error=False, show_progress_bar=False, co2_tracker=False
+    )
+    assert {error.task_name: error.exception for error in found.exceptions or ()} == {}
+    assert len(found.task_results) == len(tasks)
 
 
 @pytest.mark.parametrize("name", ["EmojiNames-ms", "EmojiSimilarity"])

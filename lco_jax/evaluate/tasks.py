@@ -1,0 +1,80 @@
+"""What an evaluation task is: items, which of them belong together, and where they come from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lco_jax.data.records import Item
+
+ENGLISH = "eng-Latn"
+LANGUAGES = {
+    "en": ENGLISH,
+    "id": "ind-Latn",
+    "th": "tha-Thai",
+    "vi": "vie-Latn",
+    "ms": "zsm-Latn",
+}
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Every query has one relevant document."""
+
+    name: str
+    description: str
+    languages: tuple[str, ...]
+    queries: tuple[Item, ...]
+    documents: tuple[Item, ...]
+    licence: str
+    main_score: str = "ndcg@10"
+    relevant: tuple[int, ...] | None = None
+    """The document of each query, by index (None: document i is that of query i)."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.queries + self.documents
+
+    @property
+    def answers(self) -> Int[np.ndarray, "Q"]:
+        """`relevant` in full."""
+        return np.arange(len(self.queries)) if self.relevant is None else np.array(self.relevant)
+
+
+@dataclass(frozen=True)
+class StsTask:
+    """Pairs with a similarity that people's annotations imply."""
+
+    name: str
+    description: str
+    languages: tuple[str, ...]
+    first: tuple[Item, ...]
+    second: tuple[Item, ...]
+    gold: Float[np.ndarray, "N"]
+    licence: str
+    main_score: str = "cosine_spearman"
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.first + self.second
+
+
+@dataclass(frozen=True)
+class ChoiceTask:
+    """Query i is nearer to the right item i than to the wrong one; chance is a half."""
+
+    name: str
+    description: str
+    languages: tuple[str, ...]
+    queries: tuple[Item, ...]
+    right: tuple[Item, ...]
+    wrong: tuple[Item, ...]
+    licence: str
+    main_score: str = "accuracy"
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.queries + self.right + self.wrong
+
+
+Task = RetrievalTask | StsTask | ChoiceTask
