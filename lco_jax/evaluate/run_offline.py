@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.evaluate.offline import needs

@@ -53,7 +53,7 @@ def small(tmp_path_factory):
     for name, lines in files.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     sources = {name: JsonlSource(str(folder / f"{name}.jsonl")) for name in files}
-    mesh = MeshConfig(data=1, fsdp=1, tensor=1)
+    mesh = MeshConfig()
     common = {"optimizer": OptimizerConfig(peak_lr=1e-2, warmup_steps=1), "logging": _QUIET}
 
     def refine(seed):

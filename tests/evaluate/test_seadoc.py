@@ -22,7 +22,7 @@ class Colours:
     """Stands for an embedder: a page is the vector in its pixels, a question that in its text."""
 
     modalities = ("text", "image")
-    identity = ("colours", None)
+    revision = "colours"
     width = 12
 
     def encode(self, items):
