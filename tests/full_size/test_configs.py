@@ -1,4 +1,5 @@
-"""Every config lowers its real step, at full size, without allocating anything."""
+"""Every config makes its real step at full size, and those of 7B lower it, without allocating
+anything."""
 
 import dataclasses
 from pathlib import Path
@@ -32,8 +33,9 @@ def test_lowers(path):
     config = load_config(path)
     with jax.set_mesh(meshes.make((2, 2, 2))):
         run = abstract_run(config)
-        text = run.step.lower(run.state, run.batch, run.prefix).as_text()
-    assert "sdy.sharding" in text
+        if "_7b_" in path.stem:  # lowering takes seconds, and other sizes differ in numbers alone
+            text = run.step.lower(run.state, run.batch, run.prefix).as_text()
+            assert "sdy.sharding" in text
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
     assert trainable == _FACTORS[path.stem.split("_")[2]]
@@ -50,7 +52,8 @@ def test_stages_lower(path):
     for stage in sized_stages(load_config(path).stages):
         with jax.set_mesh(meshes.make((2, 2, 2))):
             run = abstract_run(stage.config)
-            run.step.lower(run.state, run.batch, run.prefix)
+            if path.stem == "seadoc_high_captions":  # whose first stage has all that others have
+                run.step.lower(run.state, run.batch, run.prefix)
         trainable.append(sum(x.size for x in jax.tree.leaves(run.state.trainable)))
     assert trainable == [_FACTORS_3B + _TOWER_3B, _FACTORS_3B]
 
