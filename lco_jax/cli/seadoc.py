@@ -14,7 +14,7 @@ import tyro
 
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.train import load_config
-from lco_jax.config import MeshConfig, Stage, Stages
+from lco_jax.config import Stage, Stages
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,6 @@ def _stages(arm: str, arguments: _Arguments) -> Stages:
         dataclasses.replace(
             stage.config,
             num_steps=steps or stage.config.num_steps,
-            mesh=MeshConfig(data=1),
             **({"model": dataclasses.replace(model, path=path)} if stage is read else {}),
         )
         for stage, steps in ((read, arguments.read_steps), (refine, arguments.refine_steps))
@@ -131,7 +130,7 @@ def _score(run: Path, arguments: _Arguments) -> dict[str, Any]:
 
     media = arguments.workdir / "media"
     emoji = offline_tasks(media)["EmojiPicturesT2I-en"]
-    embedder = Embedder(run / "model", mesh=MeshConfig(data=1))
+    embedder = Embedder(run / "model")
     found: dict[str, dict[str, list[float]]] = {"raw": {}, "centred": {}}
     for name in _TASKS:
         if name == emoji.name:
