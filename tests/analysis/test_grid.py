@@ -103,6 +103,7 @@ def small(tmp_path_factory):
         return own, output, grid.run_cells(own, output), grid.run_arms(own, output)
 
 
+@pytest.mark.slow
 def test_cells_are_measured(small):
     _, _, records, _ = small
     nothing, some = records
@@ -116,6 +117,7 @@ def test_cells_are_measured(small):
         assert record["bound"]["kl"] > 0 and record["bound"]["num_samples"] == 8
 
 
+@pytest.mark.slow
 def test_the_bound_holds_in_every_run(small):
     _, _, records, _ = small
     rows = [compare(run) for run in grid_report.bound_runs(records)]
@@ -123,6 +125,7 @@ def test_the_bound_holds_in_every_run(small):
     assert {row["num_candidates"] for row in rows} == {4}
 
 
+@pytest.mark.slow
 def test_nothing_is_run_twice_and_other_settings_are_refused(small, monkeypatch):
     own, output, records, arms = small
     monkeypatch.setattr(grid, "train_stages", None)
@@ -134,6 +137,7 @@ def test_nothing_is_run_twice_and_other_settings_are_refused(small, monkeypatch)
         grid.run_cells(other, output)
 
 
+@pytest.mark.slow
 def test_a_soup_is_the_mean_of_its_runs_also_as_factors(small):
     _, output, _, _ = small
     models = [
@@ -156,6 +160,7 @@ def test_a_soup_is_the_mean_of_its_runs_also_as_factors(small):
         average_models(models[:1])
 
 
+@pytest.mark.slow
 def test_the_table_has_every_cell_and_arm(small, tmp_path):
     _, _, records, arms = small
     panels = grid_report.panels(records)

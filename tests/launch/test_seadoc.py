@@ -30,6 +30,7 @@ def pages(tmp_path, monkeypatch):
         builders.prepare(f"libreoffice/{language}", **options)
 
 
+@pytest.mark.slow
 def test_an_arm(pages, tmp_path, monkeypatch, capsys):
     base = tiny.write(tmp_path / "base", "qwen2_5_omni_thinker", num_layers=6).folder
     options = {

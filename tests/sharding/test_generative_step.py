@@ -72,6 +72,7 @@ def test_gradients_of_chunks_add_up(config, plain):
     same(run(chunked, (1, 1, 1)), plain)
 
 
+@pytest.mark.slow
 def test_full_training_reaches_an_untied_head(tmp_path):
     towers = Towers(vision=0, audio=0, projectors=0, decoder=Full())
     full = with_trainable(make_config(tmp_path, tied=False), towers)

@@ -14,7 +14,10 @@ from tests.sharding.test_step import run_processes, same
 MEDIA = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=16 * 28 * 28)
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_5_omni_thinker"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "qwen2_5_omni_thinker"],
+)
 def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny.write(folder, request.param, num_kv_heads=4, vision=tiny.DEEP_TOWER)

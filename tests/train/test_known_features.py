@@ -38,6 +38,7 @@ def losses(workdir):
     return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_a_run_with_known_features_has_the_same_losses(config, tmp_path, monkeypatch):
     # The suite's eight devices: features come back from all of their shards.
     mesh = dataclasses.replace(config.mesh, data=-1)
