@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lco_jax.analysis import figures
 from lco_jax.analysis.comparison import EmbeddedPairs
 from lco_jax.analysis.lab_scores import PairSet, read_curves, read_pair_sets, score, turned
+from lco_jax.analysis.page import render, write_whole
 
 SAMPLES_FILE = "samples.json"
 """In the folder of the job: prompts and what the model answered."""
@@ -53,14 +53,8 @@ def write_lab_report(workdir: str, stages: Sequence[str]) -> epath.Path:
         "git_revision": manifest["git_revision"],
         "devices": manifest["devices"],
     }  # fmt: skip
-    environment = Environment(
-        loader=PackageLoader("lco_jax", "analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("lab_report.html.j2").render(
+    page = render(
+        "lab_report.html.j2",
         name=root.name,
         numbers=numbers,
         curves=Markup(figures.stage_losses({curve.name: curve.train for curve in curves})),
@@ -70,16 +64,9 @@ def write_lab_report(workdir: str, stages: Sequence[str]) -> epath.Path:
         settings=json.dumps(numbers["settings"], indent=2, ensure_ascii=False),
     )
     folder = root / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-    _write(folder / "index.html", page)
+    write_whole(folder / "report.json", json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "index.html", page)
     return folder / "index.html"
-
-
-def _write(file: epath.Path, content: str) -> None:
-    draft = file.with_suffix(".tmp")
-    draft.write_text(content)
-    draft.replace(file)
 
 
 def _gallery(pairs: PairSet) -> dict[str, Any]:

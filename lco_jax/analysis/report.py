@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lco_jax.analysis import figures
 from lco_jax.analysis.comparison import EmbeddedPairs, bootstrap_interval
+from lco_jax.analysis.page import render, write_whole
 from lco_jax.train.manifest import is_run_folder
 from lco_jax.train.metrics import read_metrics
 
@@ -54,14 +54,8 @@ def write_report(workdir: str) -> epath.Path:
         ValueError: `workdir` is no run folder, or its evaluations do not fit its pairs.
     """
     run = _read_run(workdir)
-    environment = Environment(
-        loader=PackageLoader("lco_jax", "analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         name=epath.Path(workdir).name,
         manifest=run.manifest,
         config=run.manifest["config"],
@@ -75,10 +69,7 @@ def write_report(workdir: str) -> epath.Path:
         **_examples(run),
     )
     file = epath.Path(workdir) / "report" / "index.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(page)
-    draft.replace(file)
+    write_whole(file, page)
     return file
 
 
