@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as hf_resize
 
@@ -216,6 +216,13 @@ def test_bad_files_are_named(tmp_path, name):
         load_image(str(path))
     assert str(error.value).startswith(f"{path}: ")
     assert ";" in str(error.value) or "copy" in str(error.value)  # and what to do
+
+
+def test_truncated_files_are_refused_whatever_other_libraries_set(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as weasyprint does
+    for kind in ("PNG", "JPEG"):
+        with pytest.raises(MediaError, match="truncated"):
+            load_image(cut(encode(random_image(7), kind), 0.5))
 
 
 def test_paths_that_are_no_files(tmp_path):

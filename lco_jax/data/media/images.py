@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from lco_jax.data.media.config import DEFAULT_LIMITS, MAX_ASPECT_RATIO, MediaLimits, PixelConfig
 from lco_jax.data.media.errors import MediaError
@@ -118,6 +118,8 @@ def open_media(source: str | bytes) -> Iterator[io.BufferedIOBase]:
         if not file.read(1):
             raise MediaError(f"{name}: the file is empty; copy or download it again")
         file.seek(0)
+        # Libraries such as weasyprint have Pillow fill what is missing with grey, for all.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
         yield file
 
 
