@@ -61,8 +61,8 @@ class Encoder:
         self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
         self.share_real_patches: float | None = None
         """Of the last call: the share of the patches computed that held pixels."""
-        self._embed = _compiled(graph)
         with jax.set_mesh(mesh):
+            self._embed = _compiled(graph)
             self._prefix = jnp.asarray(processor.head)
 
     def encode(

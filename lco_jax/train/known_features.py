@@ -83,7 +83,9 @@ def fill_cache(
     if not missing:
         return 0
     log.info("%d media go through their towers once", len(missing))
-    run = jax.jit(lambda params, chunk: media_features(nnx.merge(graph, params), chunk))
+    run = meshes.compile_for_mesh(
+        lambda params, chunk: media_features(nnx.merge(graph, params), chunk)
+    )
     entries = list(missing.items())
     pieces = [entries[first : first + _PIECE] for first in range(0, len(entries), _PIECE)]
     for piece in track(pieces, "features", console=Console(stderr=True)):

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -88,6 +88,17 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> ja
     else:
         grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, **options)
     return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Explicit,) * 3)
+
+
+def compile_for_mesh(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`jax.jit` with what suits the devices of the current mesh.
+
+    On CPU that leaves out a library whose fused products are a seventh slower than XLA's own.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None and device.platform == "cpu":
+        options["compiler_options"] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    return jax.jit(function, **options)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from lco_jax.models.omni import OmniModel
 from lco_jax.models.text import Tap
 from lco_jax.nn.stack import Remat
 from lco_jax.train.losses import contrastive_loss
+from lco_jax.train.mesh import compile_for_mesh
 from lco_jax.train.optimizer import update_spread
 
 Params = dict[str, Any]
@@ -185,7 +186,7 @@ def update_step(
         trainable, opt_state = update_spread(optimizer, gradients, state.opt_state, state.trainable)
         return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
-    return jax.jit(step, donate_argnames="state")
+    return compile_for_mesh(step, donate_argnames="state")
 
 
 def embed_step(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
@@ -196,4 +197,4 @@ def embed_step(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
         chunk = jax.tree.map(lambda x: x[0], batch)
         return encode(model, chunk, prefix, media_features(model, chunk))[0][0]
 
-    return jax.jit(embed)
+    return compile_for_mesh(embed)
