@@ -1,12 +1,14 @@
 """docs/plan.md: the plans of the recipes on named slices; run from the root of the repository.
 
 `python -m benchmarks.plan_table [CASE …]` compiles the named cases (if none is named, all that have
-no plan), each with `launch/plan.py`, and writes the table of all cases compiled so far after each
-one: an interrupted table goes on where it was. It needs no TPU, but the extra `tpu`, some minutes
-a case and 4 GB of memory.
+neither a plan nor a row), each with `launch/plan.py`, and writes the table after each one: an
+interrupted table goes on where it was, and rows of cases that are not compiled again stay. The case
+`losses` compiles the contrastive loss alone. It needs no TPU, but the extra `tpu`, one to four
+minutes a case and 4 GB of memory.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ _TEXT = f"--config configs/lco_omni_7b_text.py {_BATCH}"
 _MEDIA = f"--config configs/lco_omni_7b_multimodal.py {_BATCH}"
 _32B = f"--config configs/lco_vl_32b_text.py {_BATCH}"
 _72B = f"--config configs/lco_vl_72b_text.py {_BATCH}"
+_PAGES = "--config configs/seadoc_high.py --stage read --model.path Qwen/Qwen2.5-VL-7B-Instruct"
 CASES = {
     "7b-v5p": f"{_TEXT} --topology v5p:4x4x4 --memory.remat none",
     "7b-2xv5p": f"{_TEXT} --topology v5p:4x4x4 --num-slices 2",
@@ -26,43 +29,83 @@ CASES = {
     "7b-media-v5p": f"{_MEDIA} --topology v5p:4x4x4 --memory.remat full",
     "7b-media-v5e": f"{_MEDIA} --topology v5e:16x16 --mesh.tensor 4 --memory.remat full",
     "7b-media-v6e": f"{_MEDIA} --topology v6e:8x8 --mesh.tensor 4 --memory.remat full",
+    "7b-pages-v5p": f"{_PAGES} --topology v5p:4x4x4",
     "32b-v5p": f"{_32B} --topology v5p:4x4x4",
     "72b-v5p": f"{_72B} --topology v5p:4x4x4",
 }
+_HEADER = """# Plans
+
+The training step of each command, compiled by the TPU compiler: made by
+`python -m benchmarks.plan_table`. Bytes are of one chip; times are bounds. The batch is assumed:
+items of 32 tokens behind a shared head, a quarter of the items of a multimodal config with an image
+of the largest size; the plan of pages has one page an example. Flops a token are counted over all
+slots of the rows, the towers' products among them. The useful work behind MFU is 4 N for each real
+token (text and image), and the forward pass of the vision tower over the patches; attention, the
+language model's head and the gradients of trained matrices are left out.
+
+| `python launch/plan.py …` | fits | arguments GB | temporaries GB | peak / available GB \
+| flops a token | roofline ms | MFU at most | messages | revision |
+|---|---|---|---|---|---|---|---|---|---|"""
+_LOSSES = "losses"
+_LOSS_CHIPS = "v5p:4x4x4"
+_LOSS_HEADER = """
+## The loss alone
+
+Temporaries of a chip, in MB, for value and gradient of the contrastive loss on 64 chips of
+v5p:4x4x4: float32 embeddings of width 3,584, one positive and one negative an anchor. Chunked is
+`--memory.logit-chunks 64`, ring is `--memory.candidates ring`; in brackets, the share of gathered.
+
+| triplets | gathered | chunked | ring |
+|---|---|---|---|"""
+_TRIPLETS = (1_088, 8_192, 65_536)
+"""The first is 1,056, filled up to a multiple of the chips."""
 
 
 def main() -> None:
     """Compile and write."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in CASES if not (_FOLDER / f"{name}.json").exists()]
+    rows = _read_rows()
+    missing = [name for name, options in CASES.items() if f"`{options}`" not in rows]
+    missing += [] if (_FOLDER / f"{_LOSSES}.json").exists() else [_LOSSES]
     for name in sys.argv[1:] or missing:
-        command = [sys.executable, "launch/plan.py", *CASES[name].split()]
-        subprocess.run([*command, "--json", str(_FOLDER / f"{name}.json")], check=False)
+        file = _FOLDER / f"{name}.json"
+        if name == _LOSSES:
+            file.write_text(json.dumps(_compile_losses()))
+        else:
+            command = [sys.executable, "launch/plan.py", *CASES[name].split(), "--json", str(file)]
+            subprocess.run(command, check=False)
+            if file.exists():
+                plan = json.loads(file.read_text()) | {"revision": _revision()}
+                file.write_text(json.dumps(plan, indent=2) + "\n")
         _write()
     _write()
 
 
 def _write() -> None:
-    rows = [
-        "# Plans",
-        "",
-        "The training step of each command, compiled by the TPU compiler: made by",
-        "`python -m benchmarks.plan_table`. Bytes are of one chip; times are bounds.",
-        "",
-        "| `python launch/plan.py …` | fits | arguments GB | temporaries GB | peak / available GB "
-        "| flops a token | roofline ms | MFU at most | messages |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    kept = _read_rows()
+    lines = [_HEADER]
     for name, options in CASES.items():
         file = _FOLDER / f"{name}.json"
         if file.exists():
-            rows.append(_row(options, json.loads(file.read_text())))
-    _TABLE.write_text("\n".join(rows) + "\n")
+            lines.append(_row(options, json.loads(file.read_text())))
+        elif f"`{options}`" in kept:
+            lines.append(kept[f"`{options}`"])
+    lines.append(_loss_section())
+    _TABLE.write_text("\n".join(lines) + "\n")
+
+
+def _read_rows() -> dict[str, str]:
+    """Rows of the table as it is, by their first column."""
+    if not _TABLE.exists():
+        return {}
+    lines = [line for line in _TABLE.read_text().splitlines() if line.startswith("| `--config")]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
 
 
 def _row(options: str, plan: dict) -> str:
+    revision = plan.get("revision", "")
     if not plan["fits"]:
-        return f"| `{options}` | no: {plan['problem']} | | | | | | | |"
+        return f"| `{options}` | no: {plan['problem']} | | | | | | | | {revision} |"
     sizes = plan["bytes_per_chip"]
     gigabytes = {name: f"{size / 1e9:.1f}" for name, size in sizes.items()}
     messages = ", ".join(
@@ -73,8 +116,52 @@ def _row(options: str, plan: dict) -> str:
         f"| `{options}` | yes | {gigabytes['arguments in all']} | {gigabytes['temporaries']} "
         f"| {gigabytes['peak']} / {plan['available_bytes'] / 1e9:.1f} "
         f"| {plan['flops_in_n']:.2f} N | {plan['roofline']['step_s'] * 1e3:.0f} "
-        f"| {plan['mfu_bound']:.0%} | {messages} |"
+        f"| {plan['mfu_bound']:.0%} | {messages} | {revision} |"
     )
+
+
+def _revision() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _compile_losses() -> dict[str, dict[str, int]]:
+    """Temporary bytes of a chip, by triplets and kind of loss."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from lco_jax.config import Memory
+    from lco_jax.train.loss_plan import compile_loss
+    from lco_jax.train.topologies import find_topology
+
+    devices = find_topology(_LOSS_CHIPS).devices
+    kinds = {
+        "gathered": Memory(candidates="gathered"),
+        "chunked": Memory(candidates="gathered", logit_chunks=64),
+        "ring": Memory(candidates="ring"),
+    }
+    return {
+        str(triplets): {
+            name: compile_loss(memory, triplets, devices).memory_analysis().temp_size_in_bytes
+            for name, memory in kinds.items()
+        }
+        for triplets in _TRIPLETS
+    }
+
+
+def _loss_section() -> str:
+    file = _FOLDER / f"{_LOSSES}.json"
+    if not file.exists():
+        text = _TABLE.read_text() if _TABLE.exists() else ""
+        _, found, section = text.partition(_LOSS_HEADER)
+        return f"{found}{section}".rstrip("\n")
+    lines = [_LOSS_HEADER]
+    for triplets, sizes in json.loads(file.read_text()).items():
+        cells = [f"{sizes['gathered'] / 1e6:,.1f}"]
+        cells += [
+            f"{sizes[name] / 1e6:,.1f} ({sizes[name] / sizes['gathered']:.1%})"
+            for name in ("chunked", "ring")
+        ]
+        lines.append(f"| {int(triplets):,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

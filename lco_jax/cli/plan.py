@@ -1,5 +1,6 @@
 """The command line of `launch/plan.py`."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.cli.train import load_config
-from lco_jax.config import TrainConfig
+from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,10 @@ class _Front:
     """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     num_slices: int = 1
     """Slices of this shape, joined by the data centre's network."""
+    stage: str | None = None
+    """Of a config of several stages, the one to plan (none: each of them)."""
     json: Path | None = None
-    """Also write the plan to this file."""
+    """Also write the plan to this file; of several stages, by their names."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,47 @@ class _Arguments(_Front):
 def main() -> int:
     """Parse, compile, print."""
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
-    default = _Arguments(
-        front.config, front.topology, front.num_slices, front.json, run=load_config(front.config)
-    )
-    arguments = tyro.cli(_Arguments, default=default, config=(tyro.conf.AvoidSubcommands,))
+    parsed = {
+        name: tyro.cli(
+            _Arguments,
+            default=_Arguments(**vars(front), run=config),
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+        for name, config in _runs(load_config(front.config), front.stage).items()
+    }
     # The host must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
 
     from lco_jax.train.plan import describe, make_plan
     from lco_jax.train.topologies import find_topology
 
-    plan = make_plan(arguments.run, find_topology(arguments.topology, arguments.num_slices))
-    print(describe(plan))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(plan.to_json(), indent=2) + "\n")
-    return DONE if plan.fits else FAILED
+    topology = find_topology(front.topology, front.num_slices)
+    plans = {}
+    for name, arguments in parsed.items():
+        plans[name] = make_plan(arguments.run, topology)
+        print(describe(plans[name], f"plan of stage {name}" if name else "plan"))
+    if front.json:
+        content = {name: plan.to_json() for name, plan in plans.items()}
+        alone = next(iter(content.values())) if len(content) == 1 else content
+        front.json.write_text(json.dumps(alone, indent=2) + "\n")
+    return DONE if all(plan.fits for plan in plans.values()) else FAILED
+
+
+def _runs(config: TrainConfig | Stages, stage: str | None) -> dict[str, TrainConfig]:
+    """What to compile, by stage: a stage that goes on with a model has the sizes of the first."""
+    if isinstance(config, TrainConfig):
+        if stage:
+            raise ValueError(f"the config has no stages; leave out --stage {stage}")
+        return {"": config}
+    runs, model = {}, config.stages[0].config.model
+    for part in config.stages:
+        own = part.config.model
+        if own.path == PREVIOUS_STAGE:
+            layers = [n for n in (model.num_layers, own.num_layers) if n is not None]
+            own = dataclasses.replace(own, path=model.path, num_layers=min(layers, default=None))
+        runs[part.name], model = dataclasses.replace(part.config, model=own), own
+    if stage is None:
+        return runs
+    if stage not in runs:
+        raise ValueError(f"no stage {stage!r}; the config has {', '.join(runs)}")
+    return {stage: runs[stage]}

@@ -43,16 +43,16 @@ def assume_batch(
             f"batch_size={size} is less than encode_chunks={chunks} times {shards} data shards; "
             f"use at least {cells}, or a larger mesh.tensor"
         )
-    assumed = _assume(config)
+    assumed = assume(config)
     roles, examples = assumed.roles, slots_per_cell(size, cells)
     row_tokens = _first_of(config.memory.row_tokens, 3 * assumed.item_tokens)
     media = _media_shape(config, model, math.ceil(assumed.image_share * examples * roles))
-    image_tokens = 0
+    num_image_tokens = 0
     if model.vision is not None:
-        image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
-        longest = _image_tokens(config, model) + assumed.item_tokens
+        num_image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
+        longest = image_tokens(config, model) + assumed.item_tokens
         row_tokens = _first_of(config.memory.row_tokens, longest)
-    tokens = examples * roles * assumed.item_tokens + image_tokens
+    tokens = examples * roles * assumed.item_tokens + num_image_tokens
     rows = round_rows(math.ceil(tokens / row_tokens))
     table = (chunks, rows * shards, row_tokens)
     items = (chunks, roles, examples * shards)
@@ -77,7 +77,9 @@ def assume_batch(
 
 
 @dataclass(frozen=True)
-class _Assumed:
+class Assumed:
+    """Items of an example, and their mean size."""
+
     roles: int
     item_tokens: int
     """Mean, beside media."""
@@ -85,19 +87,20 @@ class _Assumed:
     """Of items with an image of the largest size."""
 
 
-def _assume(config: TrainConfig) -> _Assumed:
+def assume(config: TrainConfig) -> Assumed:
+    """What the examples of a config look like where no data are read."""
     match config.objective:
         case Contrastive():
-            return _Assumed(2 + config.data.num_negatives, ITEM_TOKENS, _IMAGE_SHARE)
+            return Assumed(2 + config.data.num_negatives, ITEM_TOKENS, _IMAGE_SHARE)
         case Generative(max_response_tokens=most) | Alignment(max_response_tokens=most):
-            return _Assumed(1, ITEM_TOKENS + most, 1.0)
+            return Assumed(1, ITEM_TOKENS + most, 1.0)
 
 
 def _media_shape(config: TrainConfig, model: ModelConfig, num_images: int) -> MediaShape:
     """Room for the images of a data shard, all of the largest size that the config allows."""
     if model.vision is None:
         return MediaShape()
-    patches = _image_tokens(config, model) * model.vision.unit_patches
+    patches = image_tokens(config, model) * model.vision.unit_patches
     frame_row = _first_of(config.memory.frame_rows, _PLACEMENT * patches)
     per_row = max(1, int(frame_row // (_PLACEMENT * patches)))
     return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)))
@@ -108,7 +111,7 @@ def _first_of(allowed: tuple[int, ...], wanted: float) -> int:
     return next((size for size in allowed if size >= wanted), allowed[-1])
 
 
-def _image_tokens(config: TrainConfig, model: ModelConfig) -> int:
+def image_tokens(config: TrainConfig, model: ModelConfig) -> int:
     """Of an image of the largest size."""
     unit_px = model.vision.patch_px * model.vision.merge_size
     return config.data.media.image_max_pixels // unit_px**2

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import jax
 
 from lco_jax.config import TrainConfig
-from lco_jax.models.config import TextConfig
 from lco_jax.train import mesh as meshes
 from lco_jax.train.abstract import (
     AbstractRun,
@@ -20,12 +19,12 @@ from lco_jax.train.abstract import (
     shard_bytes,
     text_table,
 )
-from lco_jax.train.assumed_batch import ITEM_TOKENS
 from lco_jax.train.hlo import Program
 from lco_jax.train.hlo_cost import Collective, collectives, hbm_bytes, matmul_flops
 from lco_jax.train.losses import exchange_of
 from lco_jax.train.suggestions import suggest
 from lco_jax.train.topologies import Topology
+from lco_jax.train.useful_work import matrix_weights, useful_work
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _EXCEEDS = re.compile(r"([\d.]+)([KMGT])\)? exceeds|Used ([\d.]+)([KMGT]) of")
@@ -74,9 +73,9 @@ class Plan:
     collectives: tuple[Collective, ...] = ()
     roofline: Roofline | None = None
     mfu_bound: float | None = None
-    """4 N flops for each real token, over what the chips could do in the roofline time."""
+    """Useful work (see `UsefulWork`), over what the chips could do in the roofline time."""
     tokens_per_s: float | None = None
-    """Real tokens of the whole slice at the roofline."""
+    """Real tokens of the whole slice at the roofline, of text and of images."""
 
     def to_json(self) -> dict:
         """Plain values."""
@@ -110,7 +109,7 @@ def make_plan(config: TrainConfig, topology: Topology) -> Plan:
     return _measured(plan, config, topology, run, compiled)
 
 
-def describe(plan: Plan) -> str:
+def describe(plan: Plan, title: str = "plan") -> str:
     """A plan as a table."""
     gigabytes = lambda size: f"{size / 1e9:.2f} GB"  # noqa: E731
     slices = f"{plan.num_slices} x " if plan.num_slices > 1 else ""
@@ -136,21 +135,14 @@ def describe(plan: Plan) -> str:
                 f"{times.dcn_s * 1e3:.1f}"
             ),
             "real tokens per second, at most": f"{plan.tokens_per_s:,.0f}",
-            "model-flop utilisation, at most": f"{plan.mfu_bound:.0%} (4 N a real token)",
+            "model-flop utilisation, at most": f"{plan.mfu_bound:.0%} (4 N a token)",
             "compiled in": f"{plan.compile_s:.0f} s",
         }
     else:
         rows["does not fit"] = plan.problem
         for number, text in enumerate(plan.suggestions, 1):
             rows[f"should fit ({number})"] = text
-    return text_table("plan", rows)
-
-
-def matrix_weights(text: TextConfig) -> int:
-    """N: the decoder's weights that multiply every token."""
-    size = text.sizes
-    heads = 2 * size["N"] + 2 * size["K"]
-    return size["L"] * size["D"] * (heads * size["H"] + 3 * size["F"])
+    return text_table(title, rows)
 
 
 def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> Plan:
@@ -211,7 +203,7 @@ def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled
     )
     weights = plan.parameters["N"]
     per_token = flops * plan.num_chips / run.slots
-    real_tokens = config.data.batch_size * (2 + config.data.num_negatives) * ITEM_TOKENS
+    work = useful_work(config, run.model)
     peak = plan.num_chips * chip.bf16_flops * roofline.step_s
     return dataclasses.replace(
         plan,
@@ -220,8 +212,8 @@ def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled
         flops_in_n=per_token / weights,
         collectives=tuple(found),
         roofline=roofline,
-        mfu_bound=4 * weights * real_tokens / peak,
-        tokens_per_s=real_tokens / roofline.step_s,
+        mfu_bound=work.flops / peak,
+        tokens_per_s=work.tokens / roofline.step_s,
     )
 
 

@@ -13,7 +13,7 @@ from lco_jax.config import Full, Lora
 from lco_jax.train.abstract import abstract_run
 from lco_jax.train.hlo import Program
 from lco_jax.train.hlo_cost import matmul_flops
-from lco_jax.train.plan import matrix_weights
+from lco_jax.train.useful_work import matrix_weights
 from tests import meshes, runs, tiny
 
 RANK = 2

@@ -12,15 +12,16 @@ import jax.numpy as jnp
 import pytest
 
 from lco_jax.axes import act_spec
-from lco_jax.cli.plan import main
-from lco_jax.config import Contrastive, Lora, Memory, MeshConfig
+from lco_jax.cli.plan import _runs, main
+from lco_jax.cli.train import load_config
+from lco_jax.config import Lora, Memory, MeshConfig
 from lco_jax.config_io import to_json
 from lco_jax.nn.splash import attend_long
 from lco_jax.train import mesh as meshes
 from lco_jax.train import plan as plans
 from lco_jax.train.hlo import Program
 from lco_jax.train.hlo_cost import matmul_flops
-from lco_jax.train.losses import contrastive_loss
+from lco_jax.train.loss_plan import compile_loss
 from lco_jax.train.topologies import find_topology
 from tests import runs, tiny
 
@@ -50,21 +51,10 @@ def array(letters, shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
-def compile_loss(memory, triplets):
-    """Value and gradient of the loss alone on 64 chips, with embeddings as wide as the 7B's."""
-    with jax.set_mesh(on_slice("v5p:4x4x4", (64, 1, 1))):
-        arrays = (
-            array("C J I D", (1, 3, triplets, 3584)),
-            array("C J I", (1, 3, triplets), jnp.bool_),
-            array("C J I X", (1, 3, triplets, 2), jnp.uint32),
-        )
-        loss = lambda *arrays: contrastive_loss(*arrays, Contrastive(), memory)[0]  # noqa: E731
-        return jax.jit(jax.value_and_grad(loss)).lower(*arrays).compile()
-
-
 def test_chunked_and_ring_losses_take_an_eighth_at_most():
+    devices = find_topology("v5p:4x4x4").devices
     temp_bytes = {
-        name: compile_loss(memory, 65_536).memory_analysis().temp_size_in_bytes
+        name: compile_loss(memory, 65_536, devices).memory_analysis().temp_size_in_bytes
         for name, memory in {
             "gathered": Memory(candidates="gathered"),
             "chunked": Memory(candidates="gathered", logit_chunks=64),
@@ -175,3 +165,16 @@ def test_our_count_is_the_compilers_with_loops_counted():
     flops = matmul_flops(Program(compiled.as_text()))
     assert flops == 6 * 2 * (1024 // 4) * 512 * 512
     assert compiled.cost_analysis()["flops"] == pytest.approx(flops / 6, rel=0.05)
+
+
+def test_stages_are_planned_with_the_sizes_of_the_first():
+    runs_by_stage = _runs(load_config(CONFIGS / "seadoc_high.py"), None)
+    assert list(runs_by_stage) == ["read", "refine"]
+    assert {run.model.path for run in runs_by_stage.values()} == {"Qwen/Qwen2.5-VL-3B-Instruct"}
+    assert list(_runs(load_config(CONFIGS / "seadoc_high.py"), "refine")) == ["refine"]
+
+
+def test_there_is_no_such_stage(monkeypatch, capsys):
+    options = ("--config", CONFIGS / "seadoc_high.py", "--topology", "v5e:2x4", "--stage", "write")
+    assert plan(monkeypatch, *options) == 2
+    assert "the config has read, refine" in capsys.readouterr().err
