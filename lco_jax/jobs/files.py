@@ -26,6 +26,9 @@ class Job:
     """Git URL of this code, which the machines can clone."""
     revision: str = "main"
     """Branch, tag or commit."""
+    prepare: str = ""
+    """Shell command that fetches data and weights, run in the repository on every host before each
+    start: it must leave alone what is there already."""
     train: str = ""
     """More arguments of `launch/train.py`, as in a shell."""
     name: str = "lco-train"
@@ -83,6 +86,7 @@ def _setup(job: Job) -> str:
             f"git checkout --quiet {shlex.quote(job.revision)}",
             "[ -x .venv/bin/python ] || python3.11 -m venv .venv",
             ".venv/bin/pip install --quiet --editable '.[tpu]'",
+            *([job.prepare] if job.prepare else []),
         ]
     )
 

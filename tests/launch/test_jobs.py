@@ -53,6 +53,13 @@ def test_shell_programs_are_sound(kind, changes, tmp_path):
         assert "launch/train.py --tpu --workdir gs://bucket/run" in text or name == "create.sh"
 
 
+@pytest.mark.parametrize("kind", ["queued-resource", "jobset", "xpk", "skypilot"])
+def test_data_are_fetched_before_training(kind):
+    files = job_files(make(prepare="fetch some data"), kind)
+    text = "".join(files.values())
+    assert 0 < text.index("fetch some data") < text.index("launch/train.py")
+
+
 def test_startup_reruns_until_the_run_is_done(tmp_path):
     # The loop of the startup script, with programs that fail twice and then succeed.
     text = job_files(make(), "queued-resource")["startup.sh"]
