@@ -109,7 +109,7 @@ def test_the_job_goes_on_and_a_preempted_process_makes_all_save(preempted, unint
     assert all("resumed after step 4" in said for _, said in ends)
     stopped = max(losses(workdir))
     assert checkpoints(workdir)[-1] == stopped
-    assert stopped in (6, 7)
+    assert stopped >= 6  # the step on which all have agreed after the signal
     same(workdir, uninterrupted, last=stopped)
 
 
