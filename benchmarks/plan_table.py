@@ -20,6 +20,8 @@ _TEXT = f"--config configs/lco_omni_7b_text.py {_BATCH}"
 _MEDIA = f"--config configs/lco_omni_7b_multimodal.py {_BATCH}"
 _32B = f"--config configs/lco_vl_32b_text.py {_BATCH}"
 _72B = f"--config configs/lco_vl_72b_text.py {_BATCH}"
+_VL_7B = "--config configs/lco_vl_7b"
+_3B, _VL_3B = "--config configs/lco_omni_3b", "--config configs/lco_vl_3b"
 _PAGES = "--config configs/seadoc_high.py --stage read --model.path Qwen/Qwen2.5-VL-7B-Instruct"
 CASES = {
     "7b-v5p": f"{_TEXT} --topology v5p:4x4x4 --memory.remat none",
@@ -29,6 +31,12 @@ CASES = {
     "7b-media-v5p": f"{_MEDIA} --topology v5p:4x4x4 --memory.remat full",
     "7b-media-v5e": f"{_MEDIA} --topology v5e:16x16 --mesh.tensor 4 --memory.remat full",
     "7b-media-v6e": f"{_MEDIA} --topology v6e:8x8 --mesh.tensor 4 --memory.remat full",
+    "vl-7b-v5p": f"{_VL_7B}_text.py {_BATCH} --topology v5p:4x4x4 --memory.remat none",
+    "vl-7b-media-v5p": f"{_VL_7B}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
+    "3b-v5e": f"{_3B}_text.py {_BATCH} --topology v5e:16x16 --memory.remat full",
+    "3b-media-v5p": f"{_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
+    "vl-3b-v5e": f"{_VL_3B}_text.py {_BATCH} --topology v5e:16x16 --memory.remat full",
+    "vl-3b-media-v5p": f"{_VL_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
     "7b-pages-v5p": f"{_PAGES} --topology v5p:4x4x4",
     "32b-v5p": f"{_32B} --topology v5p:4x4x4",
     "72b-v5p": f"{_72B} --topology v5p:4x4x4",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import jax
 
-from lco_jax.config import TrainConfig
+from lco_jax.config import Contrastive, TrainConfig
 from lco_jax.train import mesh as meshes
 from lco_jax.train.abstract import (
     AbstractRun,
@@ -116,9 +116,10 @@ def describe(plan: Plan, title: str = "plan") -> str:
     rows = {
         "slice": f"{slices}{plan.topology}, {plan.num_chips} chips",
         "mesh": " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items()),
-        "batch": f"{plan.triplets} triplets; {plan.rows}",
-        "negatives per anchor": f"{plan.negatives_per_anchor:,} ({plan.exchange})",
+        "batch": f"{plan.triplets} examples; {plan.rows}",
     }
+    if plan.negatives_per_anchor:
+        rows["negatives per anchor"] = f"{plan.negatives_per_anchor:,} ({plan.exchange})"
     rows |= {f"parameters: {name}": f"{size:,}" for name, size in plan.parameters.items()}
     rows |= {f"per chip: {name}": gigabytes(size) for name, size in plan.bytes_per_chip.items()}
     rows["per chip: available"] = gigabytes(plan.available_bytes)
@@ -153,6 +154,7 @@ def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> P
         "optimizer": shard_bytes(state.opt_state),
         "batch": shard_bytes(run.batch),
     }
+    is_contrastive = isinstance(config.objective, Contrastive)
     num_shards = meshes.num_shards(mesh)
     pooled_shape = (*run.batch.pool.shape, run.model.text.hidden_size)
     idle = math.prod(run.batch.pool.shape[::2]) - config.data.batch_size
@@ -162,7 +164,7 @@ def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> P
         num_chips=len(topology.devices),
         mesh=dict(mesh.shape),
         triplets=config.data.batch_size,
-        negatives_per_anchor=count_negatives(config),
+        negatives_per_anchor=count_negatives(config) if is_contrastive else 0,
         rows=(
             f"{config.memory.encode_chunks} chunks of {shape.rows} rows of {shape.row_tokens} "
             f"tokens a shard, {idle} slots idle"

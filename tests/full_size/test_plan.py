@@ -19,9 +19,10 @@ from lco_jax.config_io import to_json
 from lco_jax.nn.splash import attend_long
 from lco_jax.train import mesh as meshes
 from lco_jax.train import plan as plans
+from lco_jax.train import suggestions
 from lco_jax.train.hlo import Program
 from lco_jax.train.hlo_cost import matmul_flops
-from lco_jax.train.loss_plan import compile_loss
+from lco_jax.train.loss_plan import WIDTH, compile_loss
 from lco_jax.train.topologies import find_topology
 from tests import runs, tiny
 
@@ -51,19 +52,18 @@ def array(letters, shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
-def test_chunked_and_ring_losses_take_an_eighth_at_most():
-    devices = find_topology("v5p:4x4x4").devices
-    temp_bytes = {
-        name: compile_loss(memory, 65_536, devices).memory_analysis().temp_size_in_bytes
-        for name, memory in {
-            "gathered": Memory(candidates="gathered"),
-            "chunked": Memory(candidates="gathered", logit_chunks=64),
-            "ring": Memory(candidates="ring"),
-        }.items()
-    }
-    assert temp_bytes["gathered"] > 1e9
-    assert temp_bytes["chunked"] <= temp_bytes["gathered"] / 8
-    assert temp_bytes["ring"] <= temp_bytes["gathered"] / 8
+@pytest.mark.parametrize(
+    "memory",
+    [Memory(candidates="gathered", logit_chunks=64), Memory(candidates="ring")],
+    ids=["chunked", "ring"],
+)
+def test_chunked_and_ring_losses_take_an_eighth_at_most(memory):
+    triplets = 65_536
+    compiled = compile_loss(memory, triplets, find_topology("v5p:4x4x4").devices)
+    # Less than the gathered loss, which holds all positives and negatives and their logits:
+    # docs/plan.md has what it takes when it is compiled.
+    candidates = 2 * triplets * WIDTH * 4
+    assert compiled.memory_analysis().temp_size_in_bytes <= candidates / 8
 
 
 def test_attention_of_long_rows_is_a_kernel():
@@ -124,6 +124,7 @@ def test_a_plan(config_file, tmp_path, monkeypatch, capsys):
 
 
 def test_weights_that_do_not_fit_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(suggestions, "_NUM_SUGGESTIONS", 1)  # each takes seconds
     options = ("--config", CONFIGS / "lco_vl_7b_text.py", "--topology", "v6e:2x4")
     options += ("--model.path", "Qwen/Qwen2.5-VL-32B-Instruct", "--memory.remat", "full")
     assert plan(monkeypatch, *options) == 1
