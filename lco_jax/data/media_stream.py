@@ -1,5 +1,6 @@
 """Items with media in batches for embedding: each once, in as few shapes as possible."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ _OPEN_BINS = 8
 _SHORTEST_ITEM = 16
 """Tokens, by which the number of items of a shard is bounded: the prompt alone takes about as
 many."""
+
+_MOST_TIMES_LONGER = 4
+"""How much longer a row of patches may be than an image needs, so that attention stays cheap."""
 
 _USUAL_SLOTS = 64
 """Items of a shard; a place that stays empty costs next to nothing."""
@@ -66,6 +70,7 @@ class MediaStream:
         for index, item in enumerate(encoded):
             check_fits(len(item.tokens), self._row_tokens)
             kinds.setdefault(self._kind(item), []).append(index)
+        self._join_few(encoded, kinds)
         for kind, members in sorted(kinds.items()):
             # Large items first: small ones then fill the gaps.
             members.sort(key=lambda index: -len(encoded[index].tokens))
@@ -75,6 +80,23 @@ class MediaStream:
         grids = [medium.content.grid for medium in item.pictures]
         row = choose_frame_row(grids, self._frame_rows, self._config.vision) if grids else 0
         return row, bool(item.sounds), bool(item.known)
+
+    def _join_few(self, encoded: Sequence[Encoded], kinds: dict[_Kind, list[int]]) -> None:
+        """Let items that fill no batch of their own fill gaps between those with larger frames."""
+        for kind in sorted(kinds):
+            frame_row, *rest = kind
+            larger = [
+                row
+                for row, *others in kinds
+                if others == rest and frame_row < row <= _MOST_TIMES_LONGER * frame_row
+            ]
+            patches = sum(
+                math.prod(medium.content.grid[:3])
+                for index in kinds[kind]
+                for medium in encoded[index].pictures
+            )
+            if larger and patches < self._patches * self._num_shards:
+                kinds[min(larger), *rest] += kinds.pop(kind)
 
     def _pack_kind(
         self, encoded: Sequence[Encoded], kind: _Kind, members: list[int]

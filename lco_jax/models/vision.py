@@ -27,6 +27,8 @@ Qwen2_5_VLVisionRotaryEmbedding."""
 
 _MAX_SCORES = 2**22
 """Of one head, at a time: 16 heads of float32 take 256 MB."""
+_MAX_SCORES_ON_CPU = 2**18
+"""There they should stay in its cache."""
 _SHORTEST_BLOCK = 64
 
 
@@ -79,50 +81,73 @@ def _attend_in_rows(
 ) -> Float[Array, "G P N H"]:
     """Attention within the segments, none of which crosses the end of a row.
 
-    Long rows are compared in blocks of queries, so that no more than a block of scores exists.
+    Some rows are compared at a time, long ones in blocks of queries, so that no more than a piece
+    of the scores exists.
     """
     groups, num_rows, length = segments.shape
     spec = jax.typeof(query).sharding.spec
-    group_axes = spec[0]
-    rows = num_rows * groups
+    together, block = _piece(num_rows, length)
+    num_pieces, num_blocks = num_rows // together, length // block
 
-    def as_rows(x: Array) -> Array:
-        shape = (rows, length, *x.shape[2:])
-        return jax.lax.reshape(x, shape, out_sharding=jax.P(group_axes, None, *spec[2:]))
-
-    query, key, value = (as_rows(x) for x in (query, key, value))
-    segments = jax.lax.reshape(segments, (rows, length), out_sharding=jax.P(group_axes, None))
-    block = _query_block(num_rows, length)
+    def in_pieces(x: Array) -> Array:
+        """Rows of pieces, those of a group in its place."""
+        tail = x.shape[2:] if x.ndim > 3 else ()
+        axes = spec[2:] if tail else ()
+        shape = (groups, num_pieces, together, length, *tail)
+        x = jax.lax.reshape(x, shape, out_sharding=jax.P(spec[0], None, None, None, *axes))
+        shape = (num_pieces, groups * together, num_blocks, block, *tail)
+        return jax.lax.reshape(
+            jnp.moveaxis(x, 1, 0), shape, out_sharding=jax.P(None, spec[0], None, None, *axes)
+        )
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def attend_block(query: Array, own: Array) -> Array:
-        return attend(query, key, value, own[:, :, None] == segments[:, None, :])
+    def attend_block(query: Array, own: Array, key: Array, value: Array, others: Array) -> Array:
+        return attend(query, key, value, own[:, :, None] == others[:, None, :])
 
-    if block == length:
-        context = attend_block(query, segments)
+    def attend_piece(parts: tuple[Array, ...]) -> Array:
+        query, key, value, segments = parts
+        key, value, others = (_whole_rows(x) for x in (key, value, segments))
+        if num_blocks == 1:
+            return attend_block(query[:, 0], segments[:, 0], key, value, others)[:, None]
+        blocks = (jnp.moveaxis(query, 1, 0), jnp.moveaxis(segments, 1, 0))
+        context = jax.lax.map(lambda block: attend_block(*block, key, value, others), blocks)
+        return jnp.moveaxis(context, 0, 1)
+
+    pieces = tuple(in_pieces(x) for x in (query, key, value, segments))
+    if num_pieces == 1:
+        context = attend_piece(tuple(x[0] for x in pieces))[None]
     else:
-        num_blocks = length // block
+        context = jax.lax.map(attend_piece, pieces)
+    shape = (num_pieces, groups, together, length, *query.shape[2:])
+    context = jax.lax.reshape(
+        context, shape, out_sharding=jax.P(None, spec[0], None, None, *spec[2:])
+    )
+    return jax.lax.reshape(jnp.moveaxis(context, 0, 1), query.shape, out_sharding=spec)
 
-        def in_blocks(x: Array, spec: jax.P) -> Array:
-            shape = (rows, num_blocks, block, *x.shape[2:])
-            return jnp.moveaxis(jax.lax.reshape(x, shape, out_sharding=spec), 1, 0)
 
-        blocks = (
-            in_blocks(query, jax.P(group_axes, None, None, *spec[2:])),
-            in_blocks(segments, jax.P(group_axes, None, None)),
-        )
-        context = jnp.moveaxis(jax.lax.map(lambda block: attend_block(*block), blocks), 0, 1)
+def _whole_rows(x: Array) -> Array:
+    """The blocks of each row, one after the other."""
+    rows, num_blocks, block, *tail = x.shape
+    spec = jax.typeof(x).sharding.spec
     return jax.lax.reshape(
-        context, (groups, num_rows * length, *query.shape[2:]), out_sharding=spec
+        x, (rows, num_blocks * block, *tail), out_sharding=jax.P(spec[0], None, *spec[3:])
     )
 
 
-def _query_block(num_rows: int, length: int) -> int:
-    """The most queries of a row whose scores, in all rows of a group, are few enough."""
+def _piece(num_rows: int, length: int) -> tuple[int, int]:
+    """How many rows of a group are compared at a time, and how many queries of each."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    on_cpu = device is not None and device.platform == "cpu"
+    most = _MAX_SCORES_ON_CPU if on_cpu else _MAX_SCORES
+    together = max(
+        count
+        for count in range(1, num_rows + 1)
+        if num_rows % count == 0 and (count == 1 or count * length * length <= most)
+    )
     block = length
-    while block % 2 == 0 and block > _SHORTEST_BLOCK and num_rows * block * length > _MAX_SCORES:
+    while block % 2 == 0 and block > _SHORTEST_BLOCK and together * block * length > most:
         block //= 2
-    return block
+    return together, block
 
 
 class SwiGlu(nnx.Module):

@@ -50,6 +50,24 @@ def test_500_images_of_200_sizes_take_as_many_programs_as_there_are_rows(checkpo
     assert embedder._encoder.share_real_patches >= 0.85
 
 
+@pytest.mark.parametrize(("num_small", "num_programs"), [(3, 1), (90, 2)])
+def test_few_small_images_fill_gaps_between_larger_ones(checkpoint, num_small, num_programs):
+    small = [Image.new("L", (140, 140), n) for n in range(num_small)]
+    large = [Image.new("L", (400, 400), n) for n in range(2)]
+    embedder = Embedder(
+        checkpoint.folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32"
+    )
+    items = as_items([*small, *large])
+    batches = list(embedder._encoder._batches(items, None))
+    assert len({batch.media.vision.frames.shape for batch, _ in batches}) == num_programs
+    chosen = np.concatenate([indices for _, indices in batches])
+    assert sorted(chosen[chosen >= 0]) == list(range(len(items)))
+
+
+def as_items(images):
+    return [Item(images=(encode(image, "PNG"),)) for image in images]
+
+
 def test_images_of_pillow_and_paths_are_inputs(embedder, tmp_path):
     image = random_image(3, (70, 50))
     image.save(tmp_path / "a.png")

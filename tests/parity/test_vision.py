@@ -10,6 +10,7 @@ from flax import nnx
 from lco_jax.axes import act_spec
 from lco_jax.data.patch_layout import lay_out
 from lco_jax.data.positions import Grid
+from lco_jax.models import vision
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
 from lco_jax.models.vision import VisionTower
@@ -139,3 +140,33 @@ def test_bfloat16_stays_close(checkpoint, tower):
     rounded = rounded.astype(np.float32)
     norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1)
     assert ((exact * rounded).sum(1) / norms).min() > 0.999
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ("most", "pieces"), [(2**15, (2, 128)), (2**14, (1, 128)), (2**12, (1, 64))]
+)
+def test_attention_in_pieces_equals_all_rows_at_once(monkeypatch, sizes, most, pieces):
+    rng = np.random.default_rng(0)
+    segments = np.sort(rng.integers(0, 4, (4, 4, 128)), axis=2).astype(np.int32)
+    values = rng.normal(size=(4, 4, 512, 2, 8)).astype(np.float32)
+
+    def loss(arrays, segments):
+        context = vision._attend_in_rows(*arrays[:3], segments)
+        return (context * arrays[3]).sum(), context
+
+    def run(most):
+        monkeypatch.setattr(vision, "_MAX_SCORES_ON_CPU", most)
+        with jax.set_mesh(meshes.make(sizes)):
+            at = jax.NamedSharding(jax.sharding.get_mesh(), act_spec("G P N H"))
+            arrays = tuple(jax.device_put(x, at) for x in values)
+            own = jax.device_put(
+                segments, jax.NamedSharding(jax.sharding.get_mesh(), act_spec("G K T"))
+            )
+            return vision._piece(4, 128), jax.jit(jax.grad(loss, has_aux=True))(arrays, own)
+
+    whole, expected = run(2**22)
+    assert whole == (4, 128)
+    found, actual = run(most)
+    assert found == pieces
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), actual, expected)
