@@ -172,7 +172,11 @@ def lab_refinement(
             dtype="float32",
             num_layers=num_layers,
         ),
-        data=DataConfig(sources=(TfdsSource("wordnet"),), batch_size=batch_size, media=_LAB_MEDIA),
+        data=DataConfig(
+            sources=(TfdsSource("wordnet"),),
+            batch_size=batch_size,
+            media=replace(_LAB_MEDIA, sound_features="tokens"),
+        ),
         optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
         num_steps=num_steps,
         seed=seed,

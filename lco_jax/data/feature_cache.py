@@ -7,6 +7,7 @@ import uuid
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +18,18 @@ from lco_jax.data.positions import Grid
 from lco_jax.data.records import MediaSource
 
 _CHUNK_BYTES = 2**20
+
+
+class MediaCache(Protocol):
+    """Media whose features are known."""
+
+    def key(self, kind: Kind, source: MediaSource) -> str:
+        """The name under which a medium would be known."""
+        ...
+
+    def load(self, key: str) -> tuple[Known, ...] | None:
+        """The parts of a medium (None: it is not known)."""
+        ...
 
 
 class FeatureCache:
@@ -39,11 +52,7 @@ class FeatureCache:
         Raises:
             MediaError: the file is missing or empty.
         """
-        digest = hashlib.blake2b(f"{self._identity} {kind} ".encode(), digest_size=20)
-        with open_media(source) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return content_hash(f"{self._identity} {kind} ", source)
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).exists()
@@ -84,3 +93,16 @@ class FeatureCache:
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.npz"
+
+
+def content_hash(prefix: str, source: MediaSource) -> str:
+    """A name for the content of a medium.
+
+    Raises:
+        MediaError: the file is missing or empty.
+    """
+    digest = hashlib.blake2b(prefix.encode(), digest_size=20)
+    with open_media(source) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """From an item to what the model reads: media, tokens and positions."""
 
 import contextlib
+import copy
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from jaxtyping import Int32
 from lco_jax.config import MediaConfig
 from lco_jax.config_io import to_json
 from lco_jax.data.encoded import Content, Encoded, Kind, Picture, Sound
-from lco_jax.data.feature_cache import FeatureCache
+from lco_jax.data.feature_cache import MediaCache
 from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig, from_hf
 from lco_jax.data.media.errors import MediaError, NoSoundError
 from lco_jax.data.media.images import image_patches, is_animation, load_image
@@ -56,7 +57,7 @@ class Processor:
         media: MediaConfig | None = None,
         profile: Literal["lco", "mteb"] = "lco",
         max_text_tokens: int | None = None,
-        cache: FeatureCache | None = None,
+        cache: MediaCache | None = None,
     ):
         media = media or MediaConfig()
         self._cache = cache
@@ -129,6 +130,12 @@ class Processor:
             for item, own in zip(items, media, strict=True)
         ]
 
+    def with_cache(self, cache: MediaCache) -> "Processor":
+        """The same processor with other media known."""
+        other = copy.copy(self)
+        other._cache = cache
+        return other
+
     def describe(self) -> dict[str, Any]:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {**self.prompter.describe(), "media": to_json(self.media)}
@@ -147,7 +154,13 @@ class Processor:
             known = self._cache.load(self._cache.key(kind, source))
             if known is not None:
                 return known
-        return self.read_medium(kind, source)
+        read = self.read_medium(kind, source)
+        if kind == "audio" and self.media.sound_features != "all":
+            raise ValueError(
+                f"data.media.sound_features={self.media.sound_features} is for embedding; train on "
+                "sounds with sound_features=all"
+            )
+        return read
 
     def read_medium(self, kind: Kind, source: MediaSource) -> _Read:
         """A medium as its tower reads it; a film with its sound has two parts.

@@ -19,6 +19,7 @@ from lco_jax.data.media_stream import MediaStream
 from lco_jax.data.processor import Processor
 from lco_jax.data.records import Item
 from lco_jax.data.stream import Packed, pack_texts
+from lco_jax.evaluate.sound_tokens import SoundTokens
 from lco_jax.train import mesh as meshes
 from lco_jax.train.steps import batch_specs, embed_step
 from lco_jax.weights.hub import to_host
@@ -57,6 +58,10 @@ class Encoder:
         patches_per_batch: int = 8192,
     ):
         self.graph, self.params = graph, params
+        self._sounds = None
+        if processor.media.sound_features == "tokens" and "audio" in processor.kinds:
+            self._sounds = SoundTokens(graph, params, processor, mesh, memory)
+            processor = processor.with_cache(self._sounds)
         self.processor, self.mesh, self.memory = processor, mesh, memory
         self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
         self.share_real_patches: float | None = None
@@ -135,7 +140,10 @@ class Encoder:
         self, items: Sequence[Item], indices: Sequence[int], errors: Errors | None
     ) -> tuple[list[int], list[Encoded]]:
         """Those of the items that can be encoded: their indices, and themselves."""
-        found = self.processor.try_encode([items[index] for index in indices])
+        chosen = [items[index] for index in indices]
+        if self._sounds is not None:
+            self._sounds.read(chosen)
+        found = self.processor.try_encode(chosen)
         longest = self.memory.row_tokens[-1]
         good = []
         for index, result in zip(indices, found, strict=True):

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Float
 
 from lco_jax.config import Memory
 from lco_jax.data.encoded import Known
 from lco_jax.data.records import Item
-from lco_jax.train.known_features import compute_features
+from lco_jax.train.known_features import compiled_towers, compute_features
 from lco_jax.train.loop import Snapshot
-from lco_jax.train.steps import media_features
 from lco_jax.weights.hub import to_host
 
 
@@ -33,8 +31,8 @@ def lexical_vectors(
         if len(media) != 1:
             raise ValueError(f"item {item.id or number} has {len(media)} media, expected one")
         read.append((str(number), processor.read_medium(*media[0])))
-    run = jax.jit(lambda params, chunk: media_features(nnx.merge(graph, params), chunk))
     with jax.set_mesh(snapshot.mesh):
+        run = compiled_towers(graph)
         found = compute_features(read, processor, run, snapshot.params, snapshot.mesh, Memory())
         means = [_mean_feature(parts) for _, parts in found]
         table = to_host(snapshot.params["embed"]["table"])

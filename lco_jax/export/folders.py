@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,15 @@ def _write(
     devices = make_mesh(mesh or MeshConfig())
     with jax.set_mesh(devices):
         opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
+        media = opened.processor.media
+        if media.sound_features != "all":
+            log.warning(
+                "sounds: transformers reads all features of a sound, and so does the export; with "
+                "data.media.sound_features=%s this run's vectors of sounds are others",
+                media.sound_features,
+            )
+            media = replace(media, sound_features="all")
+            opened = open_model(model, checkpoint=checkpoint, dtype=dtype, media=media)
         if soup:
             others = [open_model(other, dtype=dtype) for other in soup]
             opened = average_models([opened, *others])

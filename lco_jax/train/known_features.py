@@ -1,5 +1,6 @@
 """Fills a cache of features: every medium of the data goes once through its tower."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -83,9 +84,7 @@ def fill_cache(
     if not missing:
         return 0
     log.info("%d media go through their towers once", len(missing))
-    run = meshes.compile_for_mesh(
-        lambda params, chunk: media_features(nnx.merge(graph, params), chunk)
-    )
+    run = compiled_towers(graph)
     entries = list(missing.items())
     pieces = [entries[first : first + _PIECE] for first in range(0, len(entries), _PIECE)]
     for piece in track(pieces, "features", console=Console(stderr=True)):
@@ -98,6 +97,14 @@ def fill_cache(
         for key, parts in compute_features(read, processor, run, params, mesh, memory):
             cache.save(key, parts)
     return len(missing)
+
+
+@functools.lru_cache(maxsize=4)
+def compiled_towers(graph: nnx.GraphDef) -> Callable[[Params, Batch], jax.Array]:
+    """The compiled `(params, chunk) -> features`; models of one architecture share it."""
+    return meshes.compile_for_mesh(
+        lambda params, chunk: media_features(nnx.merge(graph, params), chunk)
+    )
 
 
 def _media_of(processor: Processor, items: Iterable[Item]) -> Iterator[tuple[Kind, MediaSource]]:
