@@ -40,7 +40,7 @@ def get_grid() -> ScalingGrid:
         model=FreshModel(texts=(TfdsSource("wordnet"), TfdsSource("emoji"))),
         generate=_generate(),
         refine=_refine(lora),
-        budgets=(0, 40, 160, 640),
+        budgets=(0, 20, 80, 320),
         seeds=(0, 1),
         abilities=(
             Ability(
