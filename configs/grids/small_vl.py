@@ -2,7 +2,7 @@
 
 Generative stages of four lengths read WordNet (definitions, and definitions after an example
 sentence) and name emoji. Each is followed by the same text-only contrastive stage on WordNet.
-About half an hour on one core.
+About twenty minutes on one core.
 """
 
 from lco_jax.config import (
