@@ -2,7 +2,7 @@
 
 Generative stages of four lengths read WordNet (definitions, and definitions after an example
 sentence) and name emoji. Each is followed by the same text-only contrastive stage on WordNet.
-About half an hour on one core.
+About twenty minutes on one core.
 """
 
 from lco_jax.config import (
@@ -40,7 +40,7 @@ def get_grid() -> ScalingGrid:
         model=FreshModel(texts=(TfdsSource("wordnet"), TfdsSource("emoji"))),
         generate=_generate(),
         refine=_refine(lora),
-        budgets=(0, 40, 160, 640),
+        budgets=(0, 20, 80, 320),
         seeds=(0, 1),
         abilities=(
             Ability(
