@@ -50,7 +50,11 @@ def folder(tmp_path_factory):
 
 
 def test_text_and_sounds_as_transformers_embeds_them(folder):
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder).eval()
+    model, loading = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        folder, output_loading_info=True
+    )
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    model.eval()
     checkpoint = tiny.Tiny(folder, model)
     embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
     assert embedder.modalities == ("text", "image", "video", "audio")
