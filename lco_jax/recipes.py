@@ -32,8 +32,11 @@ from lco_jax.config import (
 
 LAB_MODEL = str(Path("~/.cache/lco_jax/lab-omni").expanduser())
 """The small omni model that `launch/fetch.py --omni` puts together."""
-_LAB_MEDIA = MediaConfig(image_max_pixels=56 * 56)
-"""The size of the emoji."""
+_EMOJI_PIXELS = 56 * 56
+_LAB_MEDIA = MediaConfig(
+    image_max_pixels=_EMOJI_PIXELS, video_min_pixels=_EMOJI_PIXELS, video_max_pixels=_EMOJI_PIXELS
+)
+"""Pictures and frames of clips at the size that the eye learns from."""
 _LAB_MEMORY = Memory(row_tokens=(256,), frame_rows=(256,), least_shape=(8, 3, 32))
 """One shape for nearly all batches, so that few programs are compiled."""
 _LAB_SECONDS = 6.0
