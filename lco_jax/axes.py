@@ -38,3 +38,9 @@ def weight_spec(letters: str) -> jax.P:
 def act_spec(letters: str) -> jax.P:
     """The sharding of an activation whose dimensions are `letters`, e.g. `"B S D"`."""
     return jax.P(*(_ACTIVATIONS.get(letter) for letter in letters.split()))
+
+
+def mesh_platform() -> str | None:
+    """What the devices of the current mesh are: `cpu`, `gpu` or `tpu` (None: no devices known)."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device and device.platform

@@ -1,5 +1,6 @@
 """Sounds as the tokens that their features say, for models whose ear was aligned with tokens."""
 
+import contextlib
 from collections.abc import Sequence
 
 import jax
@@ -9,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lco_jax.config import Memory
-from lco_jax.data.encoded import Kind, Known
+from lco_jax.data.encoded import Content, Kind, Known
 from lco_jax.data.feature_cache import content_hash
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.processor import Processor
@@ -51,23 +52,16 @@ class SoundTokens:
         """Hear the sounds of some items and forget all others. Those that cannot be read stay
         unknown: whoever needs one is told then.
         """
-        missing: dict[str, MediaSource] = {}
-        for item in items:
-            for source in item.audios:
-                try:
-                    missing.setdefault(self.key("audio", source), source)
-                except MediaError:
-                    continue
-        self._known = {key: self._known[key] for key in missing if key in self._known}
-        read = []
-        for key, source in missing.items():
-            if key not in self._known:
-                try:
-                    read.append((key, self._processor.read_medium("audio", source)))
-                except MediaError:
-                    continue
-        if not read:
+        sounds: dict[str, tuple[Content, ...]] = {}
+        for source in (source for item in items for source in item.audios):
+            with contextlib.suppress(MediaError):
+                key = self.key("audio", source)
+                if key not in sounds:
+                    sounds[key] = self._processor.read_medium("audio", source)
+        self._known = {}
+        if not sounds:
             return
+        read = list(sounds.items())
         with jax.set_mesh(self._mesh):
             found = compute_features(
                 read, self._processor, self._towers, self._params, self._mesh, self._memory

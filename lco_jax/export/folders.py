@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from lco_jax.config import MeshConfig
+from lco_jax.config import MediaConfig, MeshConfig
 from lco_jax.export.model_card import write_card
 from lco_jax.export.probes import Probes, encode_probes
 from lco_jax.export.processors import write_processor
@@ -137,6 +137,17 @@ class _Written:
         )
 
 
+def _as_transformers_reads(media: MediaConfig) -> MediaConfig:
+    """Of a run; exports that were made of runs are so already."""
+    if media.sound_features != "all":
+        log.warning(
+            "sounds: transformers reads all features of a sound, and so does the export; with "
+            "data.media.sound_features=%s this run's vectors of sounds are others",
+            media.sound_features,
+        )
+    return replace(media, sound_features="all")
+
+
 def _write(
     folder: Path,
     model: str,
@@ -148,20 +159,13 @@ def _write(
 ) -> _Written:
     devices = make_mesh(mesh or MeshConfig())
     with jax.set_mesh(devices):
-        opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
-        media = opened.processor.media
-        if media.sound_features != "all":
-            log.warning(
-                "sounds: transformers reads all features of a sound, and so does the export; with "
-                "data.media.sound_features=%s this run's vectors of sounds are others",
-                media.sound_features,
-            )
-            media = replace(media, sound_features="all")
-            opened = open_model(model, checkpoint=checkpoint, dtype=dtype, media=media)
+        run = read_manifest(model).config if is_run_folder(model) else None
+        media = _as_transformers_reads(run.data.media) if run else None
+        opened = open_model(model, checkpoint=checkpoint, dtype=dtype, media=media)
         if soup:
             others = [open_model(other, dtype=dtype) for other in soup]
             opened = average_models([opened, *others])
-        revision = read_manifest(model).config.model.revision if is_run_folder(model) else None
+        revision = run.model.revision if run else None
         if format == "peft":
             _check_adapter(opened, model)
         probes = encode_probes(opened, devices)

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lco_jax.axes import mesh_platform
 from lco_jax.models.config import VisionConfig
 from lco_jax.nn.attention import attend
 from lco_jax.nn.linear import Linear, contract, normal
@@ -89,16 +90,21 @@ def _attend_in_rows(
     together, block = _piece(num_rows, length)
     num_pieces, num_blocks = num_rows // together, length // block
 
-    def in_pieces(x: Array) -> Array:
-        """Rows of pieces, those of a group in its place."""
-        tail = x.shape[2:] if x.ndim > 3 else ()
-        axes = spec[2:] if tail else ()
-        shape = (groups, num_pieces, together, length, *tail)
-        x = jax.lax.reshape(x, shape, out_sharding=jax.P(spec[0], None, None, None, *axes))
-        shape = (num_pieces, groups * together, num_blocks, block, *tail)
+    def in_pieces(x: Array, spec: jax.P) -> Array:
+        """The rows of each piece, those of a group side by side."""
+        shape = (groups, num_pieces, together, length, *x.shape[2:])
+        x = jax.lax.reshape(x, shape, out_sharding=jax.P(spec[0], None, None, None, *spec[2:]))
+        shape = (num_pieces, groups * together, length, *x.shape[4:])
         return jax.lax.reshape(
-            jnp.moveaxis(x, 1, 0), shape, out_sharding=jax.P(None, spec[0], None, None, *axes)
+            jnp.moveaxis(x, 1, 0), shape, out_sharding=jax.P(None, spec[0], None, *spec[2:])
         )
+
+    def in_blocks(x: Array) -> Array:
+        """The queries of each block, in all rows of a piece."""
+        axes = jax.typeof(x).sharding.spec
+        shape = (len(x), num_blocks, block, *x.shape[2:])
+        x = jax.lax.reshape(x, shape, out_sharding=jax.P(axes[0], None, None, *axes[2:]))
+        return jnp.moveaxis(x, 1, 0)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def attend_block(query: Array, own: Array, key: Array, value: Array, others: Array) -> Array:
@@ -106,14 +112,18 @@ def _attend_in_rows(
 
     def attend_piece(parts: tuple[Array, ...]) -> Array:
         query, key, value, segments = parts
-        key, value, others = (_whole_rows(x) for x in (key, value, segments))
         if num_blocks == 1:
-            return attend_block(query[:, 0], segments[:, 0], key, value, others)[:, None]
-        blocks = (jnp.moveaxis(query, 1, 0), jnp.moveaxis(segments, 1, 0))
-        context = jax.lax.map(lambda block: attend_block(*block, key, value, others), blocks)
-        return jnp.moveaxis(context, 0, 1)
+            return attend_block(query, segments, key, value, segments)
+        blocks = (in_blocks(query), in_blocks(segments))
+        context = jax.lax.map(lambda block: attend_block(*block, key, value, segments), blocks)
+        return jax.lax.reshape(
+            jnp.moveaxis(context, 0, 1), query.shape, out_sharding=jax.typeof(query).sharding.spec
+        )
 
-    pieces = tuple(in_pieces(x) for x in (query, key, value, segments))
+    segments = jax.lax.reshape(
+        segments, (groups, num_rows * length), out_sharding=jax.P(spec[0], None)
+    )
+    pieces = (*(in_pieces(x, spec) for x in (query, key, value)), in_pieces(segments, spec[:2]))
     if num_pieces == 1:
         context = attend_piece(tuple(x[0] for x in pieces))[None]
     else:
@@ -125,20 +135,9 @@ def _attend_in_rows(
     return jax.lax.reshape(jnp.moveaxis(context, 0, 1), query.shape, out_sharding=spec)
 
 
-def _whole_rows(x: Array) -> Array:
-    """The blocks of each row, one after the other."""
-    rows, num_blocks, block, *tail = x.shape
-    spec = jax.typeof(x).sharding.spec
-    return jax.lax.reshape(
-        x, (rows, num_blocks * block, *tail), out_sharding=jax.P(spec[0], None, *spec[3:])
-    )
-
-
 def _piece(num_rows: int, length: int) -> tuple[int, int]:
     """How many rows of a group are compared at a time, and how many queries of each."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    on_cpu = device is not None and device.platform == "cpu"
-    most = _MAX_SCORES_ON_CPU if on_cpu else _MAX_SCORES
+    most = _MAX_SCORES_ON_CPU if mesh_platform() == "cpu" else _MAX_SCORES
     together = max(
         count
         for count in range(1, num_rows + 1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lco_jax.axes import mesh_platform
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
 
@@ -23,9 +24,7 @@ Mask = Bool[Array, "B S S"] | LongRows
 
 def row_mask(segments: Int[Array, "B S"], head_dim: int) -> Mask:
     """The causal mask of packed rows, in the form that suits the devices of the mesh."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    on_tpu = device is not None and device.platform == "tpu"
-    if on_tpu and splash_fits(segments.shape[1], head_dim):
+    if mesh_platform() == "tpu" and splash_fits(segments.shape[1], head_dim):
         return LongRows(segments)
     return causal_mask(segments)
 

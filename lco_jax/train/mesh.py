@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 
-from lco_jax.axes import BATCH_AXES, MESH_AXES
+from lco_jax.axes import BATCH_AXES, MESH_AXES, mesh_platform
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ def compile_for_mesh(function: Callable[..., Any], **options: Any) -> Callable[.
     a pass that cuts reductions into trees, with which the maxima of a softmax take longer than its
     exponentials.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is not None and device.platform == "cpu":
+    if mesh_platform() == "cpu":
         options["compiler_options"] = {
             "xla_cpu_experimental_ynn_fusion_type": "",
             "xla_disable_hlo_passes": "tree_reduction_rewriter",

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from lco_jax.models.config import from_hf
 from lco_jax.models.tower_config import AudioConfig, VisionConfig
 from lco_jax.weights.files import SafetensorsFolder
-from lco_jax.weights.rows import OMNI_AUDIO_ROWS, OMNI_VISION_ROWS, Row
+from lco_jax.weights.rows import OMNI_AUDIO_ROWS, OMNI_VISION_ROWS, UNUSED_OF_OMNI_AUDIO, Row
 from lco_jax.weights.whisper import read_encoder
 
 MARKERS = {
@@ -63,7 +63,6 @@ _VISION = {
     "tokens_per_second": 25,
 }
 """Of the eye: 16 tokens of a picture of 56 px."""
-_UNUSED_TENSOR = "audio_tower.audio_bos_eos_token.weight"
 _MROPE_SHARES = (16, 24, 24)
 """Of the frequencies that turn with time, height and width. Source: Qwen2.5-VL."""
 _CHAT_TEMPLATE = """\
@@ -114,8 +113,9 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     heard = {path: array for path, array in heard.items() if "audio/final_norm" not in path}
     tensors |= _tower_tensors(OMNI_AUDIO_ROWS, sizes.audio, "audio_tower", heard, rng)
     tensors |= _tower_tensors(OMNI_VISION_ROWS, sizes.vision, "visual", {}, rng)
-    # No feature depends on it, but transformers misses it.
-    tensors[_UNUSED_TENSOR] = np.zeros((2, sizes.text.hidden_size), np.float32)
+    tensors[f"audio_tower.{UNUSED_OF_OMNI_AUDIO}"] = np.zeros(
+        (2, sizes.text.hidden_size), np.float32
+    )
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_tokenizer(decoder, folder)
     shutil.copyfile(decoder / "generation_config.json", folder / "generation_config.json")

@@ -185,6 +185,8 @@ _AUDIO_ROWS = (
     _row("layers.{L}.fc2.weight", "audio/layers/mlp/output/kernel", "D F -> F D"),
     _row("layers.{L}.fc2.bias", "audio/layers/mlp/output/bias", "D -> D"),
 )
+UNUSED_OF_OMNI_AUDIO = "audio_bos_eos_token.weight"
+"""Two vectors on which no feature depends; transformers misses them nonetheless."""
 OMNI_AUDIO_ROWS = (
     *_AUDIO_ROWS,
     _row("ln_post.weight", "audio/final_norm/scale", "D -> D"),

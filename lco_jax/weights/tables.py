@@ -10,6 +10,7 @@ from lco_jax.weights.rows import (
     OMNI_AUDIO_ROWS,
     OMNI_VISION_ROWS,
     TEXT_ROWS,
+    UNUSED_OF_OMNI_AUDIO,
     VL_VISION_ROWS,
     Key,
     Row,
@@ -151,7 +152,7 @@ class Table:
 _OMNI = {
     "towers": {
         "vision": Tower("visual.", OMNI_VISION_ROWS),
-        "audio": Tower("audio_tower.", OMNI_AUDIO_ROWS, unused=("audio_bos_eos_token.weight",)),
+        "audio": Tower("audio_tower.", OMNI_AUDIO_ROWS, unused=(UNUSED_OF_OMNI_AUDIO,)),
     },
     "ignored": ("talker.", "token2wav."),
 }
