@@ -108,6 +108,19 @@ class LibreOffice:
             prepare(f"libreoffice/{language}", self.data_dir, source_dir=_text(self.source_dir))
 
 
+@dataclass(frozen=True)
+class OpenClipArt:
+    """Pictures of Open Clip Art with names, from Debian packages (needs `.[documents]`)."""
+
+    source_dir: Path | None = None
+    """Folder of unpacked packages; None: fetched with `apt-get download` (156 MB)."""
+    data_dir: str | None = None
+    """Where to write; None: the cache folder."""
+
+    def run(self) -> None:
+        prepare("openclipart", self.data_dir, source_dir=_text(self.source_dir))
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -117,6 +130,7 @@ Command = (
     | Annotated[Emoji, subcommand(name="emoji")]
     | Annotated[Spoken, subcommand(name="spoken")]
     | Annotated[LibreOffice, subcommand(name="libreoffice")]
+    | Annotated[OpenClipArt, subcommand(name="openclipart")]
     | Annotated[AllNli, subcommand(name="all_nli")]
     | Annotated[ParallelPairs, subcommand(name="parallel_pairs")]
 )

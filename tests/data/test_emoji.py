@@ -15,6 +15,7 @@ from PIL import Image, ImageFont
 
 from lco_jax.data.builders import emoji_source
 from lco_jax.data.builders.emoji import Emoji, read_emoji
+from lco_jax.data.builders.square import square_png
 from lco_jax.data.media.config import PixelConfig
 from lco_jax.data.media.images import image_patches, load_image
 
@@ -140,7 +141,7 @@ def test_split(monkeypatch):
 def test_shrunk_pictures_lie_on_white():
     glyph = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
     glyph.paste((200, 30, 40, 255), (34, 32, 102, 96))
-    picture = np.asarray(Image.open(io.BytesIO(emoji_source.shrink(glyph)))).astype(int)
+    picture = np.asarray(Image.open(io.BytesIO(square_png(glyph)))).astype(int)
     assert picture.shape == (56, 56, 3)
     assert (picture[[0, -1]] == 255).all()
     assert (picture[24:32, 24:32] == (200, 30, 40)).all()

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image
 from lco_jax.config import TfdsSource
 from lco_jax.data import builders
 from lco_jax.data.builders import libreoffice, libreoffice_source
+from lco_jax.data.builders.debian import fetch_packages
 from lco_jax.data.builders.libreoffice_source import (
+    PACKAGES,
     Block,
     check_packages,
-    fetch_packages,
     font_files,
     read_pages,
 )
@@ -166,7 +168,7 @@ def test_errors_say_what_to_do(packages, tmp_path, monkeypatch):
         check_packages(packages, "km")
     with pytest.raises(FileNotFoundError, match="fonts-noto-core"):
         font_files(tmp_path)
-    monkeypatch.setattr(libreoffice_source.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match="--source-dir"):
-        fetch_packages(tmp_path)
+        fetch_packages(PACKAGES, tmp_path)
     assert libreoffice.LANGUAGES == ("id", "vi", "km")

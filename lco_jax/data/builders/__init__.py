@@ -2,8 +2,9 @@
 
 Datasets are named `wordnet`, `all_nli` and `parallel_pairs`, the last optionally with a config
 (`parallel_pairs/en-id`); their features are `id`, `anchor`, `positive`, `negatives`. `emoji` holds
-pictures with their names in five languages, `spoken` spoken prompts with their transcripts, and
-`libreoffice/id` (`vi`, `km`) pictures of pages with English titles and the text on them.
+pictures with their names in five languages, `openclipart` more pictures with names, `spoken` spoken
+prompts with their transcripts, and `libreoffice/id` (`vi`, `km`) pictures of pages with English
+titles and the text on them.
 """
 
 import contextlib
@@ -29,11 +30,13 @@ _CLASSES = {
     "emoji": "Emoji",
     "spoken": "Spoken",
     "libreoffice": "Libreoffice",
+    "openclipart": "Openclipart",
 }
 _READERS = {
     "emoji": "read_emoji",
     "spoken": "read_spoken",
     "libreoffice": "read_libreoffice",
+    "openclipart": "read_openclipart",
 }
 """Of datasets whose examples are no pairs of texts."""
 _SHIPPED = ("wordnet", "emoji", "spoken")

@@ -9,7 +9,8 @@ from typing import ClassVar, TypedDict
 
 import tensorflow_datasets as tfds
 
-from lco_jax.data.builders.emoji_source import LANGUAGES, SIDE_PX
+from lco_jax.data.builders.emoji_source import LANGUAGES
+from lco_jax.data.builders.square import SIDE_PX
 
 _FOLDER = Path(__file__).parents[3] / "data" / "emoji"
 _PICTURES = _FOLDER / "pictures.zip"

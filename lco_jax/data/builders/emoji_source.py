@@ -3,7 +3,6 @@
 Pictures are drawn from Debian's colour font, names are those of the Unicode CLDR.
 """
 
-import io
 import json
 import random
 import re
@@ -17,10 +16,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lco_jax.data.builders.square import square_png
+
 LANGUAGES = ("en", "id", "th", "vi", "ms")
 NUM_TEST = 250
-SIDE_PX = 56
-"""Four tokens, the smallest image that the vision tower reads without resizing."""
 
 _FONT_PACKAGE = "fonts-noto-color-emoji=2.042-0+deb12u1"
 _FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -130,7 +129,7 @@ def read_emoji(packages: Path) -> list[Emoji]:
                 symbol=symbol,
                 names={lang: entries[symbol]["tts"][0] for lang, entries in annotations.items()},
                 keywords=annotations["en"][symbol].get("default", []),
-                picture=shrink(glyph),
+                picture=square_png(glyph),
             )
         )
     return found
@@ -150,18 +149,6 @@ def draw(symbol: str, font: ImageFont.FreeTypeFont) -> Image.Image:
     glyph = Image.new("RGBA", _GLYPH_PX)
     ImageDraw.Draw(glyph).text((0, 0), symbol, font=font, embedded_color=True)
     return glyph
-
-
-def shrink(glyph: Image.Image) -> bytes:
-    """A square PNG with the picture in its middle, on white."""
-    height = round(SIDE_PX * glyph.height / glyph.width)
-    # Filtered with the colours weighted by opacity, or edges would show what lies under them.
-    small = glyph.convert("RGBa").resize((SIDE_PX, height), Image.Resampling.LANCZOS)
-    square = Image.new("RGBA", (SIDE_PX, SIDE_PX), "white")
-    square.alpha_composite(small.convert("RGBA"), (0, (SIDE_PX - height) // 2))
-    buffer = io.BytesIO()
-    square.convert("RGB").save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def split_emoji(emoji: list[Emoji], rng: random.Random) -> tuple[list[Emoji], list[Emoji]]:

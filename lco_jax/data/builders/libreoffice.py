@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import track
 
 from lco_jax.data.builders import CACHE
+from lco_jax.data.builders.debian import fetch_packages
 from lco_jax.data.builders.libreoffice_source import (
     LANGUAGES,
+    PACKAGES,
     Page,
     check_packages,
-    fetch_packages,
     font_files,
     read_pages,
 )
@@ -80,7 +81,7 @@ class Libreoffice(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         language = self.builder_config.name
-        packages = self._packages or fetch_packages(self._work)
+        packages = self._packages or fetch_packages(PACKAGES, self._work)
         check_packages(packages, language)
         pages = list(read_pages(packages, language))
         pictures = self._work / "pictures" / STYLE / language

@@ -4,19 +4,18 @@ Every page has the same path in all languages, so an English title asks for a tr
 """
 
 import hashlib
-import logging
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from lco_jax.data.builders.debian import content_digest
 
 LANGUAGES = ("id", "vi", "km")
 TEST_FOLDS, NUM_FOLDS = (0,), 5
 """A page is held out in all languages, or in none."""
 FONTS = ("NotoSans-Regular", "NotoSans-Bold", "NotoSansKhmer-Regular", "NotoSansKhmer-Bold")
 
-_PACKAGES = (
+PACKAGES = (
     *(f"libreoffice-help-{language}=4:7.4.7-*" for language in ("en-us", *LANGUAGES)),
     "fonts-noto-core=20201225-*",
 )
@@ -38,8 +37,6 @@ _MIN_TRANSLATED = 0.8
 """Share of a page's paragraphs that differ from the English ones; the others are left out."""
 _KINDS = {"h1": "title", "h2": "heading", "h3": "heading"}
 _BOXES = ("tip", "note", "warning")
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,41 +66,6 @@ class Page:
         return digest[0] % NUM_FOLDS in TEST_FOLDS
 
 
-def fetch_packages(folder: Path) -> Path:
-    """The packages of pages and fonts, unpacked under `folder`; what is there already stays.
-
-    Raises:
-        FileNotFoundError: the machine has no apt-get and dpkg.
-        ConnectionError: a package could not be downloaded.
-    """
-    target = folder / "packages"
-    if target.exists():
-        return target
-    if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise FileNotFoundError(
-            "apt-get and dpkg are not on this machine; unpack Debian 12's libreoffice-help-en-us, "
-            "-id, -vi, -km and fonts-noto-core elsewhere and give the folder with --source-dir"
-        )
-    draft = folder / "packages.partial"
-    shutil.rmtree(draft, ignore_errors=True)  # a download that was interrupted
-    draft.mkdir(parents=True)
-    _logger.info("downloading the help of LibreOffice and its fonts (24 MB)")
-    for package in _PACKAGES:
-        run = subprocess.run(
-            ("apt-get", "download", package), cwd=draft, capture_output=True, text=True
-        )
-        if run.returncode:
-            raise ConnectionError(
-                f"apt-get could not download {package}: {run.stderr.strip()[-300:]}; run apt-get "
-                "update once (Debian 12), or give a folder of unpacked packages with --source-dir"
-            )
-    for archive in sorted(draft.glob("*.deb")):
-        subprocess.run(("dpkg", "-x", archive.name, "."), cwd=draft, check=True)
-        archive.unlink()
-    draft.rename(target)
-    return target
-
-
 def check_packages(packages: Path, language: str) -> None:
     """Compare pages and fonts with those that this dataset is made of.
 
@@ -112,7 +74,7 @@ def check_packages(packages: Path, language: str) -> None:
         ValueError: the content differs.
     """
     found = {name: _pages_digest(packages, name) for name in (_ENGLISH, language)}
-    found["fonts"] = _digest(font_files(packages), packages / _FONTS)
+    found["fonts"] = content_digest(font_files(packages), packages / _FONTS)
     wrong = {name: value for name, value in found.items() if value != _SHA256[name]}
     if wrong:
         raise ValueError(
@@ -138,15 +100,7 @@ def _pages_digest(packages: Path, language: str) -> str:
         raise FileNotFoundError(
             f"{folder} has no pages; unpack Debian's libreoffice-help-{language.lower()} there"
         )
-    return _digest(files, folder)
-
-
-def _digest(files: list[Path], folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(folder)} {content}\n".encode())
-    return digest.hexdigest()
+    return content_digest(files, folder)
 
 
 def read_pages(packages: Path, language: str) -> Iterator[Page]:
