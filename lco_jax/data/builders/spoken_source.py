@@ -11,10 +11,13 @@ import re
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import soundfile
+from jaxtyping import Float32
 
 NUM_TEST = 60
 MIN_TEST_WORDS = 4
@@ -48,7 +51,12 @@ class Spoken:
     @property
     def words(self) -> tuple[str, ...]:
         """Of the transcript, without punctuation."""
-        return tuple(re.findall(r"[a-z0-9']+", self.transcript.lower()))
+        return words_of(self.transcript)
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of an English text in lower case, without punctuation."""
+    return tuple(re.findall(r"[a-z0-9']+", text.lower()))
 
 
 def fetch_packages(folder: Path) -> Path:
@@ -102,13 +110,13 @@ def read_spoken(packages: Path) -> list[Spoken]:
         if not colon or text.startswith(_NOISE) or not transcript or not file.exists():
             continue
         if soundfile.info(file).duration <= MAX_SECONDS:
-            spoken.append(Spoken(name, transcript, encode(file)))
+            audio = encode(*soundfile.read(file, dtype="float32"))
+            spoken.append(Spoken(name, transcript, audio))
     return spoken
 
 
-def encode(file: Path) -> bytes:
-    """A sound file as Ogg Opus, whose headers are far smaller than those of Vorbis."""
-    samples, rate_hz = soundfile.read(file, dtype="float32")
+def encode(samples: Float32[np.ndarray, "n"], rate_hz: int) -> bytes:
+    """Mono sound as Ogg Opus, whose headers are far smaller than those of Vorbis."""
     buffer = io.BytesIO()
     options = {"format": "OGG", "subtype": "OPUS", "compression_level": _COMPRESSION}
     soundfile.write(buffer, samples, rate_hz, **options)
@@ -137,13 +145,17 @@ def group_variants(spoken: list[Spoken]) -> list[list[Spoken]]:
     """Clips that say nearly the same, directly or through others."""
     groups: list[list[Spoken]] = []
     for one in spoken:
-        alike = [group for group in groups if any(are_variants(one, other) for other in group)]
+        alike = [
+            group
+            for group in groups
+            if any(are_variants(one.words, other.words) for other in group)
+        ]
         groups = [group for group in groups if group not in alike]
         groups.append([*(other for group in alike for other in group), one])
     return groups
 
 
-def are_variants(first: Spoken, second: Spoken) -> bool:
-    """Whether two transcripts share most of their words."""
-    words, others = set(first.words), set(second.words)
+def are_variants(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two texts, as `words_of` gives them, share most of their words."""
+    words, others = set(first), set(second)
     return len(words & others) >= _ALIKE * len(words | others)
