@@ -6,7 +6,7 @@ decoder learns from WordNet only. Minutes on a GPU, hours on two cores.
 """
 
 from lco_jax.config import Stages
-from lco_jax.recipes import lab_full
+from lco_jax.lab import lab_full
 
 
 def get_config() -> Stages:

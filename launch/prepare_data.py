@@ -1,4 +1,4 @@
-"""Prepare data: TFDS datasets of text pairs, and the files of this repository's data folder."""
+"""Prepare data: TFDS datasets, and the files of this repository's data folder."""
 
 import logging
 import subprocess
@@ -93,6 +93,17 @@ class ParallelPairs:
 
 
 @dataclass(frozen=True)
+class SyntheticSpeech:
+    """Names and short texts spoken by a program (needs espeak-ng)."""
+
+    data_dir: str | None = None
+    """Where to write; None: the cache folder."""
+
+    def run(self) -> None:
+        prepare("synthetic_speech", self.data_dir)
+
+
+@dataclass(frozen=True)
 class LibreOffice:
     """Pages of LibreOffice's help as pictures, from Debian packages (needs `.[documents]`)."""
 
@@ -129,6 +140,7 @@ Command = (
     Annotated[WordNet, subcommand(name="wordnet")]
     | Annotated[Emoji, subcommand(name="emoji")]
     | Annotated[Spoken, subcommand(name="spoken")]
+    | Annotated[SyntheticSpeech, subcommand(name="synthetic_speech")]
     | Annotated[LibreOffice, subcommand(name="libreoffice")]
     | Annotated[OpenClipArt, subcommand(name="openclipart")]
     | Annotated[AllNli, subcommand(name="all_nli")]

@@ -53,7 +53,11 @@ def test_held_out_sentences_are_not_heard_in_training():
     )
     assert len({one.words for one in test}) == len(test)
     assert min(len(one.words) for one in test) >= spoken_source.MIN_TEST_WORDS
-    assert not any(spoken_source.are_variants(one, other) for one in test for other in train)
+    assert not any(
+        spoken_source.are_variants(one, other)
+        for one in [one.words for one in test]
+        for other in [other.words for other in train]
+    )
 
 
 # -------------------------------------------------------------------------------------- dataset
@@ -88,7 +92,7 @@ def test_variants_are_grouped():
         spoken("c", "please enter your new long password"),
         spoken("d", "That conference is full."),
     )
-    assert not spoken_source.are_variants(first, third)
+    assert not spoken_source.are_variants(first.words, third.words)
     groups = spoken_source.group_variants([first, third, other, second])
     assert sorted(len(group) for group in groups) == [1, 3]
 

@@ -3,8 +3,8 @@
 Datasets are named `wordnet`, `all_nli` and `parallel_pairs`, the last optionally with a config
 (`parallel_pairs/en-id`); their features are `id`, `anchor`, `positive`, `negatives`. `emoji` holds
 pictures with their names in five languages, `openclipart` more pictures with names, `spoken` spoken
-prompts with their transcripts, and `libreoffice/id` (`vi`, `km`) pictures of pages with English
-titles and the text on them.
+prompts with their transcripts, `synthetic_speech` texts spoken by a program, and `libreoffice/id`
+(`vi`, `km`) pictures of pages with English titles and the text on them.
 """
 
 import contextlib
@@ -29,18 +29,22 @@ _CLASSES = {
     "parallel_pairs": "ParallelPairs",
     "emoji": "Emoji",
     "spoken": "Spoken",
+    "synthetic_speech": "SyntheticSpeech",
     "libreoffice": "Libreoffice",
     "openclipart": "Openclipart",
 }
 _READERS = {
     "emoji": "read_emoji",
     "spoken": "read_spoken",
+    "synthetic_speech": "read_synthetic_speech",
     "libreoffice": "read_libreoffice",
     "openclipart": "read_openclipart",
 }
 """Of datasets whose examples are no pairs of texts."""
 _SHIPPED = ("wordnet", "emoji", "spoken")
 """Made from files of the repository, so they are prepared on first use."""
+_SYNTHESIZED = ("synthetic_speech",)
+"""Made by a program of the machine, so there is nothing to download."""
 _logger = logging.getLogger(__name__)
 
 
@@ -64,11 +68,12 @@ def open_source(name: str, split: str = "train", data_dir: str | None = None) ->
             prepare(name, data_dir)
             builder = _make_builder(name, data_dir)
         if not builder.is_prepared():
-            choice = name.replace("/", " --config ")
+            command = f"python launch/prepare_data.py {name.replace('/', ' --config ')}"
+            hint = f"`{command} --source-dir FOLDER` first (without --source-dir it is downloaded)"
+            if builder.name in _SYNTHESIZED:
+                hint = f"`{command}` first"
             raise FileNotFoundError(
-                f"dataset {name!r} is not prepared in {builder.data_path}; run "
-                f"`python launch/prepare_data.py {choice} --source-dir FOLDER` first "
-                "(without --source-dir it is downloaded)"
+                f"dataset {name!r} is not prepared in {builder.data_path}; run {hint}"
             )
         if split.partition("[")[0] not in builder.info.splits:
             raise ValueError(f"{name!r} has no split {split!r}; use {sorted(builder.info.splits)}")

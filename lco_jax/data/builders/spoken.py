@@ -20,7 +20,7 @@ class SpokenRecord(TypedDict):
 
     id: str
     audio: bytes
-    """Ogg Opus."""
+    """Content of a sound file: Ogg Opus here, FLAC of `synthetic_speech`."""
     transcript: str
 
 
@@ -49,10 +49,7 @@ class Spoken(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        # TFDS's own feature for sound needs TensorFlow; this one holds any bytes.
-        features = {"id": text, "audio": tfds.features.Scalar(np.str_), "transcript": text}
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        return tfds.core.DatasetInfo(builder=self, features=spoken_features())
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         return {split: self._generate_examples(path) for split, path in _FILES.items()}
@@ -64,7 +61,15 @@ class Spoken(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield record["id"], SpokenRecord(**record, audio=clips.read(f"{record['id']}.ogg"))
 
 
-def read_spoken(builder: Spoken, split: str) -> "SpokenSource":
+def spoken_features() -> tfds.features.FeaturesDict:
+    """How TFDS stores clips with transcripts."""
+    text = tfds.features.Text()
+    # TFDS's own feature for sound needs TensorFlow; this one holds any bytes.
+    audio = tfds.features.Scalar(np.str_)
+    return tfds.features.FeaturesDict({"id": text, "audio": audio, "transcript": text})
+
+
+def read_spoken(builder: tfds.core.DatasetBuilder, split: str) -> "SpokenSource":
     """The clips of a split that `builder` has prepared."""
     # TFDS pickles a builder along with its source, and can rebuild only its own kinds.
     reader = tfds.builder_from_directory(builder.data_path)

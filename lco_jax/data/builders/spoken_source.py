@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,12 @@ class Spoken:
     @property
     def words(self) -> tuple[str, ...]:
         """Of the transcript, without punctuation."""
-        return tuple(re.findall(r"[a-z0-9']+", self.transcript.lower()))
+        return words_of(self.transcript)
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of an English text in lower case, without punctuation."""
+    return tuple(re.findall(r"[a-z0-9']+", text.lower()))
 
 
 def fetch_packages(folder: Path) -> Path:
@@ -137,13 +143,17 @@ def group_variants(spoken: list[Spoken]) -> list[list[Spoken]]:
     """Clips that say nearly the same, directly or through others."""
     groups: list[list[Spoken]] = []
     for one in spoken:
-        alike = [group for group in groups if any(are_variants(one, other) for other in group)]
+        alike = [
+            group
+            for group in groups
+            if any(are_variants(one.words, other.words) for other in group)
+        ]
         groups = [group for group in groups if group not in alike]
         groups.append([*(other for group in alike for other in group), one])
     return groups
 
 
-def are_variants(first: Spoken, second: Spoken) -> bool:
-    """Whether two transcripts share most of their words."""
-    words, others = set(first.words), set(second.words)
+def are_variants(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two texts, as `words_of` gives them, share most of their words."""
+    words, others = set(first), set(second)
     return len(words & others) >= _ALIKE * len(words | others)

@@ -1,0 +1,80 @@
+"""Synthetic speech of the lab: English texts spoken by eSpeak NG, made when it is prepared."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from lco_jax.data.builders import CACHE
+from lco_jax.data.builders.spoken import SpokenRecord, SpokenSource, read_spoken, spoken_features
+from lco_jax.data.builders.synthetic_speech_source import (
+    Utterance,
+    choose_utterances,
+    clip_file,
+    digest_utterances,
+    find_synthesizer,
+    synthesize,
+)
+
+
+class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Synthesised clips to train on (`train`), in several voices; records are those of `spoken`.
+
+    Clips are kept until all are spoken, so that an interrupted preparation goes on where it was.
+    The program's version is in the metadata of the dataset, as `synthesizer`.
+
+    Args:
+        work_dir: of the clips (None: `synthetic_speech` in the cache folder).
+        max_clips: at most so many; None takes all.
+
+    Raises:
+        ValueError: a config was asked for; there is none to choose.
+        FileNotFoundError: the package was installed without the repository's data folder.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS downloads nothing here, so there are no checksums for it to look up beside the code.
+    url_infos: ClassVar[dict] = {}
+
+    def __init__(
+        self,
+        *,
+        config_name: str,
+        data_dir: str,
+        work_dir: str | None = None,
+        max_clips: int | None = None,
+    ):
+        if config_name:
+            raise ValueError(
+                f"synthetic_speech has no config {config_name!r}; use the name 'synthetic_speech'"
+            )
+        self._utterances = choose_utterances()[:max_clips]
+        self._work = CACHE / "synthetic_speech" if work_dir is None else Path(work_dir)
+        # The folder is named after what is said and how, so old clips are never taken for new ones.
+        config = tfds.core.BuilderConfig(name=digest_utterances(self._utterances))
+        super().__init__(config=config, data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self, features=spoken_features(), metadata=tfds.core.MetadataDict()
+        )
+
+    def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
+        version = find_synthesizer()
+        self.info.metadata["synthesizer"] = f"eSpeak NG {version}"
+        clips = self._work / self.builder_config.name / version
+        synthesize(self._utterances, clips)
+        return {"train": self._generate_examples(self._utterances, clips)}
+
+    def _generate_examples(
+        self, utterances: Sequence[Utterance], clips: Path
+    ) -> Iterator[tuple[str, SpokenRecord]]:
+        for one in utterances:
+            audio = clip_file(clips, one).read_bytes()
+            yield one.id, SpokenRecord(id=one.id, audio=audio, transcript=one.text)
+
+
+def read_synthetic_speech(builder: SyntheticSpeech, split: str) -> SpokenSource:
+    """The clips of a split that `builder` has prepared."""
+    return read_spoken(builder, split)
