@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lco_jax.analysis.comparison import bootstrap_interval
+from lco_jax.analysis.markdown import markdown_table
 
 Scores = Mapping[str, Float[np.ndarray, "Q"]]
 """nDCG@10 of each query, by task; query i is the same in every arm and stage."""
@@ -43,10 +44,8 @@ def arms_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
         ValueError: there are no arms, or two of them were scored on other queries.
     """
     sizes = _sizes(arms, tasks)
-    rows = [
-        ["arm", "stage", *(f"{tasks[name]} (n={sizes[name]})" for name in tasks), "loss"],
-        ["---"] * (len(tasks) + 3),
-    ]
+    head = ["arm", "stage", *(f"{tasks[name]} (n={sizes[name]})" for name in tasks), "loss"]
+    rows = []
     for arm in arms:
         loss = f"{arm.losses[0]:.2f} → {arm.losses[1]:.2f}"
         stages = (
@@ -58,7 +57,7 @@ def arms_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
             cells = [_with_interval(scores[name], signed=False) for name in tasks]
             rows.append([arm.name, stage, *cells, said])
     rows.append(["random order", "", *(f"{100 * chance(sizes[name]):.1f}" for name in tasks), ""])
-    return _markdown(rows)
+    return markdown_table(head, rows)
 
 
 def differences_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
@@ -66,7 +65,7 @@ def differences_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
     arm against the first.
     """
     _sizes(arms, tasks)
-    rows = [["difference", *tasks.values()], ["---"] * (len(tasks) + 1)]
+    rows = []
     for arm in arms:
         for label, start in (("before", arm.before), ("before, mean removed", arm.centred)):
             cells = [_with_interval(arm.after[n] - start[n], signed=True) for n in tasks]
@@ -76,7 +75,7 @@ def differences_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
             own, first = getattr(arm, stage), getattr(arms[0], stage)
             cells = [_with_interval(own[name] - first[name], signed=True) for name in tasks]
             rows.append([f"{arm.name} - {arms[0].name}, {stage}", *cells])
-    return _markdown(rows)
+    return markdown_table(["difference", *tasks.values()], rows)
 
 
 def _sizes(arms: Sequence[Arm], tasks: Mapping[str, str]) -> dict[str, int]:
@@ -99,7 +98,3 @@ def _with_interval(values: Float[np.ndarray, "Q"], *, signed: bool) -> str:
     sign = "+" if signed else ""
     mean, low, high = (f"{100 * value:{sign}.1f}" for value in (values.mean(), low, high))
     return f"{mean} [{low}, {high}]"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 from lco_jax.analysis.bound import Run, parse_run
 from lco_jax.analysis.grid import Record
+from lco_jax.analysis.markdown import markdown_table
 from lco_jax.analysis.scaling import Fit, Panel, Point
 
 _BOUND_FIELDS = (
@@ -136,6 +137,4 @@ def _scores(measured: dict[str, Any], names: Iterable[str]) -> list[str]:
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"## {title}\n\n{body}\n"
+    return f"## {title}\n\n{markdown_table(head, list(rows))}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float
 
 from lco_jax.analysis.anisotropy import mean_cosine
 from lco_jax.analysis.comparison import EmbeddedPairs, bootstrap_interval
@@ -32,6 +33,12 @@ class PairSet:
     after: EmbeddedPairs
     lexical: EmbeddedPairs | None
     """Those of the baseline without a decoder."""
+
+    def of_modality(self) -> dict[str, Float[np.ndarray, "n E"]]:
+        """The vectors before and after of what the pairs are named after."""
+        found = {"before": self.before, "after": self.after}
+        side = "positives" if self.modality == "text" else "anchors"
+        return {name: getattr(pairs, side) for name, pairs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -84,23 +91,31 @@ def read_pair_sets(folder: epath.Path) -> list[PairSet]:
     return found
 
 
+def direction_scores(pairs: PairSet) -> dict[str, dict[str, dict[str, Float[np.ndarray, "n"]]]]:
+    """By direction of search and by what is compared (`before`, `after`, `centred_before`,
+    `centred_after`, of media also `lexical` and `lexical_centred`): every query's scores."""
+    evaluations = {
+        "before": pairs.before,
+        "after": pairs.after,
+        "centred_before": pairs.before.centred(),
+        "centred_after": pairs.after.centred(),
+    }
+    if pairs.lexical is not None:
+        evaluations["lexical"] = pairs.lexical
+        evaluations["lexical_centred"] = pairs.lexical.centred()
+    return {
+        direction: {name: turn(found).scores() for name, found in evaluations.items()}
+        for direction, turn in _directions(pairs.modality).items()
+    }
+
+
 def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, Any]:
     """What `report.json` says: of every direction the figures before and after with the 95 %
     bootstrap interval of the MRR, the controls, and the paired intervals of the changes.
     """
     retrieval, controls, changes, anisotropy = {}, {}, {}, {}
     for pairs in sets:
-        evaluations = {
-            "before": pairs.before,
-            "after": pairs.after,
-            "centred_before": pairs.before.centred(),
-            "centred_after": pairs.after.centred(),
-        }
-        if pairs.lexical is not None:
-            evaluations["lexical"] = pairs.lexical
-            evaluations["lexical_centred"] = pairs.lexical.centred()
-        for direction, turn in _directions(pairs.modality).items():
-            scores = {name: turn(found).scores() for name, found in evaluations.items()}
+        for direction, scores in direction_scores(pairs).items():
             described = {name: _describe(terms) for name, terms in scores.items()}
             retrieval[direction] = {name: described.pop(name) for name in ("before", "after")}
             controls[direction] = described
@@ -109,8 +124,7 @@ def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, An
                 "over_centred_before": _change(scores["after"], scores["centred_before"]),
             }
         anisotropy[pairs.modality] = {
-            "before": float(mean_cosine(_of_modality(pairs, pairs.before))),
-            "after": float(mean_cosine(_of_modality(pairs, pairs.after))),
+            name: float(mean_cosine(found)) for name, found in pairs.of_modality().items()
         }
     return {
         "retrieval": retrieval,
@@ -130,10 +144,6 @@ def _directions(modality: str) -> dict[str, Any]:
     if modality == "text":
         return {"text->text": lambda pairs: pairs}
     return {f"{modality}->text": lambda pairs: pairs, f"text->{modality}": turned}
-
-
-def _of_modality(pairs: PairSet, found: EmbeddedPairs) -> np.ndarray:
-    return found.positives if pairs.modality == "text" else found.anchors
 
 
 def _describe(scores: dict[str, np.ndarray]) -> dict[str, float]:

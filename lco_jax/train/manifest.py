@@ -23,6 +23,7 @@ class Manifest:
     config: TrainConfig
     data_fingerprint: str
     prompt: dict[str, Any]
+    git_revision: str
 
 
 def is_run_folder(path: str) -> bool:
@@ -34,7 +35,8 @@ def is_run_folder(path: str) -> bool:
 def read_manifest(workdir: str) -> Manifest:
     """The manifest of a run folder."""
     content = json.loads((epath.Path(workdir) / "config.json").read_text())
-    return Manifest(from_json(content["config"]), content["data_fingerprint"], content["prompt"])
+    config = from_json(content["config"])
+    return Manifest(config, content["data_fingerprint"], content["prompt"], content["git_revision"])
 
 
 def start_or_resume(

@@ -1,0 +1,93 @@
+"""docs/lab/tables.md: the jobs of `configs/lab_full.py` and `lab_full_lora.py`, several seeds and
+arms together; run from the root of the repository.
+
+`python -m benchmarks.lab_table WORKDIR …` reads jobs that have ended. With `--seen N` it also
+embeds N pictures and N sounds of the training data before and after the last stage: minutes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from lco_jax.analysis.comparison import EmbeddedPairs
+from lco_jax.analysis.lab_scores import PairSet, direction_scores
+from lco_jax.analysis.lab_seeds import (
+    LabRun,
+    anisotropy_table,
+    read_run,
+    retrieval_table,
+    stages_table,
+)
+from lco_jax.analysis.markdown import markdown_table
+from lco_jax.config import TfdsSource
+from lco_jax.data.sources import read_pairs
+from lco_jax.evaluate.embedder import Embedder
+from lco_jax.train.manifest import read_manifest
+from lco_jax.train.stages import MODEL_FOLDER
+
+_STAGES = ("align", "speak", "refine")
+_CONDITIONS = ("before", "centred_before", "after", "centred_after")
+_TITLE = "# The lab in figures\n\nMade by `python -m benchmarks.lab_table`.\n\n"
+_SEEN = {"image": "emoji", "audio": "spoken"}
+"""Dataset of each medium."""
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Tables of several jobs of the lab."""
+
+    workdirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of jobs that have ended."""
+    output: Path = Path("docs/lab/tables.md")
+    seen: int = 0
+    """Pairs of the training data to embed, of each medium."""
+
+
+def main() -> None:
+    """Read, measure what is missing, write."""
+    arguments = tyro.cli(_Arguments, description=__doc__)
+    runs = [read_run(str(folder), _STAGES) for folder in arguments.workdirs]
+    parts = {
+        "Retrieval (MRR) on held-out pairs": retrieval_table(runs),
+        "Anisotropy (mean cosine)": anisotropy_table(runs),
+    }
+    if arguments.seen:
+        folders = zip(runs, arguments.workdirs, strict=True)
+        rows = [row for run, folder in folders for row in _seen(run, folder, arguments.seen)]
+        head = ("arm", "seed", "direction", "n", "before", "before, centred", "after")
+        head += ("after, centred",)
+        parts["Retrieval (MRR) on pairs seen in training"] = markdown_table(head, rows)
+    parts["Stages"] = stages_table(runs)
+    body = "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(
+        f"# The lab in figures\n\nMade by `python -m benchmarks.lab_table`.\n\n{body}"
+    )
+
+
+def _seen(run: LabRun, folder: Path, count: int) -> list[list[str]]:
+    rows = []
+    models = {"before": folder / _STAGES[-2] / MODEL_FOLDER, "after": folder / _STAGES[-1]}
+    media = read_manifest(str(folder / _STAGES[-1])).config.data.media
+    found: dict[str, dict[str, EmbeddedPairs]] = {modality: {} for modality in _SEEN}
+    for when, path in models.items():
+        embedder = Embedder(path, media=media, dtype="float32")
+        for modality, name in _SEEN.items():
+            pairs = read_pairs(TfdsSource(name), count)
+            items = [pair.anchor for pair in pairs] + [pair.positive for pair in pairs]
+            found[modality][when] = EmbeddedPairs(0, *np.split(embedder.encode(items), 2))
+    for modality, both in found.items():
+        pairs = PairSet(modality, folder, [], both["before"], both["after"], None)
+        for direction, scores in direction_scores(pairs).items():
+            means = [
+                f"{scores[name]['mrr'].mean():.3f}" for name in ("before", "after", "centred_after")
+            ]
+            rows.append([run.arm, str(run.seed), direction, str(count), *means])
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Jobs of the lab with several seeds, and arms of them, in tables."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from lco_jax.analysis.anisotropy import mean_cosine
+from lco_jax.analysis.comparison import bootstrap_interval
+from lco_jax.analysis.lab_scores import (
+    PairSet,
+    StageCurve,
+    direction_scores,
+    read_curves,
+    read_pair_sets,
+)
+from lco_jax.analysis.markdown import markdown_table
+from lco_jax.train.manifest import read_manifest
+
+_METRIC = "mrr"
+
+
+@dataclass(frozen=True)
+class LabRun:
+    """A job that has ended: one seed of one arm."""
+
+    arm: str
+    seed: int
+    revision: str
+    curves: list[StageCurve]
+    sets: list[PairSet]
+
+
+def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
+    """A job by its folder.
+
+    Args:
+        stages: their names; the last but one speaks, the last refines.
+
+    Raises:
+        ValueError: the last stage was not evaluated before and after.
+    """
+    root = epath.Path(workdir)
+    sets = read_pair_sets(root / stages[-1])
+    if not sets:
+        raise ValueError(f"{root / stages[-1]} has no two evaluations: run it to its end first")
+    speak = read_manifest(str(root / stages[-2]))
+    decoder = speak.config.model.trainable.decoder
+    return LabRun(
+        arm="decoder frozen" if decoder is None else f"decoder: LoRA {decoder.rank}",
+        seed=speak.config.seed,
+        revision=speak.git_revision[:7],
+        curves=read_curves({name: root / name for name in stages}),
+        sets=sets,
+    )
+
+
+def retrieval_table(runs: Sequence[LabRun]) -> str:
+    """MRR of every arm and direction before and after the last stage, as means over seeds, with the
+    changes of each seed.
+
+    The 95 % intervals are bootstraps over queries of the changes' means over seeds: they cover the
+    choice of queries; how far seeds differ is seen from their changes.
+    """
+    head = ("arm", "seeds", "direction", "n", "before", "before, centred", "after")
+    head += ("after, centred", "no decoder", "no decoder, centred")
+    head += ("after - before", "by seed", "after - before, centred", "by seed")
+    rows = []
+    for arm, members in _by_arm(runs).items():
+        for direction, found in _pool(members).items():
+            means = [
+                f"{found[name].mean():.3f}" if name in found else ""
+                for name in (
+                    "before",
+                    "centred_before",
+                    "after",
+                    "centred_after",
+                    "lexical",
+                    "lexical_centred",
+                )
+            ]
+            changes = [
+                cell
+                for name in ("before", "centred_before")
+                for cell in _change(found["after"] - found[name])
+            ]
+            size = found["after"].shape[1]
+            rows.append([arm, str(len(members)), direction, str(size), *means, *changes])
+    return markdown_table(head, rows)
+
+
+def anisotropy_table(runs: Sequence[LabRun]) -> str:
+    """The mean cosine of two items before and after, of every modality, as means over seeds."""
+    rows = []
+    for arm, members in _by_arm(runs).items():
+        for index, first in enumerate(members[0].sets):
+            before, after = (
+                np.mean([mean_cosine(run.sets[index].of_modality()[name]) for run in members])
+                for name in ("before", "after")
+            )
+            rows.append([arm, first.modality, f"{before:.3f}", f"{after:.3f}"])
+    return markdown_table(("arm", "modality", "before", "after"), rows)
+
+
+def stages_table(runs: Sequence[LabRun], ends: int = 10) -> str:
+    """Steps, time and loss of every stage of every run; losses are means over the first and the
+    last `ends` steps."""
+    rows = []
+    for run in runs:
+        for curve in run.curves:
+            losses = [record["loss"] for record in curve.train]
+            first, last = (np.mean(part) for part in (losses[:ends], losses[-ends:]))
+            summary = curve.summary()
+            minutes = f"{summary['seconds'] / 60:.0f}"
+            shown = [curve.name, str(summary["steps"]), minutes, f"{first:.2f}", f"{last:.2f}"]
+            rows.append([run.arm, str(run.seed), *shown, run.revision])
+    head = ("arm", "seed", "stage", "steps", "minutes", "first loss", "last loss", "revision")
+    return markdown_table(head, rows)
+
+
+def _by_arm(runs: Sequence[LabRun]) -> Mapping[str, list[LabRun]]:
+    arms = defaultdict(list)
+    for run in runs:
+        arms[run.arm].append(run)
+    return arms
+
+
+def _pool(runs: Sequence[LabRun]) -> dict[str, dict[str, Float[np.ndarray, "S n"]]]:
+    """By direction and by what is compared: the scores of each seed (row) and query.
+
+    Raises:
+        ValueError: the runs were evaluated on other pairs.
+    """
+    if any([p.lines for p in run.sets] != [p.lines for p in runs[0].sets] for run in runs):
+        raise ValueError("runs of one arm were evaluated on different pairs")
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for sets in zip(*(run.sets for run in runs), strict=True):
+        scores = [direction_scores(pairs) for pairs in sets]
+        for direction, compared in scores[0].items():
+            found[direction] = {
+                name: np.stack([one[direction][name][_METRIC] for one in scores])
+                for name in compared
+            }
+    return found
+
+
+def _change(differences: Float[np.ndarray, "S n"]) -> tuple[str, str]:
+    low, high = bootstrap_interval(differences.mean(axis=0))
+    by_seed = ", ".join(f"{value:+.3f}" for value in differences.mean(axis=1))
+    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]", by_seed

@@ -1,0 +1,80 @@
+"""Several seeds and arms of the lab in tables: what is averaged, and what is paired."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from lco_jax.analysis.anisotropy import mean_cosine
+from lco_jax.analysis.comparison import EmbeddedPairs
+from lco_jax.analysis.lab_scores import PairSet, StageCurve
+from lco_jax.analysis.lab_seeds import LabRun, anisotropy_table, retrieval_table, stages_table
+
+LINES = [{"image": f"{number}.png", "positive": str(number)} for number in range(30)]
+
+
+def make_run(seed, arm="decoder frozen", gain=1.0):
+    rng = np.random.default_rng(seed)
+    texts = rng.normal(size=(30, 8))
+
+    def pairs(noise):
+        shown = texts + noise * rng.normal(size=texts.shape)
+        both = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (shown, texts))
+        return EmbeddedPairs(0, *both)
+
+    sets = [PairSet("image", None, LINES, pairs(3.0), pairs(3.0 - 2 * gain), pairs(2.0))]
+    train = [{"step": step, "loss": 9.0 - step / 10, "step_seconds": 6.0} for step in range(1, 41)]
+    return LabRun(arm, seed, "abc", [StageCurve("speak", "generative", train)], sets)
+
+
+def cells(table):
+    return [line.strip("| \n").split(" | ") for line in table.splitlines()]
+
+
+def test_changes_are_means_over_seeds_of_paired_differences():
+    runs = [make_run(1), make_run(2, arm="other", gain=0.0), make_run(3)]
+    head, _, *rows = cells(retrieval_table(runs))
+    assert [(row[0], row[1], row[2]) for row in rows] == [
+        ("decoder frozen", "2", "image->text"),
+        ("decoder frozen", "2", "text->image"),
+        ("other", "1", "image->text"),
+        ("other", "1", "text->image"),
+    ]
+    row = dict(zip(head[:11], rows[0][:11], strict=True))
+    frozen = [runs[0].sets[0], runs[2].sets[0]]
+    before, after = (
+        np.array([getattr(one, name).scores()["mrr"].mean() for one in frozen])
+        for name in ("before", "after")
+    )
+    assert float(row["before"]) == pytest.approx(before.mean(), abs=6e-4)
+    assert float(row["no decoder"]) == pytest.approx(
+        np.mean([one.lexical.scores()["mrr"].mean() for one in frozen]), abs=6e-4
+    )
+    change, low, high = map(float, re.findall(r"[+-][\d.]+", row["after - before"]))
+    assert change == pytest.approx((after - before).mean(), abs=6e-4)
+    assert 0 < low < change < high
+    assert [float(x) for x in rows[0][11].split(", ")] == pytest.approx(after - before, abs=6e-4)
+    # The way back looks from texts.
+    back = np.mean([one.before.cosines().argmax(0) == np.arange(30) for one in frozen])
+    assert float(rows[1][4]) >= back - 1e-3
+    assert rows[0][4] != rows[1][4]
+    assert "+0.000" not in rows[0][10]
+
+
+def test_other_tables():
+    runs = [make_run(1), make_run(2)]
+    _, _, row = cells(anisotropy_table(runs))
+    expected = np.mean([mean_cosine(run.sets[0].before.anchors) for run in runs])
+    assert row[:2] == ["decoder frozen", "image"] and float(row[2]) == pytest.approx(
+        expected, abs=6e-4
+    )
+    rows = cells(stages_table(runs, ends=2))[2:]
+    assert rows[0] == ["decoder frozen", "1", "speak", "40", "4", "8.85", "5.05", "abc"]
+
+
+def test_runs_of_an_arm_have_the_same_pairs():
+    other = make_run(2)
+    sets = [dataclasses.replace(other.sets[0], lines=LINES[::-1])]
+    with pytest.raises(ValueError, match="different pairs"):
+        retrieval_table([make_run(1), dataclasses.replace(other, sets=sets)])
