@@ -63,9 +63,7 @@ def main() -> None:
     parts["Stages"] = stages_table(runs)
     body = "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(
-        f"# The lab in figures\n\nMade by `python -m benchmarks.lab_table`.\n\n{body}"
-    )
+    arguments.output.write_text(_TITLE + body)
 
 
 def _seen(run: LabRun, folder: Path, count: int) -> list[list[str]]:
@@ -82,9 +80,7 @@ def _seen(run: LabRun, folder: Path, count: int) -> list[list[str]]:
     for modality, both in found.items():
         pairs = PairSet(modality, folder, [], both["before"], both["after"], None)
         for direction, scores in direction_scores(pairs).items():
-            means = [
-                f"{scores[name]['mrr'].mean():.3f}" for name in ("before", "after", "centred_after")
-            ]
+            means = [f"{scores[name]['mrr'].mean():.3f}" for name in _CONDITIONS]
             rows.append([run.arm, str(run.seed), direction, str(count), *means])
     return rows
 

@@ -52,7 +52,7 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
     return LabRun(
         arm="decoder frozen" if decoder is None else f"decoder: LoRA {decoder.rank}",
         seed=speak.config.seed,
-        revision=speak.git_revision[:7],
+        revision=speak.git_revision or "unknown",
         curves=read_curves({name: root / name for name in stages}),
         sets=sets,
     )
@@ -60,12 +60,12 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
 
 def retrieval_table(runs: Sequence[LabRun]) -> str:
     """MRR of every arm and direction before and after the last stage, as means over seeds, with the
-    changes of each seed.
+    changes of each seed. `chance` is the mean of a random order.
 
     The 95 % intervals are bootstraps over queries of the changes' means over seeds: they cover the
     choice of queries; how far seeds differ is seen from their changes.
     """
-    head = ("arm", "seeds", "direction", "n", "before", "before, centred", "after")
+    head = ("arm", "seeds", "direction", "n", "chance", "before", "before, centred", "after")
     head += ("after, centred", "no decoder", "no decoder, centred")
     head += ("after - before", "by seed", "after - before, centred", "by seed")
     rows = []
@@ -88,7 +88,8 @@ def retrieval_table(runs: Sequence[LabRun]) -> str:
                 for cell in _change(found["after"] - found[name])
             ]
             size = found["after"].shape[1]
-            rows.append([arm, str(len(members)), direction, str(size), *means, *changes])
+            chance = f"{np.mean(1 / np.arange(1, size + 1)):.3f}"
+            rows.append([arm, str(len(members)), direction, str(size), chance, *means, *changes])
     return markdown_table(head, rows)
 
 

@@ -23,7 +23,8 @@ class Manifest:
     config: TrainConfig
     data_fingerprint: str
     prompt: dict[str, Any]
-    git_revision: str
+    git_revision: str | None
+    """None where the code was in no repository."""
 
 
 def is_run_folder(path: str) -> bool:

@@ -10,6 +10,7 @@ from lco_jax.analysis.anisotropy import mean_cosine
 from lco_jax.analysis.comparison import EmbeddedPairs
 from lco_jax.analysis.lab_scores import PairSet, StageCurve
 from lco_jax.analysis.lab_seeds import LabRun, anisotropy_table, retrieval_table, stages_table
+from lco_jax.analysis.markdown import markdown_table
 
 LINES = [{"image": f"{number}.png", "positive": str(number)} for number in range(30)]
 
@@ -41,7 +42,8 @@ def test_changes_are_means_over_seeds_of_paired_differences():
         ("other", "1", "image->text"),
         ("other", "1", "text->image"),
     ]
-    row = dict(zip(head[:11], rows[0][:11], strict=True))
+    row = dict(zip(head[:12], rows[0][:12], strict=True))
+    assert float(row["chance"]) == pytest.approx(sum(1 / r for r in range(1, 31)) / 30, abs=6e-4)
     frozen = [runs[0].sets[0], runs[2].sets[0]]
     before, after = (
         np.array([getattr(one, name).scores()["mrr"].mean() for one in frozen])
@@ -54,12 +56,12 @@ def test_changes_are_means_over_seeds_of_paired_differences():
     change, low, high = map(float, re.findall(r"[+-][\d.]+", row["after - before"]))
     assert change == pytest.approx((after - before).mean(), abs=6e-4)
     assert 0 < low < change < high
-    assert [float(x) for x in rows[0][11].split(", ")] == pytest.approx(after - before, abs=6e-4)
+    assert [float(x) for x in rows[0][12].split(", ")] == pytest.approx(after - before, abs=6e-4)
     # The way back looks from texts.
     back = np.mean([one.before.cosines().argmax(0) == np.arange(30) for one in frozen])
-    assert float(rows[1][4]) >= back - 1e-3
-    assert rows[0][4] != rows[1][4]
-    assert "+0.000" not in rows[0][10]
+    assert float(rows[1][5]) >= back - 1e-3
+    assert rows[0][4] != rows[1][5]
+    assert "+0.000" not in rows[0][11]
 
 
 def test_other_tables():
@@ -78,3 +80,8 @@ def test_runs_of_an_arm_have_the_same_pairs():
     sets = [dataclasses.replace(other.sets[0], lines=LINES[::-1])]
     with pytest.raises(ValueError, match="different pairs"):
         retrieval_table([make_run(1), dataclasses.replace(other, sets=sets)])
+
+
+def test_a_row_of_another_length_is_no_table():
+    with pytest.raises(ValueError, match="1 cells under 2 headings"):
+        markdown_table(("a", "b"), [["1", "2"], ["3"]])
