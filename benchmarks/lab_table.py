@@ -17,6 +17,7 @@ from lco_jax.analysis.lab_scores import PairSet, direction_scores
 from lco_jax.analysis.lab_seeds import (
     LabRun,
     anisotropy_table,
+    changes_table,
     read_run,
     retrieval_table,
     stages_table,
@@ -52,6 +53,7 @@ def main() -> None:
     runs = [read_run(str(folder), _STAGES) for folder in arguments.workdirs]
     parts = {
         "Retrieval (MRR) on held-out pairs": retrieval_table(runs),
+        "What the text-only stage changes: mean [95 % interval] (each seed)": changes_table(runs),
         "Anisotropy (mean cosine)": anisotropy_table(runs),
     }
     if arguments.seen:

@@ -63,9 +63,9 @@ def lab_alignment(
     *,
     num_steps: int,
     seed: int = 42,
-    pictures: Mapping[str, int] = MappingProxyType({"emoji": 6}),
+    pictures: Mapping[str, int] = MappingProxyType({"emoji": 30}),
     sounds: Mapping[str, int] = MappingProxyType({"spoken": 18}),
-    least_shape: tuple[int, int, int] = (8, 3, 32),
+    least_shape: tuple[int, int, int] = (10, 8, 32),
 ) -> TrainConfig:
     """Eye and projectors learn to speak the decoder's tokens: pictures their names and keywords,
     sounds their transcripts. The ear stays as it is: its features tell words apart.

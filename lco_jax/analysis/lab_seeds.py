@@ -21,6 +21,15 @@ from lco_jax.analysis.markdown import markdown_table
 from lco_jax.train.manifest import read_manifest
 
 _METRIC = "mrr"
+_CONDITIONS = {
+    "before": "before",
+    "centred_before": "before, centred",
+    "after": "after",
+    "centred_after": "after, centred",
+    "lexical": "no decoder",
+    "lexical_centred": "no decoder, centred",
+}
+"""What `direction_scores` measures, and how tables call it."""
 
 
 @dataclass(frozen=True)
@@ -59,38 +68,36 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
 
 
 def retrieval_table(runs: Sequence[LabRun]) -> str:
-    """MRR of every arm and direction before and after the last stage, as means over seeds, with the
-    changes of each seed. `chance` is the mean of a random order.
-
-    The 95 % intervals are bootstraps over queries of the changes' means over seeds: they cover the
-    choice of queries; how far seeds differ is seen from their changes.
-    """
-    head = ("arm", "seeds", "direction", "n", "chance", "before", "before, centred", "after")
-    head += ("after, centred", "no decoder", "no decoder, centred")
-    head += ("after - before", "by seed", "after - before, centred", "by seed")
+    """MRR of every arm and direction before and after the last stage, and of the controls, as means
+    over seeds. `chance` is the mean of a random order."""
     rows = []
     for arm, members in _by_arm(runs).items():
         for direction, found in _pool(members).items():
-            means = [
-                f"{found[name].mean():.3f}" if name in found else ""
-                for name in (
-                    "before",
-                    "centred_before",
-                    "after",
-                    "centred_after",
-                    "lexical",
-                    "lexical_centred",
-                )
-            ]
-            changes = [
-                cell
-                for name in ("before", "centred_before")
-                for cell in _change(found["after"] - found[name])
-            ]
             size = found["after"].shape[1]
             chance = f"{np.mean(1 / np.arange(1, size + 1)):.3f}"
-            rows.append([arm, str(len(members)), direction, str(size), chance, *means, *changes])
-    return markdown_table(head, rows)
+            means = [f"{found[name].mean():.3f}" if name in found else "" for name in _CONDITIONS]
+            rows.append([arm, str(len(members)), direction, str(size), chance, *means])
+    return markdown_table(("arm", "seeds", "direction", "n", "chance", *_CONDITIONS.values()), rows)
+
+
+def changes_table(runs: Sequence[LabRun]) -> str:
+    """What the last stage changes in MRR: against the embeddings before it, against those without
+    their mean, and with the mean removed on both sides.
+
+    The 95 % intervals are bootstraps over queries of the changes' means over seeds: they cover the
+    choice of queries; how far seeds differ is seen from the changes of each, in round brackets.
+    """
+    compared = {
+        "after - before": ("after", "before"),
+        "after - before, centred": ("after", "centred_before"),
+        "both centred": ("centred_after", "centred_before"),
+    }
+    rows = []
+    for arm, members in _by_arm(runs).items():
+        for direction, found in _pool(members).items():
+            changes = [_change(found[new] - found[old]) for new, old in compared.values()]
+            rows.append([arm, direction, *changes])
+    return markdown_table(("arm", "direction", *compared), rows)
 
 
 def anisotropy_table(runs: Sequence[LabRun]) -> str:
@@ -148,7 +155,7 @@ def _pool(runs: Sequence[LabRun]) -> dict[str, dict[str, Float[np.ndarray, "S n"
     return found
 
 
-def _change(differences: Float[np.ndarray, "S n"]) -> tuple[str, str]:
+def _change(differences: Float[np.ndarray, "S n"]) -> str:
     low, high = bootstrap_interval(differences.mean(axis=0))
     by_seed = ", ".join(f"{value:+.3f}" for value in differences.mean(axis=1))
-    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]", by_seed
+    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}] ({by_seed})"

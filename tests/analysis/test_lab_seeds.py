@@ -8,8 +8,14 @@ import pytest
 
 from lco_jax.analysis.anisotropy import mean_cosine
 from lco_jax.analysis.comparison import EmbeddedPairs
-from lco_jax.analysis.lab_scores import PairSet, StageCurve
-from lco_jax.analysis.lab_seeds import LabRun, anisotropy_table, retrieval_table, stages_table
+from lco_jax.analysis.lab_scores import PairSet, StageCurve, direction_scores
+from lco_jax.analysis.lab_seeds import (
+    LabRun,
+    anisotropy_table,
+    changes_table,
+    retrieval_table,
+    stages_table,
+)
 from lco_jax.analysis.markdown import markdown_table
 
 LINES = [{"image": f"{number}.png", "positive": str(number)} for number in range(30)]
@@ -33,7 +39,7 @@ def cells(table):
     return [line.strip("| \n").split(" | ") for line in table.splitlines()]
 
 
-def test_changes_are_means_over_seeds_of_paired_differences():
+def test_retrieval_is_a_mean_over_seeds():
     runs = [make_run(1), make_run(2, arm="other", gain=0.0), make_run(3)]
     head, _, *rows = cells(retrieval_table(runs))
     assert [(row[0], row[1], row[2]) for row in rows] == [
@@ -42,26 +48,39 @@ def test_changes_are_means_over_seeds_of_paired_differences():
         ("other", "1", "image->text"),
         ("other", "1", "text->image"),
     ]
-    row = dict(zip(head[:12], rows[0][:12], strict=True))
-    assert float(row["chance"]) == pytest.approx(sum(1 / r for r in range(1, 31)) / 30, abs=6e-4)
+    there, back = (dict(zip(head, row, strict=True)) for row in rows[:2])
+    chance = sum(1 / rank for rank in range(1, 31)) / 30
+    assert float(there["chance"]) == pytest.approx(chance, abs=6e-4)
     frozen = [runs[0].sets[0], runs[2].sets[0]]
+    for name, header in (("before", "before"), ("after", "after"), ("lexical", "no decoder")):
+        expected = np.mean([getattr(one, name).scores()["mrr"].mean() for one in frozen])
+        assert float(there[header]) == pytest.approx(expected, abs=6e-4)
+    # The way back looks from texts.
+    first = np.mean([one.before.cosines().argmax(0) == np.arange(30) for one in frozen])
+    assert float(back["before"]) >= first - 1e-3
+    assert back["before"] != there["before"]
+
+
+def test_changes_are_means_over_seeds_of_paired_differences():
+    runs = [make_run(1), make_run(3)]
+    head, _, row, _ = cells(changes_table(runs))
+    assert row[:2] == ["decoder frozen", "image->text"]
+    sets = [run.sets[0] for run in runs]
     before, after = (
-        np.array([getattr(one, name).scores()["mrr"].mean() for one in frozen])
+        np.array([getattr(one, name).scores()["mrr"].mean() for one in sets])
         for name in ("before", "after")
     )
-    assert float(row["before"]) == pytest.approx(before.mean(), abs=6e-4)
-    assert float(row["no decoder"]) == pytest.approx(
-        np.mean([one.lexical.scores()["mrr"].mean() for one in frozen]), abs=6e-4
-    )
-    change, low, high = map(float, re.findall(r"[+-][\d.]+", row["after - before"]))
+    change, low, high, *by_seed = map(float, re.findall(r"[+-][\d.]+", row[2]))
     assert change == pytest.approx((after - before).mean(), abs=6e-4)
     assert 0 < low < change < high
-    assert [float(x) for x in rows[0][12].split(", ")] == pytest.approx(after - before, abs=6e-4)
-    # The way back looks from texts.
-    back = np.mean([one.before.cosines().argmax(0) == np.arange(30) for one in frozen])
-    assert float(rows[1][5]) >= back - 1e-3
-    assert rows[0][4] != rows[1][5]
-    assert "+0.000" not in rows[0][11]
+    assert by_seed == pytest.approx(after - before, abs=6e-4)
+    centred = [direction_scores(one)["image->text"] for one in sets]
+    for header, new, old in (
+        ("after - before, centred", "after", "centred_before"),
+        ("both centred", "centred_after", "centred_before"),
+    ):
+        expected = np.mean([one[new]["mrr"] - one[old]["mrr"] for one in centred])
+        assert float(row[head.index(header)].split()[0]) == pytest.approx(expected, abs=6e-4)
 
 
 def test_other_tables():
@@ -79,7 +98,7 @@ def test_runs_of_an_arm_have_the_same_pairs():
     other = make_run(2)
     sets = [dataclasses.replace(other.sets[0], lines=LINES[::-1])]
     with pytest.raises(ValueError, match="different pairs"):
-        retrieval_table([make_run(1), dataclasses.replace(other, sets=sets)])
+        changes_table([make_run(1), dataclasses.replace(other, sets=sets)])
 
 
 def test_a_row_of_another_length_is_no_table():
