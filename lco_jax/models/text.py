@@ -1,5 +1,6 @@
 """The Qwen2.5 decoder."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -215,7 +216,8 @@ class TextModel(nnx.Module):
         return self.logits_fn()(x)
 
     def logits_fn(self) -> Callable[[Float[Array, "B S D"]], Float[Array, "B S V"]]:
-        """`logits`, with weights that are brought together once for any number of calls.
+        """`logits`, with weights that are brought together once for any number of calls: a pytree
+        of them.
 
         Raises:
             ValueError: the model was built without its output head.
@@ -229,7 +231,8 @@ class TextModel(nnx.Module):
         # Moves V x D values over `fsdp`, and no more when called for one block of tokens after
         # the other; the vocabulary stays on `tensor`.
         weight = jax.reshard(weight, act_spec(" ".join(letters)))
-        return lambda x: contract(x, weight, f"BSD,{letters}->BSV", jnp.float32)
+        product = functools.partial(_logits, f"BSD,{letters}->BSV")
+        return jax.tree_util.Partial(product, weight)
 
     def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
         dropout = None
@@ -241,6 +244,10 @@ class TextModel(nnx.Module):
             embeddings = _place_features(embeddings, *media)
         mask = row_mask(segments, self.config.head_dim)
         return _Rows(embeddings, self.rotation(positions), mask, dropout)
+
+
+def _logits(equation: str, weight: Float[Array, "*w"], x: Float[Array, "B S D"]) -> Array:
+    return contract(x, weight, equation, jnp.float32)
 
 
 def _place_features(

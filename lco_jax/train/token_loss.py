@@ -20,45 +20,102 @@ class TokenSums(NamedTuple):
     """Of the targets that are more likely than any other token."""
 
 
+LogitsFn = Callable[[Float[Array, "B S D"]], Float[Array, "B S V"]]
+
+
 def next_token_sums(
     hidden: Float[Array, "B S D"],
     targets: Int[Array, "B S"],
-    logits_fn: Callable[[Float[Array, "B S D"]], Float[Array, "B S V"]],
+    logits_fn: LogitsFn,
     *,
     head_tokens: int,
 ) -> TokenSums:
     """Cross-entropy of the targets, summed in float32; their logits exist for one block at a time
-    and are computed again for the gradient.
+    and are computed again for the gradient. The targets of each row are moved to its front, and
+    blocks without any are left out: prompts and padding cost nothing.
 
     Args:
         hidden: states after the final norm.
         targets: the token that follows each; -1 where none is learned.
-        logits_fn: logits in float32.
+        logits_fn: logits in float32; a pytree of the weights it uses.
         head_tokens: tokens of a block on each device, at most (but one of each row).
     """
     length = hidden.shape[1]
     block = _block_length(hidden, head_tokens)
+    if block == length:
+        loss, correct = _row_sums(logits_fn(hidden), targets)
+    else:
+        blocks = (_in_blocks(x, block) for x in _targets_first(hidden, targets))
+        loss, correct = _sums_of_blocks(logits_fn, *blocks)
+    return TokenSums(loss.sum(), jax.lax.stop_gradient(correct.sum()))
+
+
+def _row_sums(
+    logits: Float[Array, "B S V"], targets: Int[Array, "B S"]
+) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+    """Losses of each row's targets, and how many are more likely than any other token."""
+    found = jnp.arange(logits.shape[-1]) == targets[..., None]
+    highest = jax.lax.stop_gradient(logits.max(-1))
+    log_total = highest + jnp.log(jnp.exp(logits - highest[..., None]).sum(-1))
+    target = jnp.where(found, logits, 0).sum(-1)
+    learned = targets >= 0
+    loss = jnp.where(learned, log_total - target, 0).sum(-1)
+    correct = (learned & (target >= highest)).astype(jnp.float32).sum(-1)
+    return loss, correct
+
+
+@jax.custom_vjp
+def _sums_of_blocks(
+    logits_fn: LogitsFn, hidden: Float[Array, "K B S D"], targets: Int[Array, "K B S"]
+) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+    """`_row_sums` of all blocks, of which those without targets are left out.
+
+    Its gradient is written out: the branches of a block would otherwise hand the weights on to the
+    backward pass, a copy for each block.
+    """
 
     def add(sums: tuple, xs: tuple) -> tuple[tuple, None]:
         hidden, targets = xs
-        logits = logits_fn(hidden)
-        found = jnp.arange(logits.shape[-1]) == targets[..., None]
-        highest = jax.lax.stop_gradient(logits.max(-1))
-        log_total = highest + jnp.log(jnp.exp(logits - highest[..., None]).sum(-1))
-        target = jnp.where(found, logits, 0).sum(-1)
-        learned = targets >= 0
-        loss = jnp.where(learned, log_total - target, 0).sum(-1)
-        correct = (learned & (target >= highest)).astype(jnp.float32).sum(-1)
-        return (sums[0] + loss, sums[1] + correct), None
 
-    start = (jnp.zeros_like(targets[:, 0], jnp.float32),) * 2
-    if block == length:
-        sums, _ = add(start, (hidden, targets))
-    else:
-        blocks = tuple(_in_blocks(x, block) for x in (hidden, targets))
-        sums, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), start, blocks)
-    loss, correct = (part.sum() for part in sums)
-    return TokenSums(loss, jax.lax.stop_gradient(correct))
+        def with_block(sums: tuple) -> tuple:
+            return jax.tree.map(jnp.add, sums, _row_sums(logits_fn(hidden), targets))
+
+        return jax.lax.cond((targets >= 0).any(), with_block, lambda sums: sums, sums), None
+
+    start = (jnp.zeros_like(targets[0, :, 0], jnp.float32),) * 2
+    return jax.lax.scan(add, start, (hidden, targets))[0]
+
+
+def _forward(*arguments):
+    return _sums_of_blocks(*arguments), arguments
+
+
+def _backward(arguments: tuple, cotangents: tuple) -> tuple:
+    logits_fn, hidden, targets = arguments
+
+    def add(gradient: LogitsFn, xs: tuple) -> tuple[LogitsFn, Float[Array, "B S D"]]:
+        hidden, targets = xs
+
+        def with_block() -> tuple[Array, Array]:
+            logits, of_hidden = jax.vjp(logits_fn, hidden)
+            _, of_logits = jax.vjp(lambda logits: _row_sums(logits, targets)[0], logits)
+            (of_logits,) = of_logits(cotangents[0])
+            return of_logits, *of_hidden(of_logits)
+
+        def without_block() -> tuple[Array, Array]:
+            return jax.tree.map(jnp.zeros_like, jax.eval_shape(with_block))
+
+        of_logits, of_hidden = jax.lax.cond((targets >= 0).any(), with_block, without_block)
+        # Of all blocks, so that devices add up their sums once and not in each branch; of frozen
+        # weights the compiler leaves it out.
+        _, of_weights = jax.vjp(lambda fn: fn(hidden), logits_fn)
+        return jax.tree.map(jnp.add, gradient, *of_weights(of_logits)), of_hidden
+
+    start = jax.tree.map(jnp.zeros_like, logits_fn)
+    return *jax.lax.scan(add, start, (hidden, targets)), None
+
+
+_sums_of_blocks.defvjp(_forward, _backward)
 
 
 def _block_length(hidden: Float[Array, "B S D"], head_tokens: int) -> int:
@@ -68,6 +125,13 @@ def _block_length(hidden: Float[Array, "B S D"], head_tokens: int) -> int:
     rows_of_device = rows // math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     most = max(1, head_tokens // max(1, rows_of_device))
     return max(size for size in range(1, min(most, length) + 1) if length % size == 0)
+
+
+def _targets_first(
+    hidden: Float[Array, "B S D"], targets: Int[Array, "B S"]
+) -> tuple[Float[Array, "B S D"], Int[Array, "B S"]]:
+    order = jnp.argsort(targets < 0, axis=1, stable=True)
+    return jax.vmap(lambda *row: tuple(x[row[-1]] for x in row[:-1]))(hidden, targets, order)
 
 
 def _in_blocks(x: Array, block: int) -> Array:

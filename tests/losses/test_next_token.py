@@ -1,6 +1,7 @@
 """Next-token loss in blocks against all logits at once: values, gradients, memory."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +48,12 @@ def blocked_sums(model, hidden, targets, head_tokens):
     return next_token_sums(hidden, targets, model.logits_fn(), head_tokens=head_tokens)
 
 
-def data(rows, length, vocab_size=72):
+def data(rows, length, vocab_size=72, share=0.8):
+    """States, and the targets of that share of them."""
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(rows, length, THIN.hidden_size)).astype(np.float32)
-    targets = rng.integers(-20, vocab_size, (rows, length)).astype(np.int32)
-    return hidden, np.maximum(targets, -1)
+    targets = rng.integers(0, vocab_size, (rows, length)).astype(np.int32)
+    return hidden, np.where(rng.random((rows, length)) < share, targets, -1)
 
 
 def on(mesh, array, spec):
@@ -59,19 +61,23 @@ def on(mesh, array, spec):
 
 
 @pytest.mark.parametrize(
-    ("tied", "sizes", "head_tokens"),
+    ("tied", "sizes", "head_tokens", "share"),
     [
-        (True, (1, 1, 1), 1),
-        (False, (1, 1, 1), 48),
-        (True, (1, 4, 1), 12),
-        (False, (2, 2, 2), 6),
-        (True, (1, 2, 4), 16),
-        (False, (1, 2, 4), 10_000),
+        (True, (1, 1, 1), 1, 0.8),
+        (False, (1, 1, 1), 48, 0.8),
+        (True, (1, 1, 1), 16, 0.1),
+        (True, (1, 4, 1), 12, 0.8),
+        (False, (2, 2, 2), 6, 0.8),
+        (False, (2, 2, 2), 4, 0.1),
+        (True, (1, 2, 4), 16, 0.8),
+        (False, (1, 2, 4), 10_000, 0.8),
+        (False, (1, 2, 1), 16, 0.0),
     ],
     ids=str,
 )
-def test_blocks_equal_the_whole(tied, sizes, head_tokens):
-    hidden, targets = data(8, 12)
+def test_blocks_equal_the_whole(tied, sizes, head_tokens, share):
+    hidden, targets = data(8, 12, share=share)
+    assert share == 0.8 or (targets < 0).all(1).any()  # a row that learns nothing
     graph, params = make_model(tied)
 
     def loss(fn, params, hidden, targets, *rest):
@@ -99,6 +105,27 @@ def test_blocks_equal_the_whole(tied, sizes, head_tokens):
         jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-6, rtol=1e-6)
+
+
+def test_blocks_without_targets_are_left_out(single_device_mesh):
+    hidden, targets = data(4, 32, share=0.2)
+    blocks = math.ceil((targets >= 0).sum(1).max() / 2)  # of two tokens of each row
+    assert 2 < blocks < 32 / 2
+    for row, learned in zip(hidden, targets >= 0, strict=True):
+        row[np.flatnonzero(~learned)[2 * blocks - learned.sum() :]] = np.nan
+    graph, params = make_model(True)
+
+    def gradient(head_tokens):
+        def loss(hidden, targets):
+            model = nnx.merge(graph, params)
+            return blocked_sums(model, hidden, targets, head_tokens).loss
+
+        arguments = (on(single_device_mesh, x, jax.P()) for x in (hidden, targets))
+        return jax.jit(jax.grad(loss))(*arguments)
+
+    np.testing.assert_array_equal(gradient(8)[np.isnan(hidden)], 0)
+    assert np.isfinite(gradient(8)).all()
+    assert np.isnan(gradient(10_000)).any()
 
 
 def test_memory_is_a_fraction_of_the_plain_version(single_device_mesh):
