@@ -1,5 +1,5 @@
-"""docs/lab/tables.md: the jobs of `configs/lab_full.py` and `lab_full_lora.py`, several seeds and
-arms together; run from the root of the repository.
+"""docs/lab/tables.md: jobs of the lab (`configs/quickstart.py`, `lab_full.py`, `lab_full_lora.py`),
+several seeds and arms together; run from the root of the repository.
 
 `python -m benchmarks.lab_table WORKDIR …` reads jobs that have ended. With `--seen N` it also
 embeds N pictures and N sounds of the training data before and after the last stage: minutes.
@@ -50,7 +50,7 @@ class _Arguments:
 def main() -> None:
     """Read, measure what is missing, write."""
     arguments = tyro.cli(_Arguments, description=__doc__)
-    runs = [read_run(str(folder), _STAGES) for folder in arguments.workdirs]
+    runs = [read_run(str(folder), _stages(folder)) for folder in arguments.workdirs]
     parts = {
         "Retrieval (MRR) on held-out pairs": retrieval_table(runs),
         "What the text-only stage changes: mean [95 % interval] (each seed)": changes_table(runs),
@@ -68,10 +68,15 @@ def main() -> None:
     arguments.output.write_text(_TITLE + body)
 
 
+def _stages(folder: Path) -> list[str]:
+    return [name for name in _STAGES if (folder / name).is_dir()]
+
+
 def _seen(run: LabRun, folder: Path, count: int) -> list[list[str]]:
     rows = []
-    models = {"before": folder / _STAGES[-2] / MODEL_FOLDER, "after": folder / _STAGES[-1]}
-    media = read_manifest(str(folder / _STAGES[-1])).config.data.media
+    *_, before, last = _stages(folder)
+    models = {"before": folder / before / MODEL_FOLDER, "after": folder / last}
+    media = read_manifest(str(folder / last)).config.data.media
     found: dict[str, dict[str, EmbeddedPairs]] = {modality: {} for modality in _SEEN}
     for when, path in models.items():
         embedder = Embedder(path, media=media, dtype="float32")

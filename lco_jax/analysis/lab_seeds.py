@@ -18,6 +18,7 @@ from lco_jax.analysis.lab_scores import (
     read_pair_sets,
 )
 from lco_jax.analysis.markdown import markdown_table
+from lco_jax.config import Alignment
 from lco_jax.train.manifest import read_manifest
 
 _METRIC = "mrr"
@@ -47,7 +48,7 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
     """A job by its folder.
 
     Args:
-        stages: their names; the last but one speaks, the last refines.
+        stages: their names; the last but one aligns or speaks, the last refines.
 
     Raises:
         ValueError: the last stage was not evaluated before and after.
@@ -56,12 +57,17 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
     sets = read_pair_sets(root / stages[-1])
     if not sets:
         raise ValueError(f"{root / stages[-1]} has no two evaluations: run it to its end first")
-    speak = read_manifest(str(root / stages[-2]))
-    decoder = speak.config.model.trainable.decoder
+    before, last = (read_manifest(str(root / stage)) for stage in stages[-2:])
+    decoder = before.config.model.trainable.decoder
+    arm = "decoder frozen" if decoder is None else f"decoder: LoRA {decoder.rank}"
+    if isinstance(before.config.objective, Alignment):
+        arm = "aligned only"
+    if last.config.model.num_layers is not None:
+        arm += f", {last.config.model.num_layers} layers"
     return LabRun(
-        arm="decoder frozen" if decoder is None else f"decoder: LoRA {decoder.rank}",
-        seed=speak.config.seed,
-        revision=speak.git_revision or "unknown",
+        arm=arm,
+        seed=before.config.seed,
+        revision=before.git_revision or "unknown",
         curves=read_curves({name: root / name for name in stages}),
         sets=sets,
     )
