@@ -26,7 +26,6 @@ from lco_jax.analysis.markdown import markdown_table
 from lco_jax.config import TfdsSource
 from lco_jax.data.sources import read_pairs
 from lco_jax.evaluate.embedder import Embedder
-from lco_jax.train.manifest import read_manifest
 from lco_jax.train.stages import MODEL_FOLDER
 
 _STAGES = ("align", "speak", "refine")
@@ -44,7 +43,7 @@ class _Arguments:
     """Folders of jobs that have ended."""
     output: Path = Path("docs/lab/tables.md")
     seen: int = 0
-    """Pairs of the training data to embed, of each medium."""
+    """Pairs of the training data to embed, of each medium, with jobs that keep all layers."""
 
 
 def main() -> None:
@@ -69,26 +68,31 @@ def main() -> None:
 
 
 def _stages(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder of a job")
     return [name for name in _STAGES if (folder / name).is_dir()]
 
 
 def _seen(run: LabRun, folder: Path, count: int) -> list[list[str]]:
     rows = []
     *_, before, last = _stages(folder)
+    if run.configs[last].model.num_layers is not None:
+        return []  # the model before it has all layers, and would be another one
     models = {"before": folder / before / MODEL_FOLDER, "after": folder / last}
-    media = read_manifest(str(folder / last)).config.data.media
+    media = run.configs[last].data.media
+    examples = {modality: read_pairs(TfdsSource(name), count) for modality, name in _SEEN.items()}
     found: dict[str, dict[str, EmbeddedPairs]] = {modality: {} for modality in _SEEN}
     for when, path in models.items():
         embedder = Embedder(path, media=media, dtype="float32")
-        for modality, name in _SEEN.items():
-            pairs = read_pairs(TfdsSource(name), count)
+        for modality, pairs in examples.items():
             items = [pair.anchor for pair in pairs] + [pair.positive for pair in pairs]
             found[modality][when] = EmbeddedPairs(0, *np.split(embedder.encode(items), 2))
     for modality, both in found.items():
         pairs = PairSet(modality, folder, [], both["before"], both["after"], None)
         for direction, scores in direction_scores(pairs).items():
             means = [f"{scores[name]['mrr'].mean():.3f}" for name in _CONDITIONS]
-            rows.append([run.arm, str(run.seed), direction, str(count), *means])
+            size = str(len(examples[modality]))
+            rows.append([run.arm, str(run.seed), direction, size, *means])
     return rows
 
 

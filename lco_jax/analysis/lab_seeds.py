@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from etils import epath
@@ -18,7 +18,8 @@ from lco_jax.analysis.lab_scores import (
     read_pair_sets,
 )
 from lco_jax.analysis.markdown import markdown_table
-from lco_jax.config import Alignment
+from lco_jax.config import Alignment, TrainConfig
+from lco_jax.config_io import ScienceChangedError, check_resumable
 from lco_jax.train.manifest import read_manifest
 
 _METRIC = "mrr"
@@ -42,6 +43,8 @@ class LabRun:
     revision: str
     curves: list[StageCurve]
     sets: list[PairSet]
+    configs: Mapping[str, TrainConfig] = field(default_factory=dict)
+    """Of its stages."""
 
 
 def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
@@ -51,13 +54,16 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
         stages: their names; the last but one aligns or speaks, the last refines.
 
     Raises:
-        ValueError: the last stage was not evaluated before and after.
+        ValueError: there are fewer than two, or the last was not evaluated before and after.
     """
     root = epath.Path(workdir)
+    if len(stages) < 2:
+        raise ValueError(f"{root} has no two stages of the lab, only {list(stages)}")
     sets = read_pair_sets(root / stages[-1])
     if not sets:
         raise ValueError(f"{root / stages[-1]} has no two evaluations: run it to its end first")
-    before, last = (read_manifest(str(root / stage)) for stage in stages[-2:])
+    manifests = {name: read_manifest(str(root / name)) for name in stages}
+    before, last = (manifests[name] for name in stages[-2:])
     decoder = before.config.model.trainable.decoder
     arm = "decoder frozen" if decoder is None else f"decoder: LoRA {decoder.rank}"
     if isinstance(before.config.objective, Alignment):
@@ -70,6 +76,7 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
         revision=before.git_revision or "unknown",
         curves=read_curves({name: root / name for name in stages}),
         sets=sets,
+        configs={name: manifest.config for name, manifest in manifests.items()},
     )
 
 
@@ -136,20 +143,39 @@ def stages_table(runs: Sequence[LabRun], ends: int = 10) -> str:
 
 
 def _by_arm(runs: Sequence[LabRun]) -> Mapping[str, list[LabRun]]:
+    """The runs of every arm.
+
+    Raises:
+        ValueError: runs of one arm differ in more than their seeds, or not even in those.
+    """
     arms = defaultdict(list)
     for run in runs:
         arms[run.arm].append(run)
+    for arm, members in arms.items():
+        seeds = [run.seed for run in members]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"runs of {arm!r} have the seeds {seeds}: one of them counts twice")
+        for run in members[1:]:
+            _require_same_but_seed(arm, members[0], run)
     return arms
 
 
-def _pool(runs: Sequence[LabRun]) -> dict[str, dict[str, Float[np.ndarray, "S n"]]]:
-    """By direction and by what is compared: the scores of each seed (row) and query.
+def _require_same_but_seed(arm: str, first: LabRun, other: LabRun) -> None:
+    pair = f"runs of {arm!r}, seeds {first.seed} and {other.seed}"
+    if [pairs.lines for pairs in first.sets] != [pairs.lines for pairs in other.sets]:
+        raise ValueError(f"{pair}, were evaluated on different pairs")
+    for name, config in first.configs.items():
+        # Each starts from the model of its own stage before.
+        own = other.configs[name]
+        model = replace(own.model, path=config.model.path)
+        try:
+            check_resumable(config, replace(own, model=model, seed=config.seed))
+        except ScienceChangedError as error:
+            raise ValueError(f"{pair}, differ in stage {name!r}: {error}") from error
 
-    Raises:
-        ValueError: the runs were evaluated on other pairs.
-    """
-    if any([p.lines for p in run.sets] != [p.lines for p in runs[0].sets] for run in runs):
-        raise ValueError("runs of one arm were evaluated on different pairs")
+
+def _pool(runs: Sequence[LabRun]) -> dict[str, dict[str, Float[np.ndarray, "S n"]]]:
+    """By direction and by what is compared: the scores of each seed (row) and query."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for sets in zip(*(run.sets for run in runs), strict=True):
         scores = [direction_scores(pairs) for pairs in sets]

@@ -1,6 +1,5 @@
 """The Qwen2.5 decoder."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -216,8 +215,7 @@ class TextModel(nnx.Module):
         return self.logits_fn()(x)
 
     def logits_fn(self) -> Callable[[Float[Array, "B S D"]], Float[Array, "B S V"]]:
-        """`logits`, with weights that are brought together once for any number of calls: a pytree
-        of them.
+        """`logits`, with weights (as a pytree) that are brought together once for any calls.
 
         Raises:
             ValueError: the model was built without its output head.
@@ -231,8 +229,8 @@ class TextModel(nnx.Module):
         # Moves V x D values over `fsdp`, and no more when called for one block of tokens after
         # the other; the vocabulary stays on `tensor`.
         weight = jax.reshard(weight, act_spec(" ".join(letters)))
-        product = functools.partial(_logits, f"BSD,{letters}->BSV")
-        return jax.tree_util.Partial(product, weight)
+        equation = f"BSD,{letters}->BSV"
+        return jax.tree_util.Partial(lambda w, x: contract(x, w, equation, jnp.float32), weight)
 
     def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
         dropout = None
@@ -244,10 +242,6 @@ class TextModel(nnx.Module):
             embeddings = _place_features(embeddings, *media)
         mask = row_mask(segments, self.config.head_dim)
         return _Rows(embeddings, self.rotation(positions), mask, dropout)
-
-
-def _logits(equation: str, weight: Float[Array, "*w"], x: Float[Array, "B S D"]) -> Array:
-    return contract(x, weight, equation, jnp.float32)
 
 
 def _place_features(

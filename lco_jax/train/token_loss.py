@@ -32,7 +32,7 @@ def next_token_sums(
 ) -> TokenSums:
     """Cross-entropy of the targets, summed in float32; their logits exist for one block at a time
     and are computed again for the gradient. The targets of each row are moved to its front, and
-    blocks without any are left out: prompts and padding cost nothing.
+    blocks without any are left out, but for the gradient of weights that are trained.
 
     Args:
         hidden: states after the final norm.

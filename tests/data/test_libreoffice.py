@@ -3,7 +3,6 @@
 import io
 import pickle
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +11,7 @@ from PIL import Image
 from lco_jax.config import TfdsSource
 from lco_jax.data import builders
 from lco_jax.data.builders import libreoffice, libreoffice_source
-from lco_jax.data.builders.debian import fetch_packages
 from lco_jax.data.builders.libreoffice_source import (
-    PACKAGES,
     Block,
     check_packages,
     font_files,
@@ -159,7 +156,7 @@ def test_dataset(packages, painter, pinned, tmp_path, monkeypatch):
             assert file.read() == own["image"]
 
 
-def test_errors_say_what_to_do(packages, tmp_path, monkeypatch):
+def test_errors_say_what_to_do(packages, tmp_path):
     with pytest.raises(ValueError, match="no pages in 'th'; choose one of"):
         builders.open_source("libreoffice/th", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"prepare_data\.py libreoffice --config id"):
@@ -168,7 +165,4 @@ def test_errors_say_what_to_do(packages, tmp_path, monkeypatch):
         check_packages(packages, "km")
     with pytest.raises(FileNotFoundError, match="fonts-noto-core"):
         font_files(tmp_path)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="--source-dir"):
-        fetch_packages(PACKAGES, tmp_path)
     assert libreoffice.LANGUAGES == ("id", "vi", "km")

@@ -1,5 +1,6 @@
 """Open Clip Art: what is read of its packages, and the dataset made of them."""
 
+import importlib.util
 import io
 import pickle
 import re
@@ -22,18 +23,20 @@ SVG = """<?xml version="1.0"?>
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/"
      xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><metadata><rdf:RDF>
 <dc:title>{title}</dc:title>
-<dc:creator><dc:title>Somebody</dc:title></dc:creator>
+<dc:creator><Agent><dc:title>{creator}</dc:title></Agent></dc:creator>
 <dc:subject><rdf:Bag>{keywords}</rdf:Bag></dc:subject>
 </rdf:RDF></metadata></svg>"""
 
 
-def write_art(packages, key, title, keywords=(), size=(80, 60), ink=(30, 20, 50, 40)):
+def write_art(
+    packages, key, title, keywords=(), size=(80, 60), ink=(30, 20, 50, 40), creator="Somebody"
+):
     folder = packages / "usr/share/openclipart"
     svg, png = (folder / kind / f"{key}.{kind}" for kind in ("svg", "png"))
     for file in (svg, png):
         file.parent.mkdir(parents=True, exist_ok=True)
     items = "".join(f"<rdf:li>{word}</rdf:li>" for word in keywords)
-    svg.write_text(SVG.format(title=title, keywords=items), encoding="utf-8")
+    svg.write_text(SVG.format(title=title, keywords=items, creator=creator), encoding="utf-8")
     picture = Image.new("RGBA", size)
     picture.paste((200, 30, 40, 255), ink)
     picture.save(png)
@@ -48,10 +51,12 @@ def packages(tmp_path):
     write_art(folder, "food/cake_02", "Clipart by N. - cake")
     write_art(folder, "food/long", "a b one two three four five six seven")
     write_art(folder, "food/number_8", "8")
-    write_art(folder, "food/pollo_architetto_f", "pollo")
+    write_art(folder, "food/pollo_archi", "pollo", creator="Architetto Francesco Rollandin")
+    write_art(folder, "food/architects_lunch", "BMWStyle TV-lunch 3")
+    write_art(folder, "food/mushroom", "Mushroom")
     write_art(folder, "signs_and_symbols/flags/chad", "chad")
     for number in range(4):
-        write_art(folder, f"tools/part_{number}", "AIGA symbols")
+        write_art(folder, f"tools/part_{number}", f"AIGA symbol {number}")
     return folder
 
 
@@ -65,8 +70,9 @@ def pinned(packages, monkeypatch):
 
 
 def test_what_is_read(packages, monkeypatch):
-    found = {art.id: art for art in read_clip_art(packages)}
-    assert set(found) == {"animals/dogs/bored_dog_01", "food/cake_01"}
+    found = {art.id: art for art in read_clip_art(packages, {"mushroom"})}
+    assert set(found) == {"animals/dogs/bored_dog_01", "food/architects_lunch", "food/cake_01"}
+    assert found["food/architects_lunch"].name == "bmw style tv lunch"
     dog = found["animals/dogs/bored_dog_01"]
     assert (dog.name, dog.keywords) == ("bored dog", ("mammal", "dog"))
     # Nothing outside the file is read, and folders stand in for useless keywords.
@@ -91,6 +97,9 @@ def test_pictures_fill_their_squares(packages):
     png.write_bytes(png.read_bytes()[:45])
     with pytest.raises(ValueError, match=r"tall\.png: .*fetch them again"):
         art.picture()
+    png.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match=r"tall\.png is no PNG file"):
+        list(read_clip_art(packages))
     wide = Image.open(io.BytesIO(square_png(Image.new("RGB", (4000, 1)))))
     assert wide.size == (56, 56)
 
@@ -102,7 +111,7 @@ def test_dataset(packages, pinned, tmp_path):
     builders.prepare("openclipart", data, source_dir=str(packages))
     pictures = pickle.loads(pickle.dumps(builders.open_source("openclipart", data_dir=data)))
     records = {pictures[index]["id"]: pictures[index] for index in range(len(pictures))}
-    expected = {art.id: art for art in read_clip_art(packages)}
+    expected = {art.id: art for art in read_clip_art(packages, {"mushroom"})}  # a held-out emoji
     assert set(records) == set(expected)
     for key, record in records.items():
         art = expected[key]
@@ -110,20 +119,30 @@ def test_dataset(packages, pinned, tmp_path):
         assert record["image"].startswith(b"\x89PNG")
         with Image.open(io.BytesIO(record["image"])) as image:
             assert image.size == (56, 56)
-    with pytest.raises(IndexError, match="picture 2 of 2"):
-        pictures[2]
+    with pytest.raises(IndexError, match="picture 3 of 3"):
+        pictures[3]
 
     source = TfdsSource("openclipart", data_dir=data, prompt="What?", response="keywords")
     exchanges = open_source(source, Exchange).records
-    answers = {exchange.id: exchange.response for exchange in map(exchanges.__getitem__, range(2))}
+    answers = {exchange.id: exchange.response for exchange in map(exchanges.__getitem__, range(3))}
     assert answers["animals/dogs/bored_dog_01"] == "mammal, dog"
 
 
-def test_errors_say_what_to_do(packages, pinned, tmp_path):
+def test_errors_say_what_to_do(packages, pinned, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no config 'de'"):
         builders.open_source("openclipart/de", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no SVG files; unpack Debian's openclipart-svg"):
         check_packages(tmp_path / "elsewhere")
+    png = packages / "usr/share/openclipart/png/food/cake_01.png"
+    content = png.read_bytes()
+    png.write_bytes(content + b" ")
+    with pytest.raises(ValueError, match="other content than this dataset is made of"):
+        check_packages(packages)
+    png.write_bytes(content)
+    check_packages(packages)
+    with monkeypatch.context() as patch, pytest.raises(ModuleNotFoundError, match="documents"):
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        builders.prepare("openclipart", str(tmp_path / "tfds"), source_dir=str(packages))
     write_art(packages, "food/more", "more")
     with pytest.raises(ValueError, match="other content than this dataset is made of"):
         check_packages(packages)

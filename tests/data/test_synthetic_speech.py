@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from lco_jax.config import TfdsSource
 from lco_jax.data import builders
@@ -167,7 +168,8 @@ def test_dataset(program, make, utterances, tmp_path, monkeypatch):
     # Opened without the program, under its name, and as a stage reads it.
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(synthetic_speech, "SyntheticSpeech", make)
-    assert make().info.metadata == {"synthesizer": "eSpeak NG 9.9-test"}
+    encoder = soundfile.__libsndfile_version__
+    assert make().info.metadata == {"synthesizer": "eSpeak NG 9.9-test", "encoder": encoder}
     triplets = open_source(TfdsSource("synthetic_speech", data_dir=str(tmp_path / "tfds"))).records
     assert len(triplets) == 6
     assert triplets[0].anchor.audios == (records[0]["audio"],)

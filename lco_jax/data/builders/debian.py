@@ -7,11 +7,14 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from filelock import FileLock
+
 _logger = logging.getLogger(__name__)
 
 
 def fetch_packages(names: Iterable[str], folder: Path) -> Path:
-    """The packages unpacked together under `folder`; what is there already stays.
+    """The packages unpacked together in `folder/packages`; what is there already stays. Several
+    processes may ask at the same time.
 
     Args:
         names: as apt-get takes them, e.g. `"fonts-noto-core=20201225-*"`.
@@ -22,14 +25,19 @@ def fetch_packages(names: Iterable[str], folder: Path) -> Path:
     """
     names = tuple(names)
     target = folder / "packages"
-    if target.exists():
-        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "packages.lock"):
+        if not target.exists():
+            _fetch(names, folder / "packages.partial").rename(target)
+    return target
+
+
+def _fetch(names: tuple[str, ...], draft: Path) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         raise FileNotFoundError(
             f"apt-get and dpkg are not on this machine; unpack Debian 12's {', '.join(names)} "
-            "elsewhere and give the folder with --source-dir"
+            "elsewhere and give their folder (--source-dir, or --packages)"
         )
-    draft = folder / "packages.partial"
     shutil.rmtree(draft, ignore_errors=True)  # a download that was interrupted
     draft.mkdir(parents=True)
     for name in names:
@@ -40,13 +48,13 @@ def fetch_packages(names: Iterable[str], folder: Path) -> Path:
         if run.returncode:
             raise ConnectionError(
                 f"apt-get could not download {name}: {run.stderr.strip()[-300:]}; run apt-get "
-                "update once (Debian 12), or give a folder of unpacked packages with --source-dir"
+                "update once (Debian 12), or give a folder of unpacked packages (--source-dir, or "
+                "--packages)"
             )
     for archive in sorted(draft.glob("*.deb")):
         subprocess.run(("dpkg", "-x", archive.name, "."), cwd=draft, check=True)
         archive.unlink()
-    draft.rename(target)
-    return target
+    return draft
 
 
 def content_digest(files: Iterable[Path], folder: Path) -> str:

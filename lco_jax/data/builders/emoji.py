@@ -17,6 +17,17 @@ _PICTURES = _FOLDER / "pictures.zip"
 _FILES = {split: _FOLDER / f"emoji_{split}.jsonl" for split in ("train", "test")}
 
 
+def held_out_names() -> set[str]:
+    """English names of the emoji of `test`, in lower case.
+
+    Raises:
+        FileNotFoundError: the package was installed without the repository's data folder.
+    """
+    _require_files()
+    with _FILES["test"].open(encoding="utf-8") as lines:
+        return {json.loads(line)["names"]["en"].lower() for line in lines}
+
+
 class EmojiRecord(TypedDict):
     """A picture and what it is called."""
 
@@ -49,11 +60,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if config_name not in ("", *LANGUAGES):
             raise ValueError(f"emoji has no names in {config_name!r}; choose one of {LANGUAGES}")
         self.language = config_name or LANGUAGES[0]
-        files = [*_FILES.values(), _PICTURES]
-        missing = [str(path) for path in files if not path.exists()]
-        if missing:
-            raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
-        content = b"".join(path.read_bytes() for path in files)
+        content = b"".join(path.read_bytes() for path in _require_files())
         # The folder is named after the content, so a changed file is never read from an old copy.
         config = tfds.core.BuilderConfig(name=hashlib.sha256(content).hexdigest()[:8])
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
@@ -77,6 +84,14 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 record = json.loads(line)
                 image = pictures.read(f"{record['id']}.png")
                 yield record["id"], {**record, "image": image}
+
+
+def _require_files() -> list[Path]:
+    files = [*_FILES.values(), _PICTURES]
+    missing = [str(path) for path in files if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
+    return files
 
 
 def read_emoji(builder: Emoji, split: str) -> "EmojiSource":

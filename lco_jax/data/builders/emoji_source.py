@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lco_jax.data.builders import debian
 from lco_jax.data.builders.square import square_png
 
 LANGUAGES = ("en", "id", "th", "vi", "ms")
@@ -65,14 +66,15 @@ def fetch_packages(folder: Path) -> Path:
     """Download the packages of font and names into `folder` and unpack them there.
 
     Raises:
-        subprocess.CalledProcessError: npm, apt-get or dpkg failed; it says why on the console.
+        subprocess.CalledProcessError: npm failed; it says why on the console.
+        FileNotFoundError: the machine has no npm, apt-get and dpkg.
+        ConnectionError: the font could not be downloaded.
     """
     for kind, package in _NAME_PACKAGES.items():
         archive = _run("npm", "pack", "--silent", package, cwd=folder).strip()
         with tarfile.open(folder / archive) as file:
             file.extractall(folder / kind, filter="data")
-    _run("apt-get", "download", _FONT_PACKAGE, cwd=folder)
-    _run("dpkg", "-x", str(next(folder.glob("*.deb"))), str(folder / "font"), cwd=folder)
+    debian.fetch_packages((_FONT_PACKAGE,), folder).rename(folder / "font")
     return folder
 
 

@@ -3,12 +3,14 @@
 Titles and keywords stand in the SVG files, pixels are taken from the PNG files of the same names.
 """
 
+import importlib.util
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -20,8 +22,8 @@ from lco_jax.data.media.images import load_image
 PACKAGES = ("openclipart-png=1:0.18+dfsg-19", "openclipart-svg=1:0.18+dfsg-19")
 
 _FOLDER = Path("usr/share/openclipart")
-_SHA256 = "61cd68b589a3f98a0b85fec25d7efe07b542b5947345d71cc8dbe1da9c981c87"
-"""Of all SVG files."""
+_SHA256 = "038de1b537c36c698afab7e88327d6d8e77185506a203fe70d6bd3a00150b9c2"
+"""Of all SVG files, and of all PNG files."""
 _ABSTRACT = (
     "computer/buttons",
     "geography",
@@ -31,19 +33,21 @@ _ABSTRACT = (
     "special",
 )
 """Folders of maps, flags and series, which words do not tell apart at this size."""
-_FOREIGN = "architett"
-"""In the file names of the one contributor whose titles are Italian."""
+_FOREIGN = "Architetto Francesco Rollandin"
+"""The contributor of 421 pictures whose titles are Italian."""
 _MAX_NAMESAKES = 3
-"""A title of more pictures says where they come from, not what they show."""
+"""A name of more pictures says where they come from, not what they show."""
 _MAX_WORDS = 6
 _MAX_PIXELS = 2**24
 """A dozen files are larger, up to 30,000 pixels high."""
 _OF_A_SERIES = re.compile(r"clipart by|part of|theme|icon ?set|svg", re.IGNORECASE)
 _REMARK = re.compile(r"\(.*?\)")
-_WORD = re.compile(r"[A-Za-z][a-z']*")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Za-z][a-z']*")
+"""Also of names in camel case; capitals in a row are one word."""
 _KEYWORD = re.compile(r"[a-z]{3,}( [a-z]{3,})?")
 _NO_KEYWORDS = {"hash", "unsorted", "icons", "icon", "appicon", "mimeicon", "menu"}
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 
@@ -79,39 +83,48 @@ def check_packages(packages: Path) -> None:
         FileNotFoundError: `packages` has no clip art.
         ValueError: the content differs.
     """
-    folder = packages / _FOLDER / "svg"
-    files = sorted(folder.rglob("*.svg"))
-    if not files:
-        raise FileNotFoundError(
-            f"{folder} has no SVG files; unpack Debian's openclipart-svg and openclipart-png there"
-        )
+    folder = packages / _FOLDER
+    files = []
+    for kind in ("svg", "png"):
+        files += (found := sorted((folder / kind).rglob(f"*.{kind}")))
+        if not found:
+            raise FileNotFoundError(
+                f"{folder / kind} has no {kind.upper()} files; unpack Debian's openclipart-{kind} "
+                f"in {packages}"
+            )
     found = content_digest(files, folder)
     if found != _SHA256:
         raise ValueError(
             f"{folder} has other content than this dataset is made of: sha256 {found}, expected "
-            f"{_SHA256}; take Debian 12's {' and '.join(PACKAGES)}"
+            f"{_SHA256}; take Debian 12's {' and '.join(PACKAGES)} (remove {packages} if it was "
+            "downloaded here)"
         )
 
 
-def read_clip_art(packages: Path) -> Iterator[ClipArt]:
-    """The pictures that have a name of their own, by path.
+def read_clip_art(packages: Path, held_out: Collection[str] = ()) -> Iterator[ClipArt]:
+    """The pictures whose name few others have, by path.
 
     Maps, flags, patterns, plain shapes and icons of desktop themes are left out, as are
     huge pictures.
 
+    Args:
+        held_out: names, in lower case, that no picture may have.
+
     Raises:
         FileNotFoundError: a picture is absent.
+        ValueError: a file is no PNG.
     """
     folder = packages / _FOLDER / "svg"
     described = {
         file.relative_to(folder): _read_description(file) for file in sorted(folder.rglob("*.svg"))
     }
-    namesakes = Counter(title.casefold() for title, _ in described.values())
-    for path, (title, keywords) in described.items():
-        key = path.with_suffix("").as_posix()
-        name = _clean(title)
-        common = namesakes[title.casefold()] > _MAX_NAMESAKES or _OF_A_SERIES.search(title)
-        if key.startswith(_ABSTRACT) or _FOREIGN in key or common:
+    names = {path: _clean(found.title) for path, found in described.items()}
+    namesakes = Counter(names.values())
+    for path, (title, creator, keywords) in described.items():
+        key, name = path.with_suffix("").as_posix(), names[path]
+        if key.startswith(_ABSTRACT) or creator == _FOREIGN or _OF_A_SERIES.search(title):
+            continue
+        if namesakes[name] > _MAX_NAMESAKES or name in held_out:
             continue
         if not 1 <= len(name.split()) <= _MAX_WORDS:
             continue
@@ -132,18 +145,43 @@ def _crop(picture: Image.Image) -> Image.Image:
 def _num_pixels(png: Path) -> int:
     """By its header, since Pillow warns of huge pictures when it opens them."""
     with png.open("rb") as file:
-        width, height = struct.unpack(">II", file.read(24)[16:])
+        header = file.read(24)
+    if len(header) < 24 or not header.startswith(_PNG):
+        raise ValueError(f"{png} is no PNG file; remove the folder of packages to fetch them again")
+    width, height = struct.unpack(">II", header[16:])
     return width * height
 
 
-def _read_description(file: Path) -> tuple[str, list[str]]:
-    """Title and keywords of a picture; nothing outside the file is looked up."""
+class _Description(NamedTuple):
+    title: str
+    creator: str
+    keywords: list[str]
+
+
+def require_lxml() -> None:
+    """Fail before anything is downloaded.
+
+    Raises:
+        ModuleNotFoundError: lxml, of the extra `documents`, is not installed.
+    """
+    if importlib.util.find_spec("lxml") is None:
+        raise ModuleNotFoundError(
+            "clip art is described in SVG files, which lxml reads: pip install -e '.[documents]'"
+        )
+
+
+def _read_description(file: Path) -> _Description:
+    """What an SVG file says about itself; nothing outside the file is looked up."""
     from lxml import etree  # of the extra `documents`
 
     parser = etree.XMLParser(recover=True, resolve_entities=False, no_network=True)
     document = etree.parse(file, parser)
-    title = " ".join((document.findtext(f".//{_DUBLIN_CORE}title") or "").split())
-    return title, [element.text or "" for element in document.iter(f"{_RDF}li")]
+    # The title of the work comes before those of its makers.
+    title, creator = (
+        " ".join((document.findtext(f".//{path}") or "").split())
+        for path in (f"{_DUBLIN_CORE}title", f"{_DUBLIN_CORE}creator//{_DUBLIN_CORE}title")
+    )
+    return _Description(title, creator, [item.text or "" for item in document.iter(f"{_RDF}li")])
 
 
 def _clean(title: str) -> str:

@@ -9,7 +9,6 @@ import json
 import random
 import re
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ MIN_TEST_WORDS = 4
 """Held-out clips say at least so much; shorter ones are for training only."""
 MAX_SECONDS = 30.0
 
-_PACKAGES = ("asterisk-core-sounds-en=1.6.1-1", "asterisk-core-sounds-en-wav=1.6.1-1")
+PACKAGES = ("asterisk-core-sounds-en=1.6.1-1", "asterisk-core-sounds-en-wav=1.6.1-1")
 """Transcripts, and clips."""
 _CLIPS = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 _TRANSCRIPTS = Path("usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
@@ -57,25 +56,11 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[a-z0-9']+", text.lower()))
 
 
-def fetch_packages(folder: Path) -> Path:
-    """Download the packages of clips and transcripts into `folder` and unpack them there.
-
-    Raises:
-        subprocess.CalledProcessError: apt-get or dpkg failed; it says why on the console.
-    """
-    subprocess.run(
-        ("apt-get", "download", *_PACKAGES), cwd=folder, check=True, stdout=subprocess.PIPE
-    )
-    for archive in sorted(folder.glob("*.deb")):
-        subprocess.run(("dpkg", "-x", archive.name, "."), cwd=folder, check=True)
-    return folder
-
-
 def write_spoken(packages: Path, output: Path, seed: int = 0) -> None:
     """Write `spoken_train.jsonl`, `spoken_test.jsonl`, `clips.zip` and the licence.
 
     Args:
-        packages: where `fetch_packages` unpacked them.
+        packages: where `PACKAGES` are unpacked.
         output: folder of the files.
         seed: of the choice of the held-out clips.
 

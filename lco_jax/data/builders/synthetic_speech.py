@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import soundfile
 import tensorflow_datasets as tfds
 
 from lco_jax.data.builders import CACHE
@@ -21,8 +22,9 @@ from lco_jax.data.builders.synthetic_speech_source import (
 class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Synthesised clips to train on (`train`), in several voices; records are those of `spoken`.
 
-    Clips are kept until all are spoken, so that an interrupted preparation goes on where it was.
-    The program's version is in the metadata of the dataset, as `synthesizer`.
+    Clips stay in `work_dir`, so an interrupted preparation goes on where it was. The versions of
+    program and encoder are in the metadata of the dataset, as `synthesizer` and `encoder`; one that
+    is there is not made again because they changed.
 
     Args:
         work_dir: of the clips (None: `synthetic_speech` in the cache folder).
@@ -51,7 +53,7 @@ class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
         self._utterances = choose_utterances()[:max_clips]
         self._work = CACHE / "synthetic_speech" if work_dir is None else Path(work_dir)
-        # The folder is named after what is said and how, so old clips are never taken for new ones.
+        # The folder is named after texts, voices and rates, so other ones are never read from it.
         config = tfds.core.BuilderConfig(name=digest_utterances(self._utterances))
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
 
@@ -63,6 +65,7 @@ class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         version = find_synthesizer()
         self.info.metadata["synthesizer"] = f"eSpeak NG {version}"
+        self.info.metadata["encoder"] = soundfile.__libsndfile_version__
         clips = self._work / self.builder_config.name / version
         synthesize(self._utterances, clips)
         return {"train": self._generate_examples(self._utterances, clips)}

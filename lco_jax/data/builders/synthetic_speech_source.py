@@ -210,7 +210,8 @@ def _speak(utterance: Utterance, file: Path) -> bytes:
     if np.abs(samples).max(initial=0) < _MIN_PEAK:
         raise _failure(utterance, "wrote nothing but silence", run.stderr)
     buffer = io.BytesIO()
-    # Unlike Ogg, whose streams have random numbers, FLAC gives one text the same bytes everywhere.
+    # Unlike Ogg, whose streams have random numbers, FLAC gives one text the same bytes every time
+    # (of one version of the encoder, whose name it carries).
     soundfile.write(buffer, soxr.resample(samples, rate_hz, RATE_HZ), RATE_HZ, format="FLAC")
     return buffer.getvalue()
 
