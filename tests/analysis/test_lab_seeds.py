@@ -155,7 +155,7 @@ def test_only_seeds_may_differ(tmp_path):
         write_job(tmp_path / str(seed), stages)
         runs.append(read_run(str(tmp_path / str(seed)), list(stages)))
     assert "| decoder frozen | 2 |" in retrieval_table(runs[:2])
-    with pytest.raises(ValueError, match=r"42 and 44, differ in stage 'speak'(?s:.*)num_steps: 160"):
+    with pytest.raises(ValueError, match=r"42 and 44, differ in stage 'speak'(?s:.*)num_steps"):
         anisotropy_table(runs)
     with pytest.raises(ValueError, match=r"seeds \[42, 42\]: one of them counts twice"):
         changes_table([runs[0], runs[0]])
