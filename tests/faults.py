@@ -37,7 +37,13 @@ def _kill(options):
 
 
 def _terminate(options):
-    _before_step(options, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    def act():
+        os.kill(os.getpid(), signal.SIGTERM)
+        # JAX looks for signals once a second and then tells all processes: the three steps that are
+        # left would be over before.
+        time.sleep(4)
+
+    _before_step(options, 5, act)
 
 
 def _fail_to_read(options):
