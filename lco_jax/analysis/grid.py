@@ -37,6 +37,7 @@ from lco_jax.data.records import Triplet
 from lco_jax.data.sources import open_source
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.train.loop import train
+from lco_jax.train.manifest import base_folder
 from lco_jax.train.mesh import make_mesh
 from lco_jax.train.restore import open_model
 from lco_jax.train.soup import average_models
@@ -91,7 +92,8 @@ def _run_cell(grid: ScalingGrid, folder: Path, budget: int, seed: int) -> Record
     results = train_stages(stages, str(own))
     _check_complete(results[-1].result)
     last = results[-1].config
-    before, refined = last.model.path, str(own / "refine")
+    refined = str(own / "refine")
+    before = str(base_folder(last.model, refined))
     generated = generation(before, grid)
     encode = _encoder(refined, grid)
     record = {

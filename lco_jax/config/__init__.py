@@ -26,6 +26,7 @@ from lco_jax.config.model import LORA_TARGETS, Full, Lora, ModelRef, Tower, Towe
 from lco_jax.config.objective import Alignment, Contrastive, Generative, Objective
 from lco_jax.config.run import (
     PREVIOUS_STAGE,
+    RUN_FOLDER,
     SCIENCE,
     OptimizerConfig,
     Samples,
@@ -37,6 +38,7 @@ from lco_jax.config.run import (
 __all__ = [
     "LORA_TARGETS",
     "PREVIOUS_STAGE",
+    "RUN_FOLDER",
     "SCIENCE",
     "Ability",
     "Alignment",

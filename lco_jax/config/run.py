@@ -69,6 +69,9 @@ SCIENCE = ("model", "data", "objective", "optimizer", "num_steps", "num_epochs",
 
 PREVIOUS_STAGE = "<previous stage>"
 """As the path of a model: what the stage before has left."""
+RUN_FOLDER = "<run folder>"
+"""At the beginning of a model's path: it is relative to the folder of the run, so that stages can
+be moved together and opened from anywhere."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lco_jax.models.omni import available_towers
 from lco_jax.train import mesh as meshes
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.known_features import fill_cache, open_cache
-from lco_jax.train.manifest import start_or_resume
+from lco_jax.train.manifest import base_folder, start_or_resume
 from lco_jax.train.metrics import MetricsWriter
 from lco_jax.train.objectives import make_loader, make_step, needs_head, record_kind
 from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
@@ -32,7 +32,7 @@ from lco_jax.train.profiling import Spending, trace_steps
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.signals import StopSignals
 from lco_jax.train.steps import TrainState, batch_specs
-from lco_jax.weights.hub import load_params, resolve_folder
+from lco_jax.weights.hub import load_params
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
     with jax.set_mesh(mesh), StopSignals() as signals, meshes.lost_processes_named():
         # -------------------------------------------------------------------------- data
         ref = config.model
-        folder = resolve_folder(ref.path, ref.revision)
+        folder = base_folder(ref, workdir)
         model_config = read_config(folder).first_layers(config.model.num_layers)
         towers = available_towers(model_config) if ref.towers is None else ref.towers
         cache = None

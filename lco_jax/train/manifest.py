@@ -2,15 +2,18 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 from etils import epath
 
-from lco_jax.config import TrainConfig
+from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config_io import ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.weights.hub import resolve_folder
 
 _FORMAT = "lco_jax run 1"
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
@@ -38,6 +41,23 @@ def read_manifest(workdir: str) -> Manifest:
     content = json.loads((epath.Path(workdir) / "config.json").read_text())
     config = from_json(content["config"])
     return Manifest(config, content["data_fingerprint"], content["prompt"], content["git_revision"])
+
+
+def base_folder(ref: ModelRef, workdir: str) -> Path:
+    """The folder of the model that the run in `workdir` starts from.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
+    """
+    if not ref.path.startswith(RUN_FOLDER):
+        return resolve_folder(ref.path, ref.revision)
+    folder = Path(os.path.normpath(f"{workdir}{ref.path.removeprefix(RUN_FOLDER)}"))
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the run in {workdir} starts from {folder}, which is gone; keep the folders of stages "
+            "together"
+        )
+    return folder
 
 
 def start_or_resume(

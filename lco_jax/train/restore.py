@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lco_jax.config import Lora, MediaConfig
+from lco_jax.config import RUN_FOLDER, Lora, MediaConfig
 from lco_jax.config_io import from_json
 from lco_jax.data.processor import Processor
 from lco_jax.models.build import Params, build, join, lora_of, on_mesh
 from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train.checkpoint import Checkpoints
-from lco_jax.train.manifest import is_run_folder, read_manifest
+from lco_jax.train.manifest import base_folder, is_run_folder, read_manifest
 from lco_jax.train.objectives import needs_head
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.steps import TrainState
@@ -94,7 +94,7 @@ def open_model(
 def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_head) -> OpenedModel:
     run = read_manifest(path).config
     ref = run.model
-    folder = resolve_folder(ref.path, ref.revision)
+    folder = base_folder(ref, path)
     config = read_config(folder).first_layers(ref.num_layers)
     dtype = dtype or ref.dtype
     # What trained decides what the checkpoint holds; a run may have left towers out.
@@ -154,7 +154,7 @@ def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_hea
             max_text_tokens=max_text_tokens or (None if profile else run.data.max_text_tokens),
         ),
         base_folder=folder,
-        base_name=ref.path,
+        base_name=str(folder) if ref.path.startswith(RUN_FOLDER) else ref.path,
         dtype=dtype,
         step=int(state.step),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
+from lco_jax.config import PREVIOUS_STAGE, RUN_FOLDER, Stages, TrainConfig
 from lco_jax.config_io import check_resumable
 from lco_jax.train import mesh as meshes
 from lco_jax.train.loop import Evaluate, TrainResult, train
@@ -82,7 +82,7 @@ def train_stages(
             if result.stopped_by is not None:
                 break
             leave_model(str(folder), config)
-        previous = str(model)
+        previous = f"{RUN_FOLDER}/../{stage.name}/{MODEL_FOLDER}"
     return results
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ from lco_jax.config import (
 from lco_jax.config_io import ScienceChangedError, to_json
 from lco_jax.evaluate.embedder import Embedder
 from lco_jax.export.folders import export_model
-from lco_jax.train.manifest import read_manifest
+from lco_jax.train.manifest import base_folder, read_manifest
 from lco_jax.train.metrics import read_metrics
 from lco_jax.train.stages import train_stages
 from tests import meshes, runs, tiny
@@ -128,8 +129,8 @@ def embed(model):
 def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
     """What the next stage starts from embeds as the run does, and transformers agrees with it."""
     model, first = uninterrupted / "align" / "model", stages.stages[0].config
-    started_from = read_manifest(str(uninterrupted / "refine")).config.model.path
-    assert started_from == str(model)
+    run = str(uninterrupted / "refine")
+    assert base_folder(read_manifest(run).config.model, run) == model
     base = embed(first.model.path)
     vectors = {}
     for stage in ("align", "refine"):
@@ -145,6 +146,21 @@ def test_each_stage_leaves_a_model(stages, uninterrupted, tmp_path):
     export_model(str(uninterrupted / "refine" / "model"), tmp_path / "merged", "merged")
     with pytest.raises(ValueError, match="no low-rank factors"):
         export_model(str(uninterrupted / "align"), tmp_path / "peft", "peft")
+
+
+def test_stages_can_be_moved_and_opened_from_anywhere(stages, uninterrupted, tmp_path, monkeypatch):
+    expected = embed(uninterrupted / "refine")
+    moved = shutil.copytree(uninterrupted, tmp_path / "moved")
+    shutil.rmtree(moved / "refine" / "model")
+    monkeypatch.chdir(tmp_path)
+    # Others of this name lie where they were; what is opened belongs together.
+    np.testing.assert_array_equal(embed(Path("moved/refine")), expected)
+    results = train_stages(stages, "moved", make_evaluate=watch)
+    assert results[1].result.step == 4  # it was complete, and nothing has changed
+    assert (moved / "refine" / "model" / "model.safetensors").exists()
+    shutil.rmtree(moved / "align")
+    with pytest.raises(FileNotFoundError, match="keep the folders of stages together"):
+        embed(moved / "refine")
 
 
 def test_changed_science_of_a_complete_stage_is_refused(stages, uninterrupted):
