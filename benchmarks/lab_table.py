@@ -15,6 +15,7 @@ import tyro
 from lco_jax.analysis.comparison import EmbeddedPairs
 from lco_jax.analysis.lab_scores import PairSet, direction_scores
 from lco_jax.analysis.lab_seeds import (
+    CONDITIONS,
     LabRun,
     anisotropy_table,
     changes_table,
@@ -30,6 +31,7 @@ from lco_jax.train.stages import MODEL_FOLDER
 
 _STAGES = ("align", "speak", "refine")
 _CONDITIONS = ("before", "centred_before", "after", "centred_after")
+"""Of seen pairs; their baseline without a decoder is not measured."""
 _TITLE = "# The lab in figures\n\nMade by `python -m benchmarks.lab_table`.\n\n"
 _SEEN = {"image": "emoji", "audio": "spoken"}
 """Dataset of each medium."""
@@ -58,8 +60,7 @@ def main() -> None:
     if arguments.seen:
         folders = zip(runs, arguments.workdirs, strict=True)
         rows = [row for run, folder in folders for row in _seen(run, folder, arguments.seen)]
-        head = ("arm", "seed", "direction", "n", "before", "before, centred", "after")
-        head += ("after, centred",)
+        head = ("arm", "seed", "direction", "n", *(CONDITIONS[name] for name in _CONDITIONS))
         parts["Retrieval (MRR) on pairs seen in training"] = markdown_table(head, rows)
     parts["Stages"] = stages_table(runs)
     body = "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
@@ -75,7 +76,7 @@ def _stages(folder: Path) -> list[str]:
 
 def _seen(run: LabRun, folder: Path, count: int) -> list[list[str]]:
     rows = []
-    *_, before, last = _stages(folder)
+    *_, before, last = run.configs
     if run.configs[last].model.num_layers is not None:
         return []  # the model before it has all layers, and would be another one
     models = {"before": folder / before / MODEL_FOLDER, "after": folder / last}

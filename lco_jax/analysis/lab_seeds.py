@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from etils import epath
@@ -23,7 +24,7 @@ from lco_jax.config_io import ScienceChangedError, check_resumable
 from lco_jax.train.manifest import read_manifest
 
 _METRIC = "mrr"
-_CONDITIONS = {
+CONDITIONS = {
     "before": "before",
     "centred_before": "before, centred",
     "after": "after",
@@ -45,6 +46,11 @@ class LabRun:
     sets: list[PairSet]
     configs: Mapping[str, TrainConfig] = field(default_factory=dict)
     """Of its stages."""
+
+    @cached_property
+    def scores(self) -> list[dict[str, dict[str, dict[str, Float[np.ndarray, "n"]]]]]:
+        """Of each set, `direction_scores`."""
+        return [direction_scores(pairs) for pairs in self.sets]
 
 
 def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
@@ -88,9 +94,9 @@ def retrieval_table(runs: Sequence[LabRun]) -> str:
         for direction, found in _pool(members).items():
             size = found["after"].shape[1]
             chance = f"{np.mean(1 / np.arange(1, size + 1)):.3f}"
-            means = [f"{found[name].mean():.3f}" if name in found else "" for name in _CONDITIONS]
+            means = [f"{found[name].mean():.3f}" if name in found else "" for name in CONDITIONS]
             rows.append([arm, str(len(members)), direction, str(size), chance, *means])
-    return markdown_table(("arm", "seeds", "direction", "n", "chance", *_CONDITIONS.values()), rows)
+    return markdown_table(("arm", "seeds", "direction", "n", "chance", *CONDITIONS.values()), rows)
 
 
 def changes_table(runs: Sequence[LabRun]) -> str:
@@ -177,8 +183,7 @@ def _require_same_but_seed(arm: str, first: LabRun, other: LabRun) -> None:
 def _pool(runs: Sequence[LabRun]) -> dict[str, dict[str, Float[np.ndarray, "S n"]]]:
     """By direction and by what is compared: the scores of each seed (row) and query."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for sets in zip(*(run.sets for run in runs), strict=True):
-        scores = [direction_scores(pairs) for pairs in sets]
+    for scores in zip(*(run.scores for run in runs), strict=True):
         for direction, compared in scores[0].items():
             found[direction] = {
                 name: np.stack([one[direction][name][_METRIC] for one in scores])

@@ -215,7 +215,7 @@ class TextModel(nnx.Module):
         return self.logits_fn()(x)
 
     def logits_fn(self) -> Callable[[Float[Array, "B S D"]], Float[Array, "B S V"]]:
-        """`logits`, with weights (as a pytree) that are brought together once for any calls.
+        """`logits`, as a pytree of weights that are brought together once for all calls.
 
         Raises:
             ValueError: the model was built without its output head.

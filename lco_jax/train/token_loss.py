@@ -97,10 +97,10 @@ def _backward(arguments: tuple, cotangents: tuple) -> tuple:
         hidden, targets = xs
 
         def with_block() -> tuple[Array, Array]:
-            logits, of_hidden = jax.vjp(logits_fn, hidden)
-            _, of_logits = jax.vjp(lambda logits: _row_sums(logits, targets)[0], logits)
-            (of_logits,) = of_logits(cotangents[0])
-            return of_logits, *of_hidden(of_logits)
+            logits, pull_to_hidden = jax.vjp(logits_fn, hidden)
+            _, pull_to_logits = jax.vjp(lambda logits: _row_sums(logits, targets)[0], logits)
+            (of_logits,) = pull_to_logits(cotangents[0])
+            return of_logits, *pull_to_hidden(of_logits)
 
         def without_block() -> tuple[Array, Array]:
             return jax.tree.map(jnp.zeros_like, jax.eval_shape(with_block))
@@ -108,8 +108,8 @@ def _backward(arguments: tuple, cotangents: tuple) -> tuple:
         of_logits, of_hidden = jax.lax.cond((targets >= 0).any(), with_block, without_block)
         # Of all blocks, so that devices add up their sums once and not in each branch; of frozen
         # weights the compiler leaves it out.
-        _, of_weights = jax.vjp(lambda fn: fn(hidden), logits_fn)
-        return jax.tree.map(jnp.add, gradient, *of_weights(of_logits)), of_hidden
+        _, pull_to_weights = jax.vjp(lambda fn: fn(hidden), logits_fn)
+        return jax.tree.map(jnp.add, gradient, *pull_to_weights(of_logits)), of_hidden
 
     start = jax.tree.map(jnp.zeros_like, logits_fn)
     return *jax.lax.scan(add, start, (hidden, targets)), None
@@ -131,7 +131,7 @@ def _targets_first(
     hidden: Float[Array, "B S D"], targets: Int[Array, "B S"]
 ) -> tuple[Float[Array, "B S D"], Int[Array, "B S"]]:
     order = jnp.argsort(targets < 0, axis=1, stable=True)
-    return jax.vmap(lambda *row: tuple(x[row[-1]] for x in row[:-1]))(hidden, targets, order)
+    return jax.vmap(lambda row, tokens, first: (row[first], tokens[first]))(hidden, targets, order)
 
 
 def _in_blocks(x: Array, block: int) -> Array:

