@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from lco_jax.analysis.alignment import METRICS, align_layers
 from lco_jax.analysis.states import LayerStates, LayerWriter
+from lco_jax.metrics.kernel_alignment import METRICS, align_layers
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class Embedding:
     """`Embedder.encode`."""
 
     def __init__(self, folder: Path, dtype: str):
-        from lco_jax.evaluate.embedder import Embedder
+        from lco_jax.embed.embedder import Embedder
 
         self._dtype = dtype
         self._embedder = Embedder(folder, dtype=dtype)
@@ -123,8 +123,8 @@ class Embedding:
 
     @functools.cache  # noqa: B019 - the object lives as long as its process
     def _count(self, texts: tuple[str, ...]) -> tuple[int, int]:
+        from lco_jax.data.pack.stream import pack_texts
         from lco_jax.data.records import Item
-        from lco_jax.data.stream import pack_texts
 
         encoder, processor = self._embedder._encoder, self._embedder.processor
         encoded = processor.encode([Item(text=text) for text in texts])

@@ -12,9 +12,11 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from lco_jax.analysis.comparison import EmbeddedPairs
-from lco_jax.analysis.lab_scores import PairSet, direction_scores
-from lco_jax.analysis.lab_seeds import (
+from lco_jax.config import TfdsSource
+from lco_jax.data.sources.mixture import read_pairs
+from lco_jax.embed.embedder import Embedder
+from lco_jax.lab.scores import PairSet, direction_scores
+from lco_jax.lab.seeds import (
     CONDITIONS,
     LabRun,
     anisotropy_table,
@@ -23,10 +25,8 @@ from lco_jax.analysis.lab_seeds import (
     retrieval_table,
     stages_table,
 )
-from lco_jax.analysis.markdown import markdown_table
-from lco_jax.config import TfdsSource
-from lco_jax.data.sources import read_pairs
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.metrics.comparison import EmbeddedPairs
+from lco_jax.report.markdown import markdown_table
 from lco_jax.train.stages import MODEL_FOLDER
 
 _STAGES = ("align", "speak", "refine")

@@ -93,9 +93,9 @@ def _measure(folder: Path, fsdp: int, tensor: int) -> dict[str, float]:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", fsdp * tensor)
-    from lco_jax.axes import MESH_AXES
     from lco_jax.models.build import build
     from lco_jax.models.config import read_config
+    from lco_jax.runtime.axes import MESH_AXES
     from lco_jax.weights.hub import load_params
 
     for file in folder.glob("*.safetensors"):

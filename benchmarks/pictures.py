@@ -102,7 +102,7 @@ class Embedding:
     """`Embedder.encode`; tokens are counted from the last run of the stream."""
 
     def __init__(self, folder: Path, dtype: str, longest_px: int):
-        from lco_jax.evaluate.embedder import Embedder
+        from lco_jax.embed.embedder import Embedder
 
         self._dtype = dtype
         self._embedder = Embedder(folder, dtype=dtype)

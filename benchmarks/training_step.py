@@ -108,33 +108,30 @@ class ContrastiveStep:
         import jax
         import jax.numpy as jnp
 
-        from lco_jax.data.prompt import Prompter
-        from lco_jax.models.build import build
+        from lco_jax.data.encode.prompt import Prompter
         from lco_jax.models.config import read_config
-        from lco_jax.train.loop import initial_state
-        from lco_jax.train.mesh import make_mesh
+        from lco_jax.models.describe import describe_model
+        from lco_jax.runtime.mesh import make_mesh
         from lco_jax.train.optimizer import make_optimizer
-        from lco_jax.train.steps import contrastive_step
+        from lco_jax.train.setup import initial_state
+        from lco_jax.train.update import make_step
 
         self._config, self._mesh = config, make_mesh(config.mesh)
         folder = Path(config.model.path)
         with jax.set_mesh(self._mesh):
             self._prompter = Prompter(folder)
             self._head = jnp.asarray(self._prompter.head)
-            model = read_config(folder).first_layers(config.model.num_layers)
-            graph, _, _ = build(model, config.model.trainable, config.model.dtype)
+            model = describe_model(config.model, read_config(folder), with_head=False)
             optimizer = make_optimizer(config.optimizer, config.num_steps)
             self._state = initial_state(config, model, folder, optimizer)
-            self._step = contrastive_step(
-                graph, optimizer, config.objective, config.memory, config.seed
-            )
+            self._step = make_step(config, model.graph, optimizer)
 
     def run(self, task: list[Triplet]) -> Work:
         """One optimizer step on a batch of triplets."""
         import jax
 
-        from lco_jax.train.mesh import to_global
-        from lco_jax.train.steps import BATCH_SPECS
+        from lco_jax.data.pack.specs import BATCH_SPECS
+        from lco_jax.runtime.processes import to_global
 
         batch = self._load(task)
         with jax.set_mesh(self._mesh):
@@ -150,7 +147,7 @@ class ContrastiveStep:
         return jax_product(shape, "float32")
 
     def _load(self, task: list[Triplet]):
-        from lco_jax.data.batch import choose_shape, item_lengths, measure, pack
+        from lco_jax.data.pack.batch import choose_shape, item_lengths, measure, pack
         from lco_jax.data.records import Item
 
         encoded = self._prompter.encode([Item(text=text) for triplet in task for text in triplet])
@@ -161,7 +158,7 @@ class ContrastiveStep:
 
 
 def _read_batches(config: TrainConfig) -> list[list[Triplet]]:
-    from lco_jax.data.sources import ExampleStream
+    from lco_jax.data.sources.mixture import ExampleStream
 
     stream, size = ExampleStream(config.data, config.seed), config.data.batch_size
     triplets = [
@@ -173,7 +170,7 @@ def _read_batches(config: TrainConfig) -> list[list[Triplet]]:
 
 def _torch_step(config: TrainConfig, side: _SideName, group_size: int) -> Side:
     from benchmarks import torch_reference  # torch stays out of our process
-    from lco_jax.data.prompt import Prompter
+    from lco_jax.data.encode.prompt import Prompter
 
     prompter = Prompter(config.model.path)
     settings = torch_reference.StepSettings(

@@ -7,7 +7,7 @@ needs `prepare_data.py openclipart` and `synthetic_speech`, and three quarters o
 """
 
 from lco_jax.config import Stages
-from lco_jax.lab import lab_full
+from lco_jax.lab.recipes import lab_full
 
 
 def get_config() -> Stages:

@@ -4,7 +4,7 @@ A loss below 0.1 nats a token says that gradients reach eye and ear. Eight minut
 """
 
 from lco_jax.config import TrainConfig
-from lco_jax.lab import lab_overfit
+from lco_jax.lab.recipes import lab_overfit
 
 
 def get_config() -> TrainConfig:

@@ -8,7 +8,7 @@ With `--memory.remat full` a chip peaks at 28.1 GB on v5p:4x4x4, with `--mesh.te
 """
 
 from lco_jax.config import TrainConfig
-from lco_jax.recipes import multimodal
+from lco_jax.config.recipes import multimodal
 
 
 def get_config() -> TrainConfig:

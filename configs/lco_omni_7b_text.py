@@ -8,7 +8,7 @@ and 91 ms at least: docs/plan.md.
 """
 
 from lco_jax.config import TrainConfig
-from lco_jax.recipes import text_only
+from lco_jax.config.recipes import text_only
 
 
 def get_config() -> TrainConfig:

@@ -11,7 +11,7 @@ docs/plan.md.
 import dataclasses
 
 from lco_jax.config import Memory, MeshConfig, TrainConfig
-from lco_jax.recipes import text_only
+from lco_jax.config.recipes import text_only
 
 
 def get_config() -> TrainConfig:

@@ -8,7 +8,7 @@ takes 2.0 s at least: docs/plan.md.
 """
 
 from lco_jax.config import TrainConfig
-from lco_jax.recipes import multimodal
+from lco_jax.config.recipes import multimodal
 
 
 def get_config() -> TrainConfig:

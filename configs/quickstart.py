@@ -8,7 +8,7 @@ cores.
 """
 
 from lco_jax.config import Stages
-from lco_jax.lab import quickstart
+from lco_jax.lab.recipes import quickstart
 
 
 def get_config() -> Stages:

@@ -5,7 +5,7 @@ loses. Pages are scaled down to 1,280 tokens, about 1,000 x 1,000 pixels. Data a
 """
 
 from lco_jax.config import Stages
-from lco_jax.recipes import seadoc
+from lco_jax.config.recipes import seadoc
 
 
 def get_config() -> Stages:

@@ -6,7 +6,7 @@ line: `{"prompt": {"image_path": "1.png", "text": "Describe the picture."}, "res
 """
 
 from lco_jax.config import Stages
-from lco_jax.recipes import seadoc
+from lco_jax.config.recipes import seadoc
 
 
 def get_config() -> Stages:

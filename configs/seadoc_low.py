@@ -9,7 +9,7 @@ the text once with `python launch/prepare_data.py all_nli`.
 """
 
 from lco_jax.config import Stages
-from lco_jax.recipes import seadoc
+from lco_jax.config.recipes import seadoc
 
 
 def get_config() -> Stages:

@@ -3,7 +3,7 @@
 """
 
 from lco_jax.config import Stages
-from lco_jax.lab import seadoc_small
+from lco_jax.lab.recipes import seadoc_small
 
 
 def get_config() -> Stages:

@@ -5,7 +5,7 @@ libreoffice` (needs the extra `documents`); `python launch/seadoc.py` runs all t
 """
 
 from lco_jax.config import Stages
-from lco_jax.lab import seadoc_small
+from lco_jax.lab.recipes import seadoc_small
 
 
 def get_config() -> Stages:

@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lco_jax.data.builders import CACHE
-from lco_jax.data.builders.fetch import ensure_omni, ensure_smollm2, ensure_whisper
+from lco_jax.lab.corpora import CACHE
+from lco_jax.lab.fetch import ensure_omni, ensure_smollm2, ensure_whisper
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import tyro
 from rich.logging import RichHandler
 from tyro.conf import subcommand
 
-from lco_jax.data.builders import emoji_source, prepare, spoken_source
-from lco_jax.data.builders.debian import fetch_packages
-from lco_jax.data.builders.libreoffice_source import LANGUAGES
-from lco_jax.data.builders.wordnet_source import fetch_package, write_pairs
+from lco_jax.lab.corpora import emoji_source, prepare, spoken_source
+from lco_jax.lab.corpora.debian import fetch_packages
+from lco_jax.lab.corpora.libreoffice_source import LANGUAGES
+from lco_jax.lab.corpora.wordnet_source import fetch_package, write_pairs
 
 _DATA = Path(__file__).parents[1] / "data"
 

@@ -7,7 +7,7 @@ vectors = Embedder("runs/quickstart/refine").encode(["a small cat", "a large dog
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lco_jax.evaluate.embedder import Embedder
+    from lco_jax.embed.embedder import Embedder
 
 __all__ = ["Embedder"]
 
@@ -15,7 +15,7 @@ __all__ = ["Embedder"]
 def __getattr__(name: str):
     # Imported when asked for, so that `import lco_jax.config` stays quick.
     if name == "Embedder":
-        from lco_jax.evaluate.embedder import Embedder
+        from lco_jax.embed.embedder import Embedder
 
         return Embedder
     raise AttributeError(f"module 'lco_jax' has no attribute {name!r}")

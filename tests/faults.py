@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orbax.checkpoint import v1 as ocp
 
-from lco_jax.data.loader import ContrastiveLoader
+from lco_jax.objectives.loaders import ContrastiveLoader
 
 
 def _before_step(options, step, act):

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from lco_jax.data.encoded import Picture
+from lco_jax.data.encode.encoded import Picture
 from tests.tiny import Tiny
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from lco_jax.axes import MESH_AXES
+from lco_jax.runtime.axes import MESH_AXES
 
 SIZES = ((1, 1, 1), (1, 4, 1), (2, 2, 2), (1, 2, 4))
 
@@ -20,5 +20,7 @@ def make(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:
 def one_device() -> Iterator[None]:
     """Runs take a single device, whatever their config says: for tests that are not of meshes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lco_jax.train.mesh.make_mesh", lambda config, devices=None: make((1, 1, 1)))
+        patch.setattr(
+            "lco_jax.runtime.mesh.make_mesh", lambda config, devices=None: make((1, 1, 1))
+        )
         yield

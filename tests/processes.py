@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lco_jax.config import TrainConfig
-from lco_jax.config_io import to_json
+from lco_jax.config.io import to_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ if options["count"] > 1:
         options["address"], options["count"], options["rank"], heartbeat_timeout_seconds=30
     )
 from lco_jax.cli.exits import program
-from lco_jax.config_io import from_json
+from lco_jax.config.io import from_json
 from lco_jax.train.loop import train
 from tests.faults import FAULTS
 

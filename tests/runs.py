@@ -20,15 +20,15 @@ from lco_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from lco_jax.data.processor import Processor
-from lco_jax.models.build import build
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.pack.specs import batch_specs
 from lco_jax.models.config import read_config
-from lco_jax.models.omni import available_towers
-from lco_jax.train import mesh as meshes
-from lco_jax.train.loop import initial_state
-from lco_jax.train.objectives import make_loader, make_step, needs_head
+from lco_jax.models.describe import describe_model
+from lco_jax.objectives.traits import make_loader, traits_of
+from lco_jax.runtime import processes
 from lco_jax.train.optimizer import make_optimizer
-from lco_jax.train.steps import TrainState, batch_specs
+from lco_jax.train.setup import initial_state
+from lco_jax.train.update import TrainState, make_step
 from tests.data.media_files import random_image
 from tests.data.sound_files import plain, tones
 
@@ -142,20 +142,18 @@ def state_before_and_after(
 
 def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
     folder = Path(config.model.path)
-    model = read_config(folder)
-    towers = available_towers(model)
-    processor = Processor(folder, model, media=config.data.media)
+    needs_head = traits_of(config.objective).needs_head
+    model = describe_model(config.model, read_config(folder), with_head=needs_head)
+    processor = Processor(folder, model.config, media=config.data.media)
     loader = make_loader(config, processor, mesh)
-    trainable, with_head = config.model.trainable, needs_head(config.objective)
-    graph, _, _ = build(model, trainable, config.model.dtype, towers=towers, with_head=with_head)
-    optimizer = make_optimizer(config.optimizer, config.num_steps, trainable)
-    state = initial_state(config, model, folder, optimizer, towers)
+    optimizer = make_optimizer(config.optimizer, config.num_steps, config.model.trainable)
+    state = initial_state(config, model, folder, optimizer)
     # B is zero at first: random factors give every gradient something to say.
     state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
-    step = make_step(config, graph, optimizer)
+    step = make_step(config, model.graph, optimizer)
     prefix = jnp.asarray(processor.head)
     batches = (
-        (meshes.to_global(mesh, batch, batch_specs(batch)), stats) for _, batch, stats in loader
+        (processes.to_global(mesh, batch, batch_specs(batch)), stats) for _, batch, stats in loader
     )
     return state, lambda state, batch: step(state, batch, prefix), batches
 

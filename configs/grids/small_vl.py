@@ -6,26 +6,21 @@ About twenty minutes on one core.
 """
 
 from lco_jax.config import (
-    Ability,
-    Arm,
     CheckpointConfig,
     Contrastive,
     DataConfig,
-    FreshModel,
     Full,
     Generative,
-    LinearProjection,
     LoggingConfig,
     Lora,
     MediaConfig,
     ModelRef,
     OptimizerConfig,
-    ScalingGrid,
-    Soup,
     TfdsSource,
     Towers,
     TrainConfig,
 )
+from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid, Soup
 
 _ASK = "What does the word mean?"
 _MEDIA = MediaConfig(image_min_pixels=56 * 56, image_max_pixels=56 * 56)

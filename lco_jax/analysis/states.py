@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 
 from lco_jax.config import Memory, MeshConfig
 from lco_jax.data.records import Item
-from lco_jax.evaluate.encoder import Encoder, progress_bar
-from lco_jax.train.mesh import make_mesh
-from lco_jax.train.restore import open_model
-from lco_jax.train.steps import encode, media_features
+from lco_jax.embed.encoder import Encoder, progress_bar
+from lco_jax.embed.open import open_model
+from lco_jax.objectives.encode import encode, media_features
+from lco_jax.runtime.mesh import make_mesh
 
 _PIECE_BYTES = 256 * 2**20
 """Of states that wait for the disk."""

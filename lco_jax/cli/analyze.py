@@ -10,9 +10,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lco_jax.analysis.alignment import METRICS, Metric
 from lco_jax.cli.exits import DONE, program
 from lco_jax.config import MeshConfig
+from lco_jax.metrics.kernel_alignment import METRICS, Metric
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,11 @@ class _Arguments:
 def main() -> int:
     """Parse, measure one or two models, write tables and figures."""
     arguments = tyro.cli(_Arguments)
-    from lco_jax.analysis import representation_figures, representations
+    from lco_jax.analysis import representations
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource
-    from lco_jax.data.sources import read_pairs
+    from lco_jax.data.sources.mixture import read_pairs
+    from lco_jax.report import representation_figures
 
     pairs = read_pairs(JsonlSource(arguments.pairs), arguments.num_pairs)
     output = Path(arguments.output)

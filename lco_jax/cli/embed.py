@@ -44,12 +44,12 @@ class _Arguments:
 def main() -> int:
     """Parse, embed, say how many."""
     arguments = tyro.cli(_Arguments)
-    from lco_jax.train import mesh
+    from lco_jax.runtime import processes
 
     if arguments.tpu:
-        mesh.start_tpu()
-    from lco_jax.evaluate.embed_file import embed_file
-    from lco_jax.evaluate.embedder import Embedder
+        processes.start_tpu()
+    from lco_jax.embed.embed_file import embed_file
+    from lco_jax.embed.embedder import Embedder
 
     embedder = Embedder(
         arguments.model,

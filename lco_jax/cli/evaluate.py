@@ -50,11 +50,11 @@ class _Arguments:
 def main() -> int:
     """Parse, evaluate, show the scores."""
     arguments = tyro.cli(_Arguments)
-    from lco_jax.train import mesh
+    from lco_jax.runtime import processes
 
     if arguments.tpu:
-        mesh.start_tpu()
-    from lco_jax.evaluate.embedder import Embedder
+        processes.start_tpu()
+    from lco_jax.embed.embedder import Embedder
     from lco_jax.evaluate.published import mieb_lite, side_by_side
     from lco_jax.evaluate.run_offline import run_offline, unread
 
@@ -95,8 +95,9 @@ def main() -> int:
 
 def _offline(arguments: _Arguments, media: Path) -> dict[str, Any]:
     """Tasks that need no mteb, by name."""
-    from lco_jax.evaluate import pages, seadoc
-    from lco_jax.evaluate.offline import offline_tasks
+    from lco_jax.evaluate import seadoc
+    from lco_jax.lab import pages
+    from lco_jax.lab.offline_tasks import offline_tasks
 
     tasks = offline_tasks(media)
     if "offline" in arguments.tasks:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lco_jax.train.mesh import LostProcessError
+from lco_jax.runtime.processes import LostProcessError
 
 DONE, FAILED, USAGE = 0, 1, 2
 

@@ -53,8 +53,8 @@ def main() -> int:
     # The host must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
 
-    from lco_jax.train.plan import describe, make_plan
-    from lco_jax.train.topologies import find_topology
+    from lco_jax.plan.plan import describe, make_plan
+    from lco_jax.plan.topologies import find_topology
 
     topology = find_topology(front.topology, front.num_slices)
     plans = {}

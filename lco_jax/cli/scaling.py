@@ -68,9 +68,9 @@ def main() -> int:
 def _grid(arguments: _Arguments, output: Path) -> None:
     import jax
 
-    from lco_jax.analysis import grid, grid_report
     from lco_jax.cli.train import load_file
-    from lco_jax.config import ScalingGrid
+    from lco_jax.lab import grid, grid_report
+    from lco_jax.lab.grid_config import ScalingGrid
 
     jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
     found = load_file(arguments.grid, "get_grid", (ScalingGrid,))
@@ -86,7 +86,8 @@ def _grid(arguments: _Arguments, output: Path) -> None:
 def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
     from etils import epath
 
-    from lco_jax.analysis import scaling, scaling_figure
+    from lco_jax.analysis import scaling
+    from lco_jax.report import scaling_figure
 
     fits = {name: scaling.fit(panel.points) for name, panel in panels.items()}
     summaries = {name: scaling.summary(panel, fits[name]) for name, panel in panels.items()}
@@ -115,7 +116,8 @@ def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
 def _bound(runs: list[Any], output: Path) -> list[dict[str, Any]]:
     from etils import epath
 
-    from lco_jax.analysis import bound, bound_figure
+    from lco_jax.analysis import bound
+    from lco_jax.report import bound_figure
 
     output.mkdir(parents=True, exist_ok=True)
     rows = [bound.compare(run) for run in runs]

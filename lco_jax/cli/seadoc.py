@@ -123,10 +123,10 @@ def _measure(arm: str, arguments: _Arguments) -> dict[str, Any]:
 
 
 def _score(run: Path, arguments: _Arguments) -> dict[str, Any]:
-    from lco_jax.analysis.comparison import EmbeddedPairs
-    from lco_jax.evaluate.embedder import Embedder
-    from lco_jax.evaluate.offline import offline_tasks
-    from lco_jax.evaluate.pages import page_task
+    from lco_jax.embed.embedder import Embedder
+    from lco_jax.lab.offline_tasks import offline_tasks
+    from lco_jax.lab.pages import page_task
+    from lco_jax.metrics.comparison import EmbeddedPairs
 
     media = arguments.workdir / "media"
     emoji = offline_tasks(media)["EmojiPicturesT2I-en"]
@@ -148,7 +148,7 @@ def _score(run: Path, arguments: _Arguments) -> dict[str, Any]:
 
 
 def _write(results: dict[str, dict[str, Any]], arguments: _Arguments) -> None:
-    from lco_jax.analysis.arms_table import Arm, arms_table, differences_table
+    from lco_jax.lab.arms_table import Arm, arms_table, differences_table
     from lco_jax.train.manifest import read_manifest
 
     def arrays(scores: dict[str, list[float]]) -> dict[str, np.ndarray]:

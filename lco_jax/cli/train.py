@@ -1,6 +1,7 @@
 """The command line of `launch/train.py`."""
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import jax
 import tyro
 
 from lco_jax.cli.exits import DONE, program
-from lco_jax.config import PREVIOUS_STAGE, Contrastive, Stage, Stages, TrainConfig
+from lco_jax.config import PREVIOUS_STAGE, Stage, Stages, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -53,26 +54,27 @@ def main() -> int:
     workdir = arguments.workdir or str(Path("runs") / path.stem)
     if arguments.dry_run:
         return _dry_run(config, arguments.num_devices)
-
-    from lco_jax.train import mesh
+    from lco_jax.runtime import processes
 
     if arguments.tpu:
-        mesh.start_tpu()
+        processes.start_tpu()
     jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
 
     from lco_jax.evaluate.hook import retrieval_hook
+    from lco_jax.lab.lexical import BASELINES
     from lco_jax.train.loop import train
     from lco_jax.train.stages import train_stages
 
+    hook = functools.partial(retrieval_hook, baselines=BASELINES)
     if isinstance(config, Stages):
-        results = train_stages(config, workdir, make_evaluate=retrieval_hook)
+        results = train_stages(config, workdir, make_evaluate=hook)
         ended = [(stage.config, stage.workdir, stage.result) for stage in results]
         code = _report(ended)
         if code == DONE and config.samples is not None and jax.process_index() == 0:
             _report_job(config, workdir)
         return code
     else:
-        result = train(config, workdir, evaluate=retrieval_hook(config, workdir))
+        result = train(config, workdir, evaluate=hook(config, workdir))
         ended = [(config, workdir, result)]
     return _report(ended)
 
@@ -81,7 +83,8 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
     """Write what the stages that have just ended ask for (result None: they ended before); the
     exit code.
     """
-    from lco_jax.analysis.report import write_report
+    from lco_jax.objectives.traits import traits_of
+    from lco_jax.report.run_report import write_report
 
     for config, workdir, result in ended:
         if result is None:
@@ -89,7 +92,7 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
         if result.stopped_by is not None:
             log.info("saved after step %d of %d; run again to go on", result.step, result.num_steps)
             return 128 + result.stopped_by
-        wanted = config.logging.report and isinstance(config.objective, Contrastive)
+        wanted = config.logging.report and traits_of(config.objective).has_report
         if wanted and jax.process_index() == 0:
             log.info("report: %s", write_report(workdir))
     return DONE
@@ -99,8 +102,8 @@ def _report_job(config: Stages, workdir: str) -> None:
     """Write the report of all stages together, with what its model answers; samples that are there
     stay.
     """
-    from lco_jax.analysis.lab_report import SAMPLES_FILE, write_lab_report
-    from lco_jax.evaluate.samples import write_samples
+    from lco_jax.lab.report import SAMPLES_FILE, write_lab_report
+    from lco_jax.lab.samples import write_samples
     from lco_jax.train.stages import MODEL_FOLDER
 
     file = Path(workdir) / SAMPLES_FILE
@@ -132,7 +135,7 @@ def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfi
 
 
 def _dry_run(config: TrainConfig | Stages, num_devices: int | None) -> int:
-    from lco_jax.train.dry_run import dry_run, simulate_devices
+    from lco_jax.plan.dry_run import dry_run, simulate_devices
 
     stages = config.stages if isinstance(config, Stages) else (Stage("run", config),)
     simulate_devices(stages[0].config.mesh, num_devices)

@@ -2,7 +2,7 @@
 
 A `TrainConfig` has *science* fields, which decide the numbers of a run, and *execution* fields,
 which decide only where and how fast they are computed. A resume accepts any change of execution
-and refuses a change of science (`lco_jax/config_io.py`).
+and refuses a change of science (`config/io.py`).
 """
 
 from lco_jax.config.data import (
@@ -14,14 +14,6 @@ from lco_jax.config.data import (
     TfdsSource,
 )
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
-from lco_jax.config.grid import (
-    Ability,
-    Arm,
-    FreshModel,
-    LinearProjection,
-    ScalingGrid,
-    Soup,
-)
 from lco_jax.config.model import LORA_TARGETS, Full, Lora, ModelRef, Tower, Towers, Trainable
 from lco_jax.config.objective import Alignment, Contrastive, Generative, Objective
 from lco_jax.config.run import (
@@ -40,18 +32,14 @@ __all__ = [
     "PREVIOUS_STAGE",
     "RUN_FOLDER",
     "SCIENCE",
-    "Ability",
     "Alignment",
-    "Arm",
     "CheckpointConfig",
     "Contrastive",
     "DataConfig",
     "Evaluation",
-    "FreshModel",
     "Full",
     "Generative",
     "JsonlSource",
-    "LinearProjection",
     "LoggingConfig",
     "Lora",
     "MediaConfig",
@@ -61,8 +49,6 @@ __all__ = [
     "Objective",
     "OptimizerConfig",
     "Samples",
-    "ScalingGrid",
-    "Soup",
     "Source",
     "Stage",
     "Stages",

@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import grain
 import numpy as np
 
-from lco_jax.config import Alignment, DataConfig, Generative, Memory
-from lco_jax.data.batch import (
+from lco_jax.config import DataConfig, Memory
+from lco_jax.data.encode.encoded import Encoded
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.media.errors import MediaError
+from lco_jax.data.pack.batch import (
     Batch,
     Shape,
     choose_shape,
@@ -24,13 +27,10 @@ from lco_jax.data.batch import (
     pack,
     split_items,
 )
-from lco_jax.data.encoded import Encoded
-from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media_batch import MediaPacker
-from lco_jax.data.processor import Processor
-from lco_jax.data.records import Exchange, Item, Record, Triplet
-from lco_jax.data.shares import IDLE, share_examples
-from lco_jax.data.sources import ExampleStream
+from lco_jax.data.pack.media_batch import MediaPacker
+from lco_jax.data.pack.shares import IDLE, share_examples
+from lco_jax.data.records import Record
+from lco_jax.data.sources.mixture import ExampleStream
 
 _log = logging.getLogger(__name__)
 
@@ -268,44 +268,3 @@ class Loader(abc.ABC, Generic[_Part]):
         head_tokens = len(self._processor.head)
         batch = pack(encoded, self._numbers, self._local_shards, shape, head_tokens, self._packer)
         return step, shape, batch, unreadable
-
-
-class ContrastiveLoader(Loader[Item]):
-    """Batches of triplets: anchors, positives and negatives are the roles."""
-
-    _kind, _num_needed = Triplet, 2
-
-    def _take_parts(self, example: Triplet | None) -> list[Item | None]:
-        wanted = self._config.num_negatives
-        if example is None:
-            return [None] * (2 + wanted)
-        negatives = example.negatives[:wanted]
-        lacking = [None] * (wanted - len(negatives))
-        return [example.anchor, example.positive, *negatives, *lacking]
-
-    def _try_encode(self, parts: Sequence[Item]) -> list[Encoded | ValueError]:
-        return self._processor.try_encode(parts)
-
-
-class GenerativeLoader(Loader[Exchange]):
-    """Batches of prompts with the responses that are to be learned, in one role."""
-
-    _kind, _num_needed = Exchange, 1
-
-    def __init__(
-        self,
-        config: DataConfig,
-        memory: Memory,
-        processor: Processor,
-        objective: Generative | Alignment,
-        **options: Any,
-    ):
-        """`options` are those of `Loader`."""
-        super().__init__(config, memory, processor, **options)
-        self._objective = objective
-
-    def _take_parts(self, example: Exchange | None) -> list[Exchange | None]:
-        return [example]
-
-    def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | ValueError]:
-        return self._processor.try_encode_exchanges(parts, self._objective.max_response_tokens)

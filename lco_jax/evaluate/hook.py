@@ -1,28 +1,31 @@
 """Retrieval on held-out pairs while a model trains."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from lco_jax.analysis.anisotropy import mean_cosine
 from lco_jax.config import Source, TfdsSource, TrainConfig
 from lco_jax.data.records import Item, MediaSource, Triplet
-from lco_jax.data.sources import read_pairs
-from lco_jax.evaluate.encoder import Encoder
-from lco_jax.evaluate.lexical import lexical_vectors
-from lco_jax.evaluate.retrieval import retrieval_metrics
+from lco_jax.data.sources.mixture import read_pairs
+from lco_jax.embed.encoder import Encoder
+from lco_jax.metrics.anisotropy import mean_cosine
+from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.nn.norm import l2_normalize
 from lco_jax.train.loop import Evaluate, Snapshot
 
 FOLDER = "evaluations"
 """In a run folder: the pairs, and the vectors of each evaluation, for the report."""
-LEXICAL_FILE = "lexical.npz"
-"""Beside the vectors of pairs with media: those of the baseline without a decoder."""
+Baseline = Callable[
+    [Sequence[Item], Sequence[Item], Snapshot],
+    tuple[Float[np.ndarray, "N E"], Float[np.ndarray, "N E"]],
+]
+"""Unit vectors of pairs with media, found in another way than by the whole model."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,14 @@ class _Pairs:
     positives: Sequence[Item]
 
 
-def retrieval_hook(config: TrainConfig, workdir: str) -> Evaluate | None:
+def retrieval_hook(
+    config: TrainConfig, workdir: str, *, baselines: Mapping[str, Baseline] = MappingProxyType({})
+) -> Evaluate | None:
     """What `config.evaluation` asks for: anchors against all positives, and the mean cosine of
     random positives (anisotropy); of other pairs both directions. None if it asks for nothing.
+
+    Args:
+        baselines: what to measure other pairs with as well, once; vectors are kept in `NAME.npz`.
 
     Raises:
         ValueError: the pairs cannot be read.
@@ -66,7 +74,8 @@ def retrieval_hook(config: TrainConfig, workdir: str) -> Evaluate | None:
             for direction, found in zip(("", "_back"), _both_ways(shown, named), strict=True):
                 metrics[f"{name}{direction}/mrr"] = found["mrr"]
             metrics[f"{name}/mean_cosine"] = float(mean_cosine(shown))
-            _compare_without_decoder(pairs, snapshot)
+            for baseline, find_vectors in baselines.items():
+                _keep_baseline(pairs, snapshot, baseline, find_vectors)
         return metrics
 
     return evaluate
@@ -102,12 +111,12 @@ def _both_ways(
     )
 
 
-def _compare_without_decoder(pairs: _Pairs, snapshot: Snapshot) -> None:
-    """Keep the vectors of the baseline, which does not change while the decoder is refined."""
-    file = pairs.folder / LEXICAL_FILE
+def _keep_baseline(pairs: _Pairs, snapshot: Snapshot, name: str, find_vectors: Baseline) -> None:
+    """Keep the vectors of a baseline, which does not change while the decoder is refined."""
+    file = pairs.folder / f"{name}.npz"
     if file.exists() or jax.process_count() > 1:
         return
-    anchors, positives = lexical_vectors(pairs.anchors, pairs.positives, snapshot)
+    anchors, positives = find_vectors(pairs.anchors, pairs.positives, snapshot)
     with file.open("wb") as opened:
         np.savez(opened, anchors=anchors, positives=positives)
 

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lco_jax.config import DataConfig, Generative, Memory, Source
-from lco_jax.data.loader import GenerativeLoader
+from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.records import Exchange
-from lco_jax.data.sources import open_source
-from lco_jax.train import mesh as meshes
-from lco_jax.train.generative import generative_objective
+from lco_jax.data.sources.mixture import open_source
+from lco_jax.objectives.generative import generative_objective
+from lco_jax.objectives.loaders import GenerativeLoader
+from lco_jax.runtime import mesh as meshes
+from lco_jax.runtime import processes
 from lco_jax.train.restore import OpenedModel
-from lco_jax.train.steps import batch_specs
 
 _BATCH = 50
 _SEED = 0
@@ -60,7 +61,7 @@ def response_loss(opened: OpenedModel, source: Source, data: DataConfig) -> Resp
     prefix = jnp.asarray(opened.processor.head)
     loss = correct = tokens = 0.0
     for (_, local, _), _ in zip(loader, range(steps), strict=False):
-        batch = meshes.to_global(mesh, local, batch_specs(local))
+        batch = processes.to_global(mesh, local, batch_specs(local))
         mean, metrics = loss_fn({}, opened.params, jax.random.key(0), batch, prefix)
         count = float(metrics["target_tokens"])
         loss += float(mean) * count

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lco_jax.data.records import Item
-from lco_jax.evaluate.embedder import Embedder
-from lco_jax.evaluate.media_files import write_audio, write_frames, write_image
-from lco_jax.evaluate.offline import needs
-from lco_jax.evaluate.tasks import RetrievalTask, StsTask, Task
+from lco_jax.embed.embedder import Embedder
+from lco_jax.embed.media_files import write_audio, write_frames, write_image
+from lco_jax.evaluate.tasks import RetrievalTask, StsTask, Task, needs
 
 if TYPE_CHECKING:
     import torch

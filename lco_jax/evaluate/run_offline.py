@@ -14,11 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from lco_jax.evaluate.embedder import Embedder
-from lco_jax.evaluate.offline import needs
-from lco_jax.evaluate.retrieval import choice_metrics, retrieval_metrics
-from lco_jax.evaluate.sts import sts_metrics
-from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task
+from lco_jax.embed.embedder import Embedder
+from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task, needs
+from lco_jax.metrics.retrieval import choice_metrics, retrieval_metrics
+from lco_jax.metrics.sts import sts_metrics
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from lco_jax.data.builders.rows import download_from_hub
 from lco_jax.data.records import Item
+from lco_jax.data.sources.rows import download_from_hub
 from lco_jax.evaluate.tasks import RetrievalTask
 
 NAME = "SeaDoc"

@@ -78,3 +78,14 @@ class ChoiceTask:
 
 
 Task = RetrievalTask | StsTask | ChoiceTask
+
+
+def needs(task: Task) -> set[str]:
+    """The modalities of a task's items."""
+    kinds = {
+        "text": any(item.text.strip() for item in task.items),
+        "image": any(item.images for item in task.items),
+        "audio": any(item.audios for item in task.items),
+        "video": any(item.videos for item in task.items),
+    }
+    return {kind for kind, there in kinds.items() if there}

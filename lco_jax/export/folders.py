@@ -12,15 +12,16 @@ from typing import Any
 import jax
 
 from lco_jax.config import MediaConfig, MeshConfig
+from lco_jax.embed.open import open_model
 from lco_jax.export.model_card import write_card
 from lco_jax.export.probes import Probes, encode_probes
 from lco_jax.export.processors import write_processor
 from lco_jax.export.sentence_transformers import prompts_of, update_tokenizer, write_modules
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
+from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.manifest import is_run_folder, read_manifest
-from lco_jax.train.mesh import make_mesh
-from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_model
+from lco_jax.train.restore import PROFILE_FILE, OpenedModel
 from lco_jax.train.soup import average_models
 from lco_jax.weights.adapter import save_peft
 from lco_jax.weights.hub import save_folder

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from PIL import Image
 
 from lco_jax.config import MediaConfig, Memory
-from lco_jax.data.encoded import Encoded, Kind
+from lco_jax.data.encode.encoded import Encoded, Kind
 from lco_jax.data.media.config import SAMPLE_RATE_HZ
 from lco_jax.data.records import Item
-from lco_jax.evaluate.encoder import Encoder
+from lco_jax.embed.encoder import Encoder
 from lco_jax.train.restore import OpenedModel
 
 GOLDEN_FILE = "golden.json"

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lco_jax.data.encode.processor import Processor
 from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ
-from lco_jax.data.processor import Processor
 
 IMAGE_FILE = "preprocessor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lco_jax.data.encoded import Kind
-from lco_jax.data.processor import Processor
-from lco_jax.data.prompt import Prompter
+from lco_jax.data.encode.encoded import Kind
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.records import Item
 from lco_jax.export.processors import (
     IMAGE_FILE,

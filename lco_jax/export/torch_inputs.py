@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from lco_jax.data.encoded import Encoded, Picture
+from lco_jax.data.encode.encoded import Encoded, Picture
 from lco_jax.data.media.config import SAMPLE_RATE_HZ, SoundConfig
 from lco_jax.data.media.sound import load_sound
 from lco_jax.data.records import MediaSource

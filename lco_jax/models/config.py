@@ -33,7 +33,7 @@ class TextConfig:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Sizes by dimension letter (see `lco_jax.axes`)."""
+        """Sizes by dimension letter (see `lco_jax.runtime.axes`)."""
         return {
             "V": self.vocab_size,
             "L": self.num_layers,

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from lco_jax.axes import act_spec
 from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
 from lco_jax.nn.attention import Mask, attend, row_mask
@@ -17,6 +16,7 @@ from lco_jax.nn.linear import Embedding, Linear, apply_all, contract
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, mrope, rotate
 from lco_jax.nn.stack import Remat, scan_layers, stacked
+from lco_jax.runtime.axes import act_spec
 
 KeyValue = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]
 Past = tuple[KeyValue, Int[Array, ""]]

@@ -13,13 +13,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lco_jax.axes import mesh_platform
 from lco_jax.models.config import VisionConfig
 from lco_jax.nn.attention import attend
 from lco_jax.nn.linear import Linear, contract, normal
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, rotate
 from lco_jax.nn.stack import Remat, scan_layers, stacked
+from lco_jax.runtime.axes import mesh_platform
 
 _NORM_EPS = 1e-6
 _ROPE_THETA = 1e4
@@ -209,7 +209,7 @@ class PatchMerger(nnx.Module):
 class VisionTower(nnx.Module):
     """Patches to features of the decoder's width, one for each merge unit.
 
-    Patches lie in their budget as `lco_jax.data.positions.PatchLayout` says, and so do the
+    Patches lie in their budget as `lco_jax.data.encode.positions.PatchLayout` says, and so do the
     features: the tower neither sorts them nor sorts them back.
 
     Source: transformers Qwen2_5_VisionTransformerPretrainedModel and Qwen2_5OmniVisionEncoder.

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lco_jax.axes import mesh_platform
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
+from lco_jax.runtime.axes import mesh_platform
 
 _NEVER = 0.5 * float(jnp.finfo(jnp.float32).min)
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lco_jax.axes import act_spec, weight_spec
 from lco_jax.config import Lora
 from lco_jax.nn.stack import keep
+from lco_jax.runtime.axes import act_spec, weight_spec
 
 _INIT_STD = 0.02
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from lco_jax.axes import weight_spec
+from lco_jax.runtime.axes import weight_spec
 
 
 class RMSNorm(nnx.Module):

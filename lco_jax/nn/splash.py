@@ -14,8 +14,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
-from lco_jax.axes import act_spec
 from lco_jax.nn.stack import keep
+from lco_jax.runtime.axes import act_spec
 
 _BLOCKS = (512, 256, 128)
 SHORTEST_ROW = 512

@@ -11,8 +11,8 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from lco_jax.config import CheckpointConfig
-from lco_jax.train import mesh as meshes
-from lco_jax.train.steps import TrainState
+from lco_jax.runtime import processes
+from lco_jax.train.update import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class Checkpoints:
 def _any_process(step: int, failed: bool) -> bool:
     """Whether one of the processes failed to read the checkpoint of a step."""
     operation = int(OperationIdGenerator.get_current_operation_id())
-    anywhere, furthest = meshes.agree_max(f"checkpoint {step}", (int(failed), operation))
+    anywhere, furthest = processes.agree_max(f"checkpoint {step}", (int(failed), operation))
     # orbax numbers its operations, and processes meet by number; where one failed, it lags.
     while int(OperationIdGenerator.get_current_operation_id()) < furthest:
         OperationIdGenerator.next_operation_id()

@@ -15,18 +15,20 @@ from rich.console import Console
 from rich.progress import track
 
 from lco_jax.config import MediaConfig, Memory
-from lco_jax.config_io import to_json
-from lco_jax.data.batch import Batch
-from lco_jax.data.encoded import Content, Encoded, Kind, Known, Medium, Picture
-from lco_jax.data.feature_cache import FeatureCache
+from lco_jax.config.io import to_json
+from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, Picture
+from lco_jax.data.encode.feature_cache import FeatureCache
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.encode.row import num_features
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media_stream import MediaStream
-from lco_jax.data.processor import Processor
+from lco_jax.data.pack.batch import Batch
+from lco_jax.data.pack.media_stream import MediaStream
+from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.records import Item, MediaSource
-from lco_jax.data.row import num_features
 from lco_jax.models.build import Params
-from lco_jax.train import mesh as meshes
-from lco_jax.train.steps import batch_specs, media_features
+from lco_jax.objectives.encode import media_features
+from lco_jax.runtime import mesh as meshes
+from lco_jax.runtime import processes
 from lco_jax.weights.files import SafetensorsFolder
 
 log = logging.getLogger(__name__)
@@ -139,7 +141,7 @@ def compute_features(
     )
     found: dict[int, np.ndarray] = {}
     for batch, chosen in stream.pack(encoded):
-        arrays = meshes.to_global(mesh, batch, batch_specs(batch))
+        arrays = processes.to_global(mesh, batch, batch_specs(batch))
         features = np.asarray(run(params, jax.tree.map(lambda x: x[0], arrays)), np.float32)
         for index in chosen[chosen >= 0].tolist():
             found[index] = _gather(batch, features, index + 1)

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
-from lco_jax.config_io import ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.weights.hub import resolve_folder
 
 _FORMAT = "lco_jax run 1"

@@ -60,30 +60,30 @@ def _scale_parts(towers: Towers) -> optax.GradientTransformation:
 
 def init_optimizer(optimizer: optax.GradientTransformation, trainable: Any) -> optax.OptState:
     """The first state, each data shard holding its part (ZeRO stage 1)."""
-    return optimizer.init(spread(trainable))
+    return optimizer.init(shard_over_data(trainable))
 
 
-def update_spread(
+def update_sharded(
     optimizer: optax.GradientTransformation, gradients: Any, opt_state: optax.OptState, params: Any
 ) -> tuple[Any, optax.OptState]:
     """Parameters and state after a step, in which each data shard computes its part."""
-    own = spread(params)
-    updates, opt_state = optimizer.update(spread(gradients), opt_state, own)
+    own = shard_over_data(params)
+    updates, opt_state = optimizer.update(shard_over_data(gradients), opt_state, own)
     # What is gathered is the result itself, which takes the place of the donated parameters.
     new = optax.apply_updates(own, updates)
     specs = jax.tree.map(lambda x: jax.typeof(x).sharding, params)
     return jax.tree.map(jax.reshard, new, specs), opt_state
 
 
-def spread(tree: Any) -> Any:
+def shard_over_data(tree: Any) -> Any:
     """Arrays cut over the data axis as well, along the first dimension that it divides.
 
     An array without such a dimension stays as it is, on every data shard.
     """
-    return jax.tree.map(_spread, tree)
+    return jax.tree.map(_shard, tree)
 
 
-def _spread(x: jax.Array) -> jax.Array:
+def _shard(x: jax.Array) -> jax.Array:
     sharding = jax.typeof(x).sharding
     sizes, spec = sharding.mesh.shape, list(sharding.spec)
     if sizes["data"] == 1:

@@ -1,6 +1,6 @@
-"""A model by name: hub folder, hub id or run folder, ready to embed or export."""
+"""The model of a run folder: base weights and those of a checkpoint, merged."""
 
-import json
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lco_jax.config import RUN_FOLDER, Lora, MediaConfig
-from lco_jax.config_io import from_json
-from lco_jax.data.processor import Processor
+from lco_jax.data.encode.processor import Processor
 from lco_jax.models.build import Params, build, join, lora_of, on_mesh
 from lco_jax.models.config import ModelConfig, read_config
+from lco_jax.models.describe import describe_model
 from lco_jax.models.omni import available_towers
+from lco_jax.objectives.traits import traits_of
 from lco_jax.train.checkpoint import Checkpoints
-from lco_jax.train.manifest import base_folder, is_run_folder, read_manifest
-from lco_jax.train.objectives import needs_head
+from lco_jax.train.manifest import base_folder, read_manifest
 from lco_jax.train.optimizer import make_optimizer
-from lco_jax.train.steps import TrainState
+from lco_jax.train.update import TrainState
 from lco_jax.weights.adapter import merge_lora
-from lco_jax.weights.hub import load_params, resolve_folder
+from lco_jax.weights.hub import load_params
 
 PROFILE_FILE = "lco_jax.json"
 """In an export: the prompt recipe that its vectors are made with."""
@@ -46,7 +46,7 @@ class OpenedModel:
     """Of the run's checkpoint."""
 
 
-def open_model(
+def open_run(
     path: str,
     *,
     checkpoint: int | None = None,
@@ -56,56 +56,16 @@ def open_model(
     dtype: str | None = None,
     with_head: bool = False,
 ) -> OpenedModel:
-    """Load a model for inference.
-
-    Args:
-        checkpoint: step of a run folder (None: the best evaluated one, else the last).
-        profile: prompt recipe (None: that of the run or export, else `lco`).
-        media: sizes and rates of images and clips (None: those of the run or export).
-        dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
-            float32 on CPU).
-        with_head: load the output head, for generation; a run that trained it has it anyway.
-
-    Raises:
-        FileNotFoundError: no such model or checkpoint.
-        ValueError: the weights do not fit a supported family.
-    """
-    if is_run_folder(path):
-        return _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_head)
-    if checkpoint is not None:
-        raise ValueError(f"checkpoint={checkpoint} was asked for, but {path} is not a run folder")
-    folder = resolve_folder(path)
-    config = read_config(folder)
-    dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    towers = available_towers(config)
-    graph, _, shapes = build(config, None, dtype, towers=towers, with_head=with_head)
-    recipe = _stored_recipe(folder)
-    processor = Processor(
-        folder,
-        config,
-        media=media or _stored_media(recipe),
-        profile=profile or recipe.get("profile", "lco"),
-        max_text_tokens=max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
-    )
-    params = load_params(folder, config, shapes)
-    return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)
-
-
-def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_head) -> OpenedModel:
+    """Load the model of a run; arguments and errors are those of `open_model`."""
     run = read_manifest(path).config
     ref = run.model
     folder = base_folder(ref, path)
-    config = read_config(folder).first_layers(ref.num_layers)
     dtype = dtype or ref.dtype
+    needs_head = traits_of(run.objective).needs_head
     # What trained decides what the checkpoint holds; a run may have left towers out.
-    trained_towers = available_towers(config) if ref.towers is None else ref.towers
-    _, trainable, _ = build(
-        config,
-        ref.trainable,
-        dtype,
-        towers=trained_towers,
-        with_head=needs_head(run.objective),
-    )
+    trained_as = dataclasses.replace(ref, dtype=dtype)
+    model = describe_model(trained_as, read_config(folder), with_head=needs_head)
+    config, trainable = model.config, model.trainable
     optimizer = make_optimizer(run.optimizer, 1, ref.trainable)
     shapes = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated()),
@@ -131,7 +91,7 @@ def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_hea
         None,
         dtype,
         towers=available_towers(config),
-        with_head=with_head or needs_head(run.objective),
+        with_head=with_head or needs_head,
     )
     trained = flatten_dict(state.trainable, sep="/")
     rest = {path: x for path, x in flatten_dict(plain, sep="/").items() if path not in trained}
@@ -158,15 +118,6 @@ def _open_run(path, checkpoint, profile, max_text_tokens, media, dtype, with_hea
         dtype=dtype,
         step=int(state.step),
     )
-
-
-def _stored_recipe(folder: Path) -> dict:
-    file = folder / PROFILE_FILE
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
-def _stored_media(recipe: dict) -> MediaConfig | None:
-    return from_json(recipe["media"]) if "media" in recipe else None
 
 
 def _replicated() -> jax.NamedSharding:

@@ -11,11 +11,12 @@ from pathlib import Path
 import jax
 
 from lco_jax.config import PREVIOUS_STAGE, RUN_FOLDER, Stages, TrainConfig
-from lco_jax.config_io import check_resumable
-from lco_jax.train import mesh as meshes
+from lco_jax.config.io import check_resumable
+from lco_jax.runtime import mesh as meshes
+from lco_jax.runtime import processes
 from lco_jax.train.loop import Evaluate, TrainResult, train
 from lco_jax.train.manifest import read_manifest
-from lco_jax.train.restore import PROFILE_FILE, open_model
+from lco_jax.train.restore import PROFILE_FILE, open_run
 from lco_jax.weights.hub import save_folder
 
 log = logging.getLogger(__name__)
@@ -103,11 +104,11 @@ def leave_model(workdir: str, config: TrainConfig) -> Path:
     if writes:
         shutil.rmtree(draft, ignore_errors=True)
     with jax.set_mesh(meshes.make_mesh(config.mesh)):
-        opened = open_model(workdir)
+        opened = open_run(workdir)
         save_folder(draft, opened.params, opened.config, opened.base_folder, dtype=opened.dtype)
     if writes:
         recipe = json.dumps(opened.processor.describe(), indent=2, ensure_ascii=False)
         (draft / PROFILE_FILE).write_text(recipe + "\n", encoding="utf-8")
         draft.rename(target)
-    meshes.wait_for_all(str(target))
+    processes.wait_for_all(str(target))
     return target

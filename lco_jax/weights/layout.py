@@ -16,7 +16,8 @@ _TILE = 128
 class Layout:
     """The dimensions of one tensor, hub side first, in the notation of einops.
 
-    The letters are those of `lco_jax.axes`; a group such as `(N H)` is one dimension on the hub.
+    The letters are those of `lco_jax.runtime.axes`; a group such as `(N H)` is one dimension on
+    the hub.
     """
 
     text: str

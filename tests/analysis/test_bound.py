@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lco_jax.analysis import bound, bound_figure
+from lco_jax.analysis import bound
 from lco_jax.analysis.bound import Terms, paper_bound, valid_bound
+from lco_jax.report import bound_figure
 
 TERMS = Terms(num_candidates=2112, information=2.0, slack=0.5, kl=1000.0, num_samples=371_000)
 

@@ -9,7 +9,7 @@ from lco_jax.analysis import states
 from lco_jax.analysis.states import LayerStates, LayerWriter, open_layer_encoder, write_states
 from lco_jax.config import MeshConfig
 from lco_jax.data.records import Item
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
 from tests import meshes, tiny
 
 TEXTS = ["a quick brown fox", "two women watch\na busy market", "x", "word " * 70]

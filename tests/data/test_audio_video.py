@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
-from lco_jax.data.audio_video import take_turns
+from lco_jax.data.encode.audio_video import take_turns
+from lco_jax.data.encode.positions import Grid, SoundVideo, mrope_ids, video_turns
 from lco_jax.data.media.mel import num_audio_tokens
-from lco_jax.data.positions import Grid, SoundVideo, mrope_ids, video_turns
 from lco_jax.models.config import from_hf
 from tests.data.test_positions import (
     AUDIO,

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lco_jax.data.batch import (
+from lco_jax.data.encode.encoded import Encoded
+from lco_jax.data.pack.batch import (
     Shape,
     choose_shape,
     item_lengths,
@@ -13,9 +14,8 @@ from lco_jax.data.batch import (
     pack,
     share_real_tokens,
 )
-from lco_jax.data.encoded import Encoded
-from lco_jax.data.rounding import round_rows
-from lco_jax.data.stream import pack_texts
+from lco_jax.data.pack.rounding import round_rows
+from lco_jax.data.pack.stream import pack_texts
 
 ROW_TOKENS = (16, 32, 64)
 HEAD = 5

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lco_jax.data.builders import open_source, prepare, wordnet_source
-from lco_jax.data.builders.parallel_pairs import even_quotas
+from lco_jax.data.sources.parallel_pairs import even_quotas
+from lco_jax.lab.corpora import open_source, prepare, wordnet_source
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
 ALPHABET = "abc déñ日本ไทย,\"'"
@@ -254,7 +254,7 @@ def test_pairs_are_held_apart(monkeypatch):
 
 def test_reading_needs_neither_tensorflow_nor_torch(tmp_path):
     code = (
-        "import sys; from lco_jax.data.builders import open_source;"
+        "import sys; from lco_jax.lab.corpora import open_source;"
         f"print(len(open_source('wordnet', 'test', {str(tmp_path)!r})),"
         "sorted({'torch', 'tensorflow', 'jax'} & sys.modules.keys()))"
     )

@@ -7,11 +7,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from lco_jax.config import DataConfig, Generative, JsonlSource, MediaConfig, Memory, TfdsSource
-from lco_jax.data.loader import GenerativeLoader
-from lco_jax.data.processor import Processor
+from lco_jax.data.encode.processor import Processor
 from lco_jax.data.records import Exchange, Item
-from lco_jax.data.sources import open_source
+from lco_jax.data.sources.mixture import open_source
 from lco_jax.models.config import read_config
+from lco_jax.objectives.loaders import GenerativeLoader
 from tests import runs, tiny
 from tests.data.media_files import encode, random_image
 

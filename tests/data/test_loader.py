@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lco_jax.config import DataConfig, JsonlSource, Memory, TfdsSource
-from lco_jax.data.batch import Batch
-from lco_jax.data.loader import ContrastiveLoader
-from lco_jax.data.processor import Processor
-from lco_jax.data.sources import ExampleStream, open_source, read_pairs
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.pack.batch import Batch
+from lco_jax.data.sources.mixture import ExampleStream, open_source, read_pairs
 from lco_jax.models.config import ModelConfig
+from lco_jax.objectives.loaders import ContrastiveLoader
 from tests.tokenizers import write_tokenizer
 
 BATCH = 24
@@ -278,7 +278,7 @@ def test_prepared_datasets(folder, monkeypatch):
         asked.append(arguments)
         return records
 
-    monkeypatch.setattr("lco_jax.data.builders.open_source", open_prepared)
+    monkeypatch.setattr("lco_jax.lab.corpora.open_source", open_prepared)
     source = TfdsSource("pairs/en-id", "dev", "dir", max_examples=150)
     opened = open_source(source)
     assert asked == [("pairs/en-id", "dev", "dir")]

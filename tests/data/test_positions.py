@@ -13,8 +13,8 @@ from transformers import (
 )
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from lco_jax.data.patch_layout import WINDOW_ROW, choose_frame_row, lay_out
-from lco_jax.data.positions import Grid, mrope_ids
+from lco_jax.data.encode.positions import Grid, mrope_ids
+from lco_jax.data.pack.patch_layout import WINDOW_ROW, choose_frame_row, lay_out
 from lco_jax.models.config import VisionConfig, from_hf
 
 CONFIG = VisionConfig(

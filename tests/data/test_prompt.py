@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from lco_jax.data.prompt import Prompter
+from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.records import Item
 from tests.tokenizers import CHAT_TEMPLATE, SPECIALS, write_tokenizer
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lco_jax.data.jsonl import JsonlRecords, read_items
 from lco_jax.data.records import Exchange, Item, Triplet, parse_exchange, parse_triplet
+from lco_jax.data.sources.jsonl import JsonlRecords, read_items
 
 GOOD = '{"anchor": "a", "positive": "b"}'
 

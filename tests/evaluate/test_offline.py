@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lco_jax.evaluate.moving_emoji import NUM_EMOJI
-from lco_jax.evaluate.offline import needs, offline_tasks
-from lco_jax.evaluate.retrieval import choice_metrics
 from lco_jax.evaluate.run_offline import run_offline, score, unread
-from lco_jax.evaluate.tasks import RetrievalTask, StsTask
+from lco_jax.evaluate.tasks import RetrievalTask, StsTask, needs
+from lco_jax.lab.moving_emoji import NUM_EMOJI
+from lco_jax.lab.offline_tasks import offline_tasks
+from lco_jax.metrics.retrieval import choice_metrics
 
 
 class Words:

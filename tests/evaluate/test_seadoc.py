@@ -11,9 +11,9 @@ import pytrec_eval
 from PIL import Image
 
 from lco_jax.evaluate.mteb_adapter import MtebEncoder, as_mteb_task
-from lco_jax.evaluate.offline import needs
 from lco_jax.evaluate.run_offline import run_offline, score
 from lco_jax.evaluate.seadoc import seadoc_task
+from lco_jax.evaluate.tasks import needs
 
 NUM_PAGES, NUM_QUERIES = 40, 25
 

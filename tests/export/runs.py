@@ -19,11 +19,11 @@ from lco_jax.config import (
 )
 from lco_jax.models.build import Params, build
 from lco_jax.models.config import read_config
+from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import start_or_resume
-from lco_jax.train.mesh import make_mesh
 from lco_jax.train.optimizer import make_optimizer
-from lco_jax.train.steps import TrainState
+from lco_jax.train.update import TrainState
 from lco_jax.weights.hub import load_params
 
 STEP = 3

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 
 from lco_jax.cli import export as cli
-from lco_jax.data.encoded import Encoded
+from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.records import Item
 from lco_jax.export import verify
 from lco_jax.export.folders import VerificationError, export_model

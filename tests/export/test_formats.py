@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from lco_jax.config import Full, MediaConfig, MeshConfig
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
 from lco_jax.export import probes
 from lco_jax.export.folders import export_model
 from lco_jax.export.sentence_transformers import TEXT_VIEW

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from lco_jax.config import MediaConfig
 from lco_jax.data.records import Item
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
 from lco_jax.export import folders as exports
 from lco_jax.export.folders import VerificationError, export_model
 from lco_jax.export.sentence_transformers import TEXT_VIEW

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from lco_jax.analysis.alignment import align
-from lco_jax.analysis.anisotropy import mean_cosine
-from lco_jax.analysis.modality_gap import modality_gap
 from lco_jax.analysis.representations import modality
 from lco_jax.analysis.states import LayerStates
 from lco_jax.cli.analyze import main
 from lco_jax.data.records import Item
+from lco_jax.metrics.anisotropy import mean_cosine
+from lco_jax.metrics.kernel_alignment import align
+from lco_jax.metrics.modality_gap import modality_gap
 from tests import tiny
 from tests.runs import WORDS
 

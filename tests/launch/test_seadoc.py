@@ -7,12 +7,12 @@ import jax
 import pytest
 
 from lco_jax.cli.seadoc import main
-from lco_jax.data import builders
-from lco_jax.data.builders import libreoffice
-from lco_jax.data.builders.libreoffice_source import font_files
-from lco_jax.data.builders.page_picture import PagePainter
+from lco_jax.lab import corpora as builders
+from lco_jax.lab.corpora import libreoffice
+from lco_jax.lab.corpora.libreoffice_source import font_files
+from lco_jax.lab.corpora.page_picture import PagePainter
 from tests import tiny
-from tests.data.help_pages import LANGUAGES, write_help
+from tests.lab.help_pages import LANGUAGES, write_help
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lco_jax.cli.train import main
-from lco_jax.config_io import to_json
+from lco_jax.config.io import to_json
 from tests import runs, tiny
 
 GOOD = {"anchor": {"text": "a"}, "positive": {"text": "b"}, "negative": {"text": "c"}}
@@ -30,7 +30,7 @@ def train(checkpoint, tmp_path, monkeypatch, capsys):
         config = to_json(runs.make_config(checkpoint, data, num_steps=1))
         file = tmp_path / "tiny_config.py"
         file.write_text(
-            "import json\nfrom lco_jax.config_io import from_json\n"
+            "import json\nfrom lco_jax.config.io import from_json\n"
             f"get_config = lambda: from_json(json.loads({json.dumps(config)!r}))\n"
         )
         arguments = ["--config", str(file), "--workdir", str(tmp_path / "run"), *options]

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lco_jax.axes import act_spec
 from lco_jax.nn.attention import attend, causal_mask
+from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
 ROWS, LENGTH, HEADS, KV_HEADS, WIDTH, PREFIX = 2, 12, 4, 2, 8, 5

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lco_jax.axes import act_spec
 from lco_jax.nn.attention import LongRows, attend, causal_mask, row_mask
 from lco_jax.nn.splash import attend_long, splash_fits
+from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
 HEADS, KV_HEADS, WIDTH, PREFIX = 4, 2, 128, 14

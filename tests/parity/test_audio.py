@@ -7,10 +7,10 @@ import pytest
 import torch
 from flax import nnx
 
-from lco_jax.axes import act_spec
 from lco_jax.models.audio import AudioTower
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
+from lco_jax.runtime.axes import act_spec
 from lco_jax.weights.hub import load_params
 from tests import meshes, tiny
 

@@ -9,15 +9,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lco_jax.config import Contrastive, Lora, Memory
-from lco_jax.data.batch import choose_shape, item_lengths, measure, pack
-from lco_jax.data.builders.fetch import ensure_smollm2
-from lco_jax.data.prompt import Prompter
+from lco_jax.data.encode.prompt import Prompter
+from lco_jax.data.pack.batch import choose_shape, item_lengths, measure, pack
+from lco_jax.data.pack.specs import BATCH_SPECS
 from lco_jax.data.records import Item
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
+from lco_jax.lab.fetch import ensure_smollm2
 from lco_jax.models.build import build
 from lco_jax.models.config import read_config
-from lco_jax.train.mesh import to_global
-from lco_jax.train.steps import BATCH_SPECS, contrastive_objective
+from lco_jax.objectives.contrastive import contrastive_objective
+from lco_jax.runtime.processes import to_global
 from lco_jax.weights.hub import load_params
 from tests import tiny
 

@@ -10,12 +10,12 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lco_jax.config import MediaConfig
-from lco_jax.data.builders.fetch import ensure_smollm2
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.sound import load_sound
 from lco_jax.data.records import Exchange, Item
-from lco_jax.evaluate.generate import Generator, Sampling
-from lco_jax.train.restore import open_model
+from lco_jax.embed.generate import Generator, Sampling
+from lco_jax.embed.open import open_model
+from lco_jax.lab.fetch import ensure_smollm2
 from tests import hf_items, meshes, tiny
 from tests.data.media_files import encode, random_image
 from tests.data.sound_files import plain, tones

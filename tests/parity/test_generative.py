@@ -11,18 +11,18 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from lco_jax.config import Full, MediaConfig, Memory, Towers
-from lco_jax.data.batch import choose_shape, item_lengths, measure, pack, split_items
+from lco_jax.data.encode.processor import Processor
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.sound import load_sound
-from lco_jax.data.media_batch import MediaPacker
-from lco_jax.data.processor import Processor
+from lco_jax.data.pack.batch import choose_shape, item_lengths, measure, pack, split_items
+from lco_jax.data.pack.media_batch import MediaPacker
+from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.records import Exchange, Item
 from lco_jax.models.build import build, join
 from lco_jax.models.config import read_config
 from lco_jax.models.omni import available_towers
-from lco_jax.train.generative import generative_objective
-from lco_jax.train.mesh import to_global
-from lco_jax.train.steps import batch_specs
+from lco_jax.objectives.generative import generative_objective
+from lco_jax.runtime.processes import to_global
 from lco_jax.weights.hub import load_params
 from tests import hf_items, tiny
 from tests.data.media_files import encode, random_image

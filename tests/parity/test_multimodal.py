@@ -8,7 +8,7 @@ from PIL import Image
 
 from lco_jax.config import MediaConfig
 from lco_jax.data.records import Item
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
 from tests import hf_items, meshes, tiny
 from tests.data.media_files import encode, film, noise, random_image
 

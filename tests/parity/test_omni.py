@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from lco_jax.analysis.states import LayerEncoder
-from lco_jax.data.encoded import Picture
+from lco_jax.data.encode.encoded import Picture
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.sound import load_sound
 from lco_jax.data.records import Item
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
 from tests import hf_items, meshes, tiny
 from tests.data.sound_files import plain, tones, track
 from tests.parity.test_multimodal import ASK, ASK_OF_MIXTURE, MEDIA, clip, png

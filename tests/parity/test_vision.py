@@ -7,13 +7,13 @@ import pytest
 import torch
 from flax import nnx
 
-from lco_jax.axes import act_spec
-from lco_jax.data.patch_layout import lay_out
-from lco_jax.data.positions import Grid
+from lco_jax.data.encode.positions import Grid
+from lco_jax.data.pack.patch_layout import lay_out
 from lco_jax.models import vision
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
 from lco_jax.models.vision import VisionTower
+from lco_jax.runtime.axes import act_spec
 from lco_jax.weights.hub import load_params
 from tests import meshes, tiny
 

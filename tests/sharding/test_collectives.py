@@ -6,9 +6,9 @@ import jax
 import pytest
 
 from lco_jax.config import Memory, MeshConfig
-from lco_jax.train.abstract import abstract_run, count
-from lco_jax.train.hlo import Program
-from lco_jax.train.hlo_cost import collectives
+from lco_jax.plan.abstract import abstract_run, count
+from lco_jax.plan.hlo import Program
+from lco_jax.plan.hlo_cost import collectives
 from tests import meshes, runs, tiny
 
 EXAMPLES_PER_SHARD = 4

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lco_jax.config import Contrastive, Full, Lora, Memory
-from lco_jax.config_io import to_json
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.config.io import to_json
+from lco_jax.embed.embedder import Embedder
 from tests import meshes, runs, tiny
 
 
@@ -77,9 +77,9 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
-from lco_jax.axes import MESH_AXES
-from lco_jax.config_io import from_json
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.runtime.axes import MESH_AXES
+from lco_jax.config.io import from_json
+from lco_jax.embed.embedder import Embedder
 from tests import runs
 config = from_json(json.loads(sys.argv[4]))
 sizes = json.loads(sys.argv[3])

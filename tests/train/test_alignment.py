@@ -7,8 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from lco_jax.analysis.lab_report import SAMPLES_FILE, write_lab_report
-from lco_jax.analysis.lab_scores import read_pair_sets
 from lco_jax.config import (
     PREVIOUS_STAGE,
     Alignment,
@@ -25,16 +23,19 @@ from lco_jax.config import (
     Stages,
     Towers,
 )
+from lco_jax.data.encode.processor import Processor
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.processor import Processor
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.embed.embedder import Embedder
+from lco_jax.embed.open import open_model
 from lco_jax.evaluate.hook import retrieval_hook
-from lco_jax.evaluate.retrieval import retrieval_metrics
+from lco_jax.lab.lexical import BASELINES
+from lco_jax.lab.report import SAMPLES_FILE, write_lab_report
+from lco_jax.lab.scores import read_pair_sets
+from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.models.config import read_config
-from lco_jax.train import mesh as meshes
+from lco_jax.objectives.traits import make_loader
+from lco_jax.runtime import mesh as meshes
 from lco_jax.train.metrics import read_metrics
-from lco_jax.train.objectives import make_loader
-from lco_jax.train.restore import open_model
 from lco_jax.train.stages import train_stages
 from tests import runs, tiny
 from tests.data.media_files import random_image
@@ -108,7 +109,8 @@ def job(folder, tmp_path_factory):
     )
     workdir = tmp_path_factory.mktemp("job")
     stages = Stages((Stage("align", make_align(folder)), Stage("refine", refine)))
-    train_stages(stages, str(workdir), make_evaluate=retrieval_hook)
+    hook = functools.partial(retrieval_hook, baselines=BASELINES)
+    train_stages(stages, str(workdir), make_evaluate=hook)
     return workdir
 
 

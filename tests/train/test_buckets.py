@@ -11,11 +11,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orbax.checkpoint._src.path import gcs_utils
 
 from lco_jax.config import CheckpointConfig
-from lco_jax.config_io import ScienceChangedError
+from lco_jax.config.io import ScienceChangedError
+from lco_jax.runtime.profiling import trace_steps
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import is_run_folder, read_manifest, start_or_resume
 from lco_jax.train.metrics import MetricsWriter, read_metrics
-from lco_jax.train.profiling import trace_steps
 from tests import runs
 
 WORKDIR = "gs://bucket/run"

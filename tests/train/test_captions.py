@@ -21,10 +21,10 @@ from lco_jax.config import (
     Towers,
 )
 from lco_jax.data.records import Item
-from lco_jax.evaluate.generate import Generator
+from lco_jax.embed.generate import Generator
+from lco_jax.embed.open import open_model
 from lco_jax.train.loop import train
 from lco_jax.train.metrics import read_metrics
-from lco_jax.train.restore import open_model
 from tests import meshes, runs, tiny
 from tests.data.media_files import random_image
 from tests.meshes import one_device as one_device

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lco_jax.config import DataConfig, JsonlSource, MediaConfig, Memory, Towers
-from lco_jax.data.encoded import Known
-from lco_jax.data.feature_cache import FeatureCache
-from lco_jax.data.positions import Grid
-from lco_jax.data.processor import Processor
+from lco_jax.data.encode.encoded import Known
+from lco_jax.data.encode.feature_cache import FeatureCache
+from lco_jax.data.encode.positions import Grid
+from lco_jax.data.encode.processor import Processor
 from lco_jax.train.known_features import open_cache
 from lco_jax.train.loop import train
 from tests import runs, tiny

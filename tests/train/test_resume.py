@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lco_jax.config import CheckpointConfig, Evaluation, MeshConfig, OptimizerConfig
-from lco_jax.config_io import ScienceChangedError, to_json
+from lco_jax.config.io import ScienceChangedError, to_json
 from lco_jax.train.checkpoint import CheckpointError, Checkpoints
 from lco_jax.train.loop import train
 from lco_jax.train.metrics import read_metrics
@@ -31,7 +31,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", sys.argv[4])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-from lco_jax.config_io import from_json
+from lco_jax.config.io import from_json
 from lco_jax.train.loop import train
 
 def wait_for_checkpoint():
@@ -178,7 +178,7 @@ def test_sigterm_saves_and_exits_with_143(config, tmp_path):
     )
     file = tmp_path / "endless.py"
     file.write_text(
-        "import json\nfrom lco_jax.config_io import from_json\n"
+        "import json\nfrom lco_jax.config.io import from_json\n"
         f"get_config = lambda: from_json(json.loads({json.dumps(to_json(endless))!r}))\n"
     )
     workdir = tmp_path / "run"

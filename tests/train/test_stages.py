@@ -29,8 +29,8 @@ from lco_jax.config import (
     Stage,
     Stages,
 )
-from lco_jax.config_io import ScienceChangedError, to_json
-from lco_jax.evaluate.embedder import Embedder
+from lco_jax.config.io import ScienceChangedError, to_json
+from lco_jax.embed.embedder import Embedder
 from lco_jax.export.folders import export_model
 from lco_jax.train.manifest import base_folder, read_manifest
 from lco_jax.train.metrics import read_metrics
@@ -174,7 +174,7 @@ def test_changed_science_of_a_complete_stage_is_refused(stages, uninterrupted):
 def test_the_program_runs_stages_with_overrides(stages, tmp_path, monkeypatch):
     file = tmp_path / "two.py"
     file.write_text(
-        "import json\nfrom lco_jax.config_io import from_json\n"
+        "import json\nfrom lco_jax.config.io import from_json\n"
         f"get_config = lambda: from_json(json.loads({json.dumps(to_json(stages))!r}))\n"
     )
     options = ["--align.num-steps", "1", "--refine.num-steps", "1"]

@@ -1,0 +1,74 @@
+"""An item as the model reads it: tokens, and the media whose features replace some of them."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+
+from lco_jax.data.encode.positions import Grid
+
+Kind = Literal["image", "video", "audio"]
+
+
+class Picture(NamedTuple):
+    """An image or a clip, as the vision tower reads it."""
+
+    patches: Float32[np.ndarray, "p W"]
+    grid: Grid
+
+
+class Sound(NamedTuple):
+    """A sound, as the audio tower reads it."""
+
+    chunks: Float32[np.ndarray, "k M T"]
+    """Log-mel frames in chunks of equal length, the last one padded."""
+    frames: Int32[np.ndarray, "k"]
+    """How many frames of each chunk are real."""
+
+
+class Known(NamedTuple):
+    """A medium whose features are known: a tower has seen it before."""
+
+    features: Float32[np.ndarray, "n D"]
+    grid: Grid | None
+    """Of a picture; None for a sound."""
+
+
+Content = Picture | Sound | Known
+
+
+class Medium(NamedTuple):
+    """A medium of an item and the tokens of the item that stand for its features."""
+
+    content: Content
+    places: Int[np.ndarray, "n"]
+    """Indices in the item's tokens, in the order of the features."""
+
+
+class Encoded(NamedTuple):
+    """An item as the decoder reads it, without the head that all items share."""
+
+    tokens: Int32[np.ndarray, "S"]
+    hash: np.uint64
+    """Of what the item says; equal for equal items, in every run."""
+    positions: Int32[np.ndarray, "S 3"] | None = None
+    """Time, height and width of each token, counted from the end of the head (None: text, whose
+    axes all count the tokens)."""
+    media: tuple[Medium, ...] = ()
+    targets: Int32[np.ndarray, "S"] | None = None
+    """For each token the one that should follow it; -1 where none is learned (None: nowhere)."""
+
+    @property
+    def pictures(self) -> list[Medium]:
+        """The images and clips."""
+        return [medium for medium in self.media if isinstance(medium.content, Picture)]
+
+    @property
+    def sounds(self) -> list[Medium]:
+        """The sounds."""
+        return [medium for medium in self.media if isinstance(medium.content, Sound)]
+
+    @property
+    def known(self) -> list[Medium]:
+        """The media of either kind whose features are known."""
+        return [medium for medium in self.media if isinstance(medium.content, Known)]

@@ -1,0 +1,87 @@
+"""The positions of tokens: pure numpy functions of the grids of images and clips."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from lco_jax.data.encode.audio_video import Turns, take_turns
+from lco_jax.models.config import VisionConfig
+
+
+class Grid(NamedTuple):
+    """The size of an image or a clip in patches."""
+
+    frames: int
+    """Temporal patches: 1 for an image."""
+    rows: int
+    columns: int
+    seconds_per_frame: float = 0.0
+    """Time from one temporal patch to the next."""
+
+
+class SoundVideo(NamedTuple):
+    """A video and its sound, whose tokens take turns."""
+
+    grid: Grid
+    num_audio_tokens: int
+    seconds_per_turn: float
+    """Of both; see `AudioConfig`."""
+
+
+def mrope_ids(
+    parts: Sequence[int | Grid | SoundVideo],
+    config: VisionConfig,
+    *,
+    after_video: Literal["last", "extent"] = "last",
+) -> Int32[np.ndarray, "S 3"]:
+    """Time, height and width of each token of an item.
+
+    Args:
+        parts: the number of tokens of a run of text or audio; the grid of an image or a video;
+            or a video with its sound, which unlike a grid includes the tokens around it: the
+            starts of vision and of audio share one position, and so do the two ends.
+        after_video: text goes on behind the largest id of a video, as the models were trained;
+            or, as transformers 5 does for VL, behind the larger of its height and width.
+
+    Source: transformers Qwen2_5_VLModel.get_rope_index, and that of
+    Qwen2_5OmniPreTrainedModelForConditionalGeneration.
+    """
+    pieces = [np.zeros((0, 3), np.int64)]
+    start = 0
+    for part in parts:
+        if isinstance(part, int):
+            ids = np.repeat(np.arange(part)[:, None], 3, axis=1)
+            length = part
+        elif isinstance(part, SoundVideo):
+            turns = _turns(part, config)
+            starts, ends = np.zeros((2, 3), np.int64), np.full((2, 3), turns.length + 1)
+            ids = np.concatenate([starts, turns.ids + 1, ends])
+            length = turns.length + 2
+        else:
+            ids = _grid_ids(part, config)
+            length = ids[:, 1:].max() + 1 if after_video == "extent" else ids.max() + 1
+        pieces.append(start + ids)
+        start += length
+    return np.concatenate(pieces).astype(np.int32)
+
+
+def video_turns(video: SoundVideo, config: VisionConfig) -> Bool[np.ndarray, "n"]:
+    """Which tokens between the starts and the ends of a video with sound stand for the video."""
+    return _turns(video, config).is_video
+
+
+def _turns(video: SoundVideo, config: VisionConfig) -> Turns:
+    ids_per_turn = int(config.ids_per_second * video.seconds_per_turn)
+    return take_turns(_grid_ids(video.grid, config), video.num_audio_tokens, ids_per_turn)
+
+
+def _grid_ids(grid: Grid, config: VisionConfig) -> Int[np.ndarray, "n 3"]:
+    # In float32 and in this order, so that the same ids are rounded down as in transformers.
+    seconds = np.arange(grid.frames, dtype=np.float32) * np.float32(grid.seconds_per_frame)
+    time = np.floor(seconds * np.float32(config.ids_per_second)).astype(np.int64)
+    height = np.arange(grid.rows // config.merge_size)
+    width = np.arange(grid.columns // config.merge_size)
+    axes = np.meshgrid(time, height, width, indexing="ij")
+    return np.stack(axes, axis=-1).reshape(-1, 3)

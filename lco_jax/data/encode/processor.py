@@ -1,0 +1,258 @@
+"""From an item to what the model reads: media, tokens and positions."""
+
+import contextlib
+import copy
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Int32
+
+from lco_jax.config import MediaConfig
+from lco_jax.config.io import to_json
+from lco_jax.data.encode.encoded import Content, Encoded, Kind, Picture, Sound
+from lco_jax.data.encode.feature_cache import MediaCache
+from lco_jax.data.encode.positions import Grid
+from lco_jax.data.encode.prompt import Prompter
+from lco_jax.data.encode.row import Row
+from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig, from_hf
+from lco_jax.data.media.errors import MediaError, NoSoundError
+from lco_jax.data.media.images import image_patches, is_animation, load_image
+from lco_jax.data.media.mel import log_mel, mel_chunks
+from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
+from lco_jax.data.records import Exchange, Item, MediaSource
+from lco_jax.models.config import ModelConfig
+
+_T = TypeVar("_T")
+_Read = tuple[Content, ...]
+"""A medium, or a film with its sound."""
+
+
+class Processor:
+    """Reads the media of items, and turns items into tokens.
+
+    Args:
+        folder: hub folder of the checkpoint: tokenizer, chat template, pixel statistics.
+        config: of the model; decides which kinds of media it reads.
+        media: sizes and rates.
+        profile: prompt recipe.
+        max_text_tokens: texts are cut to this many tokens (None: what the profile says).
+        cache: of media whose features are known and which need not be read.
+
+    Raises:
+        ValueError: the folder's tokenizer, template or settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        config: ModelConfig,
+        *,
+        media: MediaConfig | None = None,
+        profile: Literal["lco", "mteb"] = "lco",
+        max_text_tokens: int | None = None,
+        cache: MediaCache | None = None,
+    ):
+        media = media or MediaConfig()
+        self._cache = cache
+        kinds: dict[Kind, int] = {}
+        if config.media_tokens is not None and config.vision is not None:
+            kinds |= {"image": config.media_tokens.image, "video": config.media_tokens.video}
+        if config.media_tokens is not None and config.audio is not None:
+            kinds["audio"] = config.media_tokens.audio
+        self.config, self.media = config, media
+        self._is_omni = "omni" in config.family
+        self.prompter = Prompter(folder, profile, max_text_tokens, tuple(kinds))
+        self.kinds: tuple[Kind, ...] = tuple(self.prompter.markup)
+        """Of media that items may have."""
+        self._placeholders = {kinds[kind]: kind for kind in self.kinds}
+        self._image, self._video = _pixel_configs(Path(folder), config, media)
+        self._sound = _sound_config(config, media)
+        self._pool = ThreadPoolExecutor(thread_name_prefix="media")
+
+    @property
+    def head(self) -> Int32[np.ndarray, "P"]:
+        """The tokens with which every item begins."""
+        return self.prompter.head
+
+    def encode(self, items: Sequence[Item]) -> list[Encoded]:
+        """Tokens, positions and media of each item.
+
+        Raises:
+            ValueError: an item is empty, or has media that the model does not read.
+            MediaError: a medium cannot be used; the message names the file.
+        """
+        encoded = self.try_encode(items)
+        for found in encoded:
+            if isinstance(found, ValueError):
+                raise found
+        return encoded
+
+    def try_encode(self, items: Sequence[Item]) -> list[Encoded | ValueError]:
+        """As `encode`, with the error in the place of an item that cannot be encoded."""
+        media = self._read_all(items, self.prompter.check)
+        encoded = self.prompter.encode(_without_errors(items, media))
+        return self._expand_all(items, encoded, media)
+
+    def try_encode_exchanges(
+        self, exchanges: Sequence[Exchange], max_response_tokens: int
+    ) -> list[Encoded | ValueError]:
+        """Tokens, targets, positions and media of each prompt with its response, or the error in
+        the place of one that cannot be encoded.
+        """
+        items = [exchange.prompt for exchange in exchanges]
+        media = self._read_all(items, partial(self.prompter.check, may_be_empty=True))
+        good = _without_errors(exchanges, media)
+        encoded = self.prompter.encode_exchanges(
+            [exchange.prompt for exchange in good],
+            [exchange.response for exchange in good],
+            max_response_tokens,
+        )
+        return self._expand_all(items, encoded, media)
+
+    def _read_all(
+        self, items: Sequence[Item], check: Callable[[Item], None]
+    ) -> list[list[_Read] | ValueError]:
+        # Texts need no thread: starting work there costs more than looking at them.
+        read = self._pool.map if any(item.has_media for item in items) else map
+        return list(read(lambda item: self._read_media(item, check), items))
+
+    def _expand_all(self, items, encoded, media) -> list[Encoded | ValueError]:
+        encoded = iter(encoded)
+        return [
+            self._expand(item, next(encoded), own) if isinstance(own, list) else own
+            for item, own in zip(items, media, strict=True)
+        ]
+
+    def with_cache(self, cache: MediaCache) -> "Processor":
+        """The same processor with other media known."""
+        other = copy.copy(self)
+        other._cache = cache
+        return other
+
+    def describe(self) -> dict[str, Any]:
+        """What the tokens depend on, for the manifest of a run or an export."""
+        return {**self.prompter.describe(), "media": to_json(self.media)}
+
+    def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | ValueError:
+        try:
+            check(item)
+            return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
+        except MediaError as error:
+            return error if item.id is None else MediaError(f"item {item.id}: {error}")
+        except ValueError as error:
+            return error
+
+    def _read(self, kind: Kind, source: MediaSource) -> _Read:
+        if self._cache is not None:
+            known = self._cache.load(self._cache.key(kind, source))
+            if known is not None:
+                return known
+        read = self.read_medium(kind, source)
+        if kind == "audio" and self.media.sound_features != "all":
+            raise ValueError(
+                f"data.media.sound_features={self.media.sound_features} is for embedding; train on "
+                "sounds with sound_features=all"
+            )
+        return read
+
+    def read_medium(self, kind: Kind, source: MediaSource) -> _Read:
+        """A medium as its tower reads it; a film with its sound has two parts.
+
+        Raises:
+            MediaError: it cannot be used.
+        """
+        if kind == "audio":
+            return (self._read_sound(source),)
+        if kind == "image":
+            patches = image_patches(load_image(source), self._image)
+            return (Picture(patches.values, Grid(*patches.grid)),)
+        clip = load_video(source, self._video)
+        patches = video_patches(clip, self._video)
+        # Omni goes by the rate that was asked for, VL by that of the clip.
+        seconds = seconds_per_grid(clip, self._video)
+        if self._is_omni:
+            seconds = self._video.pixels.temporal_patch_size / self._video.fps
+        picture = Picture(patches.values, Grid(*patches.grid, seconds))
+        if self.media.audio_in_video and "audio" in self.kinds and not is_animation(source):
+            with contextlib.suppress(NoSoundError):
+                return picture, self._read_sound(source)
+        return (picture,)
+
+    def _read_sound(self, source: MediaSource) -> Sound:
+        mel = log_mel(load_sound(source, self._sound), self._sound)
+        return Sound(*mel_chunks(mel, self._sound))
+
+    def _expand(self, item: Item, encoded: Encoded, media: list[_Read]) -> Encoded | ValueError:
+        """As many tokens for each medium as it has features, and the positions of all."""
+        if not media:
+            return encoded
+        ids = encoded.tokens.tolist()
+        found = [index for index, token in enumerate(ids) if token in self._placeholders]
+        if len(found) != len(media):
+            return ValueError(
+                f"item {item.id or item.text!r}: its prompt has {len(found)} tokens that stand for "
+                f"media, and it has {len(media)} media; remove such tokens from the text"
+            )
+        row = Row(self.config, encoded.tokens)
+        for index, medium in zip(found, media, strict=True):
+            row.add_text(index)
+            if len(medium) == 1:
+                row.add_medium(*medium)
+            else:
+                row.add_film(*medium)
+        row.add_text(len(ids))
+        after_video = "last" if self._is_omni else self.media.after_video
+        return row.finish(encoded, after_video)
+
+
+def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) -> list[_T]:
+    return [value for value, own in zip(values, media, strict=True) if isinstance(own, list)]
+
+
+def _sound_config(config: ModelConfig, media: MediaConfig) -> SoundConfig:
+    """What the audio tower reads; longer sounds are cut or refused as the run says."""
+    if config.audio is None:
+        return SoundConfig()
+    return SoundConfig(
+        num_mels=config.audio.num_mels,
+        chunk_frames=config.audio.chunk_frames,
+        max_seconds=media.audio_max_seconds,
+        when_longer=media.audio_when_longer,
+    )
+
+
+def _pixel_configs(
+    folder: Path, config: ModelConfig, media: MediaConfig
+) -> tuple[PixelConfig, VideoConfig]:
+    """What the checkpoint says of pixels, with the sizes of the run."""
+    file = folder / "preprocessor_config.json"
+    said = json.loads(file.read_text()) if file.exists() else {}
+    sizes = {}
+    if config.vision is not None:
+        sizes = {
+            "patch_size": config.vision.patch_px,
+            "merge_size": config.vision.merge_size,
+            "temporal_patch_size": config.vision.frames_per_patch,
+        }
+    said = {name: value for name, value in said.items() if name in ("image_mean", "image_std")}
+    image, frame = (
+        from_hf({**said, **sizes, "min_pixels": least, "max_pixels": most})
+        for least, most in (
+            (media.image_min_pixels, media.image_max_pixels),
+            (media.video_min_pixels, media.video_max_pixels),
+        )
+    )
+    video = VideoConfig(
+        fps=media.video_fps,
+        max_frames=media.video_max_frames,
+        pixels=frame,
+        max_total_pixels=media.video_max_total_pixels,
+    )
+    return image, video

@@ -1,0 +1,89 @@
+"""The tokens and positions of one item, put together from text and media."""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int32
+
+from lco_jax.data.encode.encoded import Content, Encoded, Known, Medium, Picture, Sound
+from lco_jax.data.encode.positions import Grid, SoundVideo, mrope_ids, video_turns
+from lco_jax.data.media.mel import num_audio_tokens
+from lco_jax.models.config import ModelConfig
+
+
+class Row:
+    """An item whose media each become as many tokens as they have features.
+
+    Args:
+        tokens: of the item, one for each medium.
+    """
+
+    def __init__(self, config: ModelConfig, tokens: Int32[np.ndarray, "S"]):
+        self._config, self._given = config, tokens.tolist()
+        self._start = 0
+        self._tokens: list[int] = []
+        self._parts: list[int | Grid | SoundVideo] = []
+        self._media: list[Medium] = []
+
+    def add_text(self, stop: int) -> None:
+        """The given tokens up to index `stop`, from behind the last medium on."""
+        self._parts.append(stop - self._start)
+        self._tokens += self._given[self._start : stop]
+        self._start = stop
+
+    def add_medium(self, content: Content) -> None:
+        """A medium, for which the next given token stands."""
+        count = num_features(content, self._config)
+        grid = None if isinstance(content, Sound) else content.grid
+        self._parts.append(grid or count)
+        first = len(self._tokens)
+        self._media.append(Medium(content, np.arange(first, first + count)))
+        self._tokens += [self._given[self._start]] * count
+        self._start += 1
+
+    def add_film(self, picture: Picture | Known, sound: Sound | Known) -> None:
+        """A film with its sound, for which the next given token stands. Starts and ends of the
+        sound are put inside those of the film.
+        """
+        names = self._config.media_tokens
+        num_sounds = num_features(sound, self._config)
+        film = SoundVideo(picture.grid, num_sounds, self._config.audio.seconds_per_turn)
+        is_video = video_turns(film, self._config.vision)
+        # The start of vision lies in the text before, and shares its position with that of sound.
+        self._parts[-1] -= 1
+        self._parts.append(film)
+        first = len(self._tokens) + 1
+        self._media.append(Medium(picture, first + np.flatnonzero(is_video)))
+        self._media.append(Medium(sound, first + np.flatnonzero(~is_video)))
+        turns = np.where(is_video, names.video, names.audio).tolist()
+        self._tokens += [names.audio_start, *turns, names.audio_end, names.vision_end]
+        self._start += 2
+
+    def finish(self, encoded: Encoded, after_video: Literal["last", "extent"]) -> Encoded:
+        """The item that was `encoded` with one token for each medium; its hash is of its text and
+        media.
+        """
+        digest = hashlib.blake2b(encoded.hash.tobytes(), digest_size=8)
+        for medium in self._media:
+            digest.update(np.ascontiguousarray(medium.content[0]).data)
+        targets = encoded.targets
+        if targets is not None:  # media stand in the prompt, before all that is learned
+            before = len(self._tokens) - len(self._given)
+            targets = np.pad(targets, (before, 0), constant_values=-1)
+        return Encoded(
+            np.array(self._tokens, np.int32),
+            np.uint64(int.from_bytes(digest.digest(), "big")),
+            mrope_ids(self._parts, self._config.vision, after_video=after_video),
+            tuple(self._media),
+            targets,
+        )
+
+
+def num_features(content: Content, config: ModelConfig) -> int:
+    """How many tokens stand for a medium."""
+    if isinstance(content, Known):
+        return len(content.features)
+    if isinstance(content, Picture):
+        return len(content.patches) // config.vision.unit_patches
+    return int(num_audio_tokens(content.frames).sum())

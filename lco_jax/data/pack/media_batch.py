@@ -1,0 +1,214 @@
+"""The media of a batch, packed for each data shard, and where their features go."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from lco_jax.data.encode.encoded import Encoded
+from lco_jax.data.media.mel import num_audio_tokens
+from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
+from lco_jax.data.pack.rounding import round_coarsely
+from lco_jax.models.config import ModelConfig
+
+
+class MediaShape(NamedTuple):
+    """The size of the media of one chunk on one data shard; 0 where there are none anywhere."""
+
+    frame_row: int = 0
+    """Patches of a row of frame attention."""
+    patch_rows: int = 0
+    sound_chunks: int = 0
+    known_features: int = 0
+    """Of media that a tower has seen before."""
+
+
+class VisionBatch(NamedTuple):
+    """Patches, by chunk and data shard; see `PatchLayout`."""
+
+    patches: Float32[np.ndarray, "C G P W"]
+    windows: Int32[np.ndarray, "C G X S"]
+    frames: Int32[np.ndarray, "C G X T"]
+    coordinates: Int32[np.ndarray, "C G P 2"]
+
+
+class AudioBatch(NamedTuple):
+    """Chunks of log-mel frames, by chunk of the batch and data shard."""
+
+    mels: Float32[np.ndarray, "C G X M T"]
+    frames: Int32[np.ndarray, "C G X"]
+    """How many frames of each are real; 0 is padding."""
+
+
+class MediaBatch(NamedTuple):
+    """What the towers read, and where their features go. Media never leave their shard."""
+
+    vision: VisionBatch | None
+    audio: AudioBatch | None
+    slots: Int32[np.ndarray, "C B S"]
+    """For each token the feature that takes its place, counted within the shard: first those of
+    the patches, then those of the sounds, then the known ones; -1 for text."""
+    known: Float32[np.ndarray, "C G X D"] | None = None
+    """Features that no tower need compute."""
+
+    @property
+    def share_real_patches(self) -> float | None:
+        """The share of the patches of all budgets that hold pixels (None: no pictures)."""
+        if self.vision is None:
+            return None
+        return np.count_nonzero(self.vision.frames) / self.vision.frames.size
+
+
+class MediaPacker:
+    """Packs the media of items into the budgets of their data shards.
+
+    Args:
+        frame_rows: allowed lengths of a row of frame attention, ascending.
+    """
+
+    def __init__(self, config: ModelConfig, frame_rows: Sequence[int]):
+        self._vision, self._audio = config.vision, config.audio
+        self._width = config.text.hidden_size if config.text else 0
+        self._frame_rows = tuple(frame_rows)
+
+    def measure(self, shards: Sequence[Sequence[Encoded]]) -> tuple[int, ...]:
+        """What the items of each shard ask of the shape: the element-wise maximum over processes
+        is what the whole step asks.
+
+        Raises:
+            ValueError: a frame fits into no allowed row.
+        """
+        shortest, rows, chunks, known = 0, [0] * len(self._frame_rows), 0, 0
+        for items in shards:
+            chunks = max(chunks, sum(_num_chunks(item) for item in items))
+            known = max(known, sum(len(m.places) for item in items for m in item.known))
+            grids = _grids(items)
+            if not grids:
+                continue
+            needed = self._frame_rows.index(choose_frame_row(grids, self._frame_rows, self._vision))
+            shortest = max(shortest, needed + 1)
+            for index in range(needed, len(rows)):
+                budget = PatchBudget(self._vision, self._frame_rows[index])
+                budget.add(grids)
+                rows[index] = max(rows[index], budget.num_rows)
+        return shortest, chunks, known, *rows
+
+    def choose_shape(self, demand: Sequence[int]) -> MediaShape:
+        """The shape of a step, from the maximum over processes of what `measure` gives."""
+        shortest, chunks, known, *rows = demand
+        rest = [round_coarsely(size) if size else 0 for size in (chunks, known)]
+        if not shortest:
+            return MediaShape(0, 0, *rest)
+        return MediaShape(self._frame_rows[shortest - 1], round_coarsely(rows[shortest - 1]), *rest)
+
+    def fill(
+        self,
+        shards: Sequence[Sequence[Encoded]],
+        token_starts: Sequence[Sequence[int]],
+        shape: MediaShape,
+        num_tokens: tuple[int, int, int],
+    ) -> MediaBatch | None:
+        """The arrays for the shards of all chunks, in order.
+
+        Args:
+            token_starts: index of each item's first token in the flattened rows of all shards.
+            num_tokens: chunks, rows and row length of the token arrays.
+
+        Raises:
+            ValueError: a shard has more media than `shape` allows.
+        """
+        if shape == MediaShape():
+            return None
+        slots = np.full(num_tokens, -1, np.int32)
+        groups = (num_tokens[0], len(shards) // num_tokens[0])
+        vision = audio = known = None
+        if shape.patch_rows:
+            vision = self._fill_vision(shards, token_starts, shape, slots)
+            vision = VisionBatch(*(x.reshape(*groups, *x.shape[1:]) for x in vision))
+        if shape.sound_chunks:
+            audio = self._fill_audio(shards, token_starts, shape, slots)
+            audio = AudioBatch(*(x.reshape(*groups, *x.shape[1:]) for x in audio))
+        if shape.known_features:
+            known = self._fill_known(shards, token_starts, shape, slots)
+            known = known.reshape(*groups, *known.shape[1:])
+        return MediaBatch(vision, audio, slots, known)
+
+    def _fill_vision(self, shards, token_starts, shape, slots) -> VisionBatch:
+        config = self._vision
+        num_patches = shape.patch_rows * shape.frame_row
+        sizes = config.sizes
+        width = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
+        patches = np.zeros((len(shards), num_patches, width), np.float32)
+        units_of = patches.reshape(len(shards), -1, config.unit_patches, width)
+        layouts = []
+        for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
+            budget = PatchBudget(config, shape.frame_row)
+            units, first = budget.add(_grids(items)), 0
+            layouts.append(budget.layout(shape.patch_rows))
+            for item, start in zip(items, starts, strict=True):
+                for medium in item.pictures:
+                    own = units[first : first + len(medium.places)]
+                    first += len(own)
+                    units_of[number, own] = medium.content.patches.reshape(
+                        -1, config.unit_patches, width
+                    )
+                    slots.flat[start + medium.places] = own
+        stacked = (np.stack(array) for array in zip(*(x[:3] for x in layouts), strict=True))
+        return VisionBatch(patches, *stacked)
+
+    def _fill_audio(self, shards, token_starts, shape, slots) -> AudioBatch:
+        config = self._audio
+        first_feature = self._num_units(shape)
+        size = (len(shards), shape.sound_chunks, config.num_mels, config.chunk_frames)
+        mels, frames = np.zeros(size, np.float32), np.zeros(size[:2], np.int32)
+        chunk_tokens = config.chunk_rows // 2
+        for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
+            taken = 0
+            for item, start in zip(items, starts, strict=True):
+                for medium in item.sounds:
+                    chunks = np.arange(taken, taken + len(medium.content.frames))
+                    taken += len(chunks)
+                    mels[number, chunks] = medium.content.chunks
+                    frames[number, chunks] = medium.content.frames
+                    features = _sound_features(medium.content.frames, chunks, chunk_tokens)
+                    slots.flat[start + medium.places] = first_feature + features
+        return AudioBatch(mels, frames)
+
+    def _fill_known(self, shards, token_starts, shape, slots) -> Float32[np.ndarray, "G X D"]:
+        first = self._num_units(shape)
+        if shape.sound_chunks:
+            first += shape.sound_chunks * (self._audio.chunk_rows // 2)
+        values = np.zeros((len(shards), shape.known_features, self._width), np.float32)
+        for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
+            taken = 0
+            for item, start in zip(items, starts, strict=True):
+                for medium in item.known:
+                    own = np.arange(taken, taken + len(medium.places))
+                    taken += len(own)
+                    values[number, own] = medium.content.features
+                    slots.flat[start + medium.places] = first + own
+        return values
+
+    def _num_units(self, shape: MediaShape) -> int:
+        """Features of a shard's patches."""
+        if not shape.patch_rows:
+            return 0
+        return shape.patch_rows * shape.frame_row // self._vision.unit_patches
+
+
+def _sound_features(
+    frames: Int32[np.ndarray, "k"], chunks: Int64[np.ndarray, "k"], chunk_tokens: int
+) -> Int64[np.ndarray, "n"]:
+    """The places of the real features of some chunks."""
+    counts = num_audio_tokens(frames)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(chunks * chunk_tokens, counts) + within
+
+
+def _grids(items: Sequence[Encoded]) -> list:
+    return [medium.content.grid for item in items for medium in item.pictures]
+
+
+def _num_chunks(item: Encoded) -> int:
+    return sum(len(medium.content.frames) for medium in item.sounds)

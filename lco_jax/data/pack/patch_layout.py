@@ -1,0 +1,238 @@
+"""Where patches lie in a budget, and which of them attend to each other."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Int32
+
+from lco_jax.data.encode.positions import Grid
+from lco_jax.models.config import VisionConfig
+
+WINDOW_ROW = 128
+"""Patches of a row of window attention. It holds two full windows of the public towers; a single
+one would leave more gaps, a longer row costs attention to what is masked."""
+
+
+class PatchLayout(NamedTuple):
+    """How the patches of some images and clips lie in the budget of a group.
+
+    Window attention runs in short rows and frame attention in long rows of the same sequence. No
+    window and no frame crosses the end of its row, and several share one, so the layers of the
+    tower move no patch and attend to no more than a row.
+    """
+
+    windows: Int32[np.ndarray, "W S"]
+    """The window of each patch, numbered from 1; 0 is padding."""
+    frames: Int32[np.ndarray, "K T"]
+    """The frame of each patch, numbered from 1; 0 is padding."""
+    coordinates: Int32[np.ndarray, "P 2"]
+    """Row and column of each patch in its frame."""
+    units: Int32[np.ndarray, "n"]
+    """The place among the budget's merge units of each merge unit of the grids, one grid after
+    the other, frame by frame and row by row. There lies the feature of the unit, too."""
+
+    def place(
+        self, patches: Float[np.ndarray, "p C"], config: VisionConfig
+    ) -> Float[np.ndarray, "P C"]:
+        """A budget filled with the patches of the grids, which come in order of their units."""
+        unit_patches, width = config.unit_patches, patches.shape[1]
+        num_units = self.windows.size // unit_patches
+        budget = np.zeros((num_units, unit_patches, width), patches.dtype)
+        budget[self.units] = patches.reshape(-1, unit_patches, width)
+        return budget.reshape(-1, width)
+
+
+class PatchBudget:
+    """A budget that takes images and clips one by one, as long as they fit.
+
+    Args:
+        frame_row: patches of a row of frame attention.
+
+    Raises:
+        ValueError: `frame_row` does not consist of window rows.
+    """
+
+    def __init__(self, config: VisionConfig, frame_row: int):
+        if frame_row % WINDOW_ROW:
+            raise ValueError(f"frame_row={frame_row} must be a multiple of {WINDOW_ROW} patches")
+        self._config, self.frame_row = config, frame_row
+        self._used: list[list[int]] = []
+        self._frames: list[tuple[Grid, np.ndarray, np.ndarray]] = []
+        self._units: list[np.ndarray] = []
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that hold a patch."""
+        return len(self._used)
+
+    def add(
+        self, grids: Sequence[Grid], max_rows: int | None = None
+    ) -> Int32[np.ndarray, "n"] | None:
+        """The places of the merge units of some grids, one grid after the other; None, and
+        nothing has changed, if they do not all fit into `max_rows` rows.
+        """
+        used = [list(row) for row in self._used]
+        frames = []
+        units: list[np.ndarray] = [np.zeros(0, np.int32) for _ in grids]
+        # Large frames first: small ones then fill the gaps.
+        for index in sorted(range(len(grids)), key=lambda i: -grids[i].rows * grids[i].columns):
+            grid = grids[index]
+            window = _windows(grid.rows, grid.columns, self._config)
+            first = len(frames)
+            for _ in range(grid.frames):
+                starts = self._place_frame(np.bincount(window), used, max_rows)
+                if starts is None:
+                    return None
+                frames.append((grid, window, starts[window] + _rank(window)))
+            own = [places for _, _, places in frames[first:]]
+            units[index] = np.concatenate(own).astype(np.int32)
+        self._used = used
+        self._frames += frames
+        self._units += units
+        return np.concatenate([np.zeros(0, np.int32), *units])
+
+    def layout(self, num_rows: int | None = None) -> PatchLayout:
+        """The layout of all that was added, in `num_rows` rows (None: as few as are used).
+
+        Raises:
+            ValueError: more rows are used.
+        """
+        config = self._config
+        num_rows = self.num_rows if num_rows is None else num_rows
+        if self.num_rows > num_rows:
+            raise ValueError(
+                f"{len(self._frames)} frames need {self.num_rows} rows of {self.frame_row} "
+                f"patches and the budget has {num_rows}; raise it or put fewer media into a group"
+            )
+        num_units = num_rows * self.frame_row // config.unit_patches
+        segments = np.zeros((2, num_units), np.int32)
+        coordinates = np.zeros((num_units, config.unit_patches, 2), np.int32)
+        num_windows = 0
+        for number, (grid, window, places) in enumerate(self._frames, 1):
+            segments[0, places] = num_windows + window + 1
+            segments[1, places] = number
+            coordinates[places] = _coordinates(grid, config)
+            num_windows += int(window.max()) + 1
+        segments = np.repeat(segments, config.unit_patches, axis=1)
+        return PatchLayout(
+            windows=segments[0].reshape(-1, WINDOW_ROW),
+            frames=segments[1].reshape(-1, self.frame_row),
+            coordinates=coordinates.reshape(-1, 2),
+            units=np.concatenate([np.zeros(0, np.int32), *self._units]),
+        )
+
+    def _place_frame(
+        self, sizes: Int[np.ndarray, "w"], used: list[list[int]], max_rows: int | None
+    ) -> Int[np.ndarray, "w"] | None:
+        """Where each window of a frame starts, in the fullest row that takes all of them.
+
+        `used` tells how many units are taken in the window rows of each row, and is updated.
+        """
+        row_units = WINDOW_ROW // self._config.unit_patches
+        num_window_rows = self.frame_row // WINDOW_ROW
+        candidates = sorted(range(len(used)), key=lambda row: -sum(used[row]))
+        if max_rows is None or len(used) < max_rows:
+            candidates.append(len(used))
+        for row in candidates:
+            taken = list(used[row]) if row < len(used) else [0] * num_window_rows
+            starts = _place_windows(sizes, taken, row_units)
+            if starts is not None:
+                used[row : row + 1] = [taken]
+                return row * num_window_rows * row_units + starts
+        return None
+
+
+def lay_out(
+    grids: Sequence[Grid], config: VisionConfig, frame_row: int, num_rows: int | None = None
+) -> PatchLayout:
+    """The layout of the grids in `num_rows` rows of `frame_row` patches (None: as few as found).
+
+    Raises:
+        ValueError: the grids do not fit, or `frame_row` does not consist of window rows.
+    """
+    budget = PatchBudget(config, frame_row)
+    if budget.add(grids) is None:
+        wrong = next(grid for grid in grids if not fits(grid, frame_row, config))
+        raise ValueError(
+            f"a frame of {wrong.rows} x {wrong.columns} patches does not fit "
+            f"into a row of {frame_row}; choose_frame_row finds one that holds it"
+        )
+    return budget.layout(num_rows)
+
+
+def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
+    """Whether a row of `frame_row` patches holds a frame of the grid."""
+    sizes = np.bincount(_windows(grid.rows, grid.columns, config))
+    row_units = WINDOW_ROW // config.unit_patches
+    return _place_windows(sizes, [0] * (frame_row // WINDOW_ROW), row_units) is not None
+
+
+def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig) -> int:
+    """The first of the `allowed` row lengths (ascending, in patches) that holds every frame.
+
+    Raises:
+        ValueError: a frame fits into none.
+    """
+    shapes = {(grid.rows, grid.columns) for grid in grids}
+    for frame_row in allowed:
+        shapes = {shape for shape in shapes if not fits(Grid(1, *shape), frame_row, config)}
+        if not shapes:
+            return frame_row
+    rows, columns = max(shapes)
+    raise ValueError(
+        f"a frame of {rows} x {columns} patches does not fit into rows of {allowed[-1]}; "
+        "allow longer rows (memory.frame_rows) or fewer pixels (data.media)"
+    )
+
+
+def _windows(rows: int, columns: int, config: VisionConfig) -> Int[np.ndarray, "n"]:
+    """The window of each merge unit of a frame, numbered from 0."""
+    side = config.window_px // (config.patch_px * config.merge_size)
+    most = math.isqrt(WINDOW_ROW // config.unit_patches)
+    if side > most:
+        if len(config.full_layers) < config.num_layers:
+            raise ValueError(
+                f"windows of {side} x {side} merge units do not fit into rows of {WINDOW_ROW} "
+                f"patches; window_size of the vision_config may be at most "
+                f"{most * config.patch_px * config.merge_size}"
+            )
+        side = 1  # no layer looks at windows; the smallest find places everywhere
+    row, column = np.indices((rows // config.merge_size, columns // config.merge_size))
+    across = -(-(columns // config.merge_size) // side)
+    return (row // side * across + column // side).ravel()
+
+
+def _rank(groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The number of earlier entries of the same group."""
+    order = np.argsort(groups, kind="stable")
+    ranks = np.empty_like(groups)
+    ranks[order] = np.arange(len(groups)) - np.searchsorted(groups[order], groups[order])
+    return ranks
+
+
+def _place_windows(
+    sizes: Int[np.ndarray, "w"], taken: list[int], row_units: int
+) -> Int[np.ndarray, "w"] | None:
+    """Best fit decreasing: where each window starts within a frame row. `taken` is updated."""
+    starts = np.empty_like(sizes)
+    if sizes.sum() > len(taken) * row_units - sum(taken):
+        return None
+    for window in np.argsort(-sizes, kind="stable").tolist():
+        size = int(sizes[window])
+        fitting = [row for row, units in enumerate(taken) if units + size <= row_units]
+        if not fitting:
+            return None
+        row = max(fitting, key=taken.__getitem__)
+        starts[window] = row * row_units + taken[row]
+        taken[row] += size
+    return starts
+
+
+def _coordinates(frame: Grid, config: VisionConfig) -> Int[np.ndarray, "n u 2"]:
+    """Row and column of each patch of a frame, by merge unit."""
+    merge = config.merge_size
+    indices = np.indices((frame.rows, frame.columns))
+    blocks = indices.reshape(2, frame.rows // merge, merge, frame.columns // merge, merge)
+    return blocks.transpose(1, 3, 2, 4, 0).reshape(-1, merge * merge, 2)

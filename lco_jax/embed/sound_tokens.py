@@ -1,0 +1,103 @@
+"""Sounds as the tokens that their features say, for models whose ear was aligned with tokens."""
+
+import contextlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lco_jax.config import Memory
+from lco_jax.data.encode.encoded import Content, Kind, Known
+from lco_jax.data.encode.feature_cache import content_hash
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.media.errors import MediaError
+from lco_jax.data.records import Item, MediaSource
+from lco_jax.models.build import Params
+from lco_jax.train.known_features import compiled_towers, compute_features
+
+_BLOCK = 512
+"""Features that are compared with the whole table at a time."""
+
+
+class SoundTokens:
+    """Knows the sounds that it has read: each is the embeddings of the tokens that its features are
+    nearest to, where several on end are nearest to one token that token once.
+
+    Noise of single features is gone then, and a sound takes about as many tokens as its transcript.
+
+    Raises:
+        ValueError: several processes, of which each would read all sounds.
+    """
+
+    def __init__(
+        self,
+        graph: nnx.GraphDef,
+        params: Params,
+        processor: Processor,
+        mesh: jax.sharding.Mesh,
+        memory: Memory,
+    ):
+        if jax.process_count() > 1:
+            raise ValueError("data.media.sound_features=tokens is for one process; use all")
+        self._processor, self._mesh, self._memory = processor, mesh, memory
+        self._params = params
+        with jax.set_mesh(mesh):
+            self._towers = compiled_towers(graph)
+        self._known: dict[str, tuple[Known, ...]] = {}
+
+    def read(self, items: Sequence[Item]) -> None:
+        """Hear the sounds of some items and forget all others. Those that cannot be read stay
+        unknown: whoever needs one is told then.
+        """
+        sounds: dict[str, tuple[Content, ...]] = {}
+        for source in (source for item in items for source in item.audios):
+            with contextlib.suppress(MediaError):
+                key = self.key("audio", source)
+                if key not in sounds:
+                    sounds[key] = self._processor.read_medium("audio", source)
+        self._known = {}
+        if not sounds:
+            return
+        read = list(sounds.items())
+        with jax.set_mesh(self._mesh):
+            found = compute_features(
+                read, self._processor, self._towers, self._params, self._mesh, self._memory
+            )
+            for key, (part,) in found:
+                self._known[key] = (Known(self._as_tokens(part.features), None),)
+
+    def key(self, kind: Kind, source: MediaSource) -> str:
+        """The name under which a medium would be known.
+
+        Raises:
+            MediaError: the file is missing or empty.
+        """
+        return content_hash("audio", source) if kind == "audio" else ""
+
+    def load(self, key: str) -> tuple[Known, ...] | None:
+        """A sound that was read (None: any other medium)."""
+        return self._known.get(key)
+
+    def _as_tokens(self, features: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "m D"]:
+        table = self._params["embed"]["table"]
+        parts = []
+        for start in range(0, len(features), _BLOCK):
+            block = features[start : start + _BLOCK]
+            padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
+            parts.append([np.asarray(x)[: len(block)] for x in _nearest(table, padded)])
+        tokens, embeddings = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return embeddings[np.append(True, tokens[1:] != tokens[:-1])]
+
+
+@jax.jit
+def _nearest(
+    table: Float[Array, "V D"], features: Float[Array, "n D"]
+) -> tuple[Int[Array, "n"], Float[Array, "n D"]]:
+    """The token whose embedding lies nearest to each feature, and that embedding."""
+    table = jax.reshard(table, jax.P()).astype(jnp.float32)
+    scores = 2 * features @ table.T - jnp.square(table).sum(axis=1)
+    tokens = jnp.argmax(scores, axis=1)
+    return tokens, table[tokens]

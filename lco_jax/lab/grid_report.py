@@ -1,0 +1,140 @@
+"""The grid and its arms as panels of the scaling law, runs of the bound, and tables."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lco_jax.analysis.bound import Run, parse_run
+from lco_jax.analysis.scaling import Fit, Panel, Point
+from lco_jax.lab.grid import Record
+from lco_jax.report.markdown import markdown_table
+
+_BOUND_FIELDS = (
+    *("num_candidates", "information", "slack", "kl", "num_samples", "temperature"),
+    "measured_loss",
+)
+
+
+def panels(records: Sequence[Record]) -> dict[str, Panel]:
+    """One panel for each ability: held-out generation before refinement, retrieval after."""
+    return {
+        name: Panel(
+            title=f"Small lab, {name}",
+            x_label="minus the held-out generative loss before refinement (nats a token)",
+            y_label="held-out retrieval after refinement (MRR, mean of both ways, %)",
+            points=tuple(
+                Point(
+                    f"{record['budget']}/{record['seed']}",
+                    -record["generation"][name]["nats_per_token"],
+                    100 * record["after"][name]["mrr"],
+                )
+                for record in records
+            ),
+        )
+        for name in records[0]["generation"]
+    }
+
+
+def bound_runs(records: Sequence[Record]) -> list[Run]:
+    """What each cell says of Theorem 1."""
+    return [
+        parse_run({"name": r["name"], **{name: r["bound"][name] for name in _BOUND_FIELDS}})
+        for r in records
+    ]
+
+
+def write_report(
+    folder: Path,
+    records: Sequence[Record],
+    fits: dict[str, Fit],
+    bounds: Sequence[dict[str, Any]],
+    arms: Sequence[Record],
+) -> None:
+    """Write `grid.md`, and `grid.json` with all that was measured."""
+    content = {"cells": list(records), "arms": list(arms)}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "grid.json").write_text(text + "\n", encoding="utf-8")
+    sections = [_cells(records), _law(fits), _bounds(bounds)]
+    if arms:
+        sections.append(_arms(records, arms))
+    (folder / "grid.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def _cells(records: Sequence[Record]) -> str:
+    names = list(records[0]["generation"])
+    head = ["steps", "seed"]
+    for name in names:
+        head += [f"{name}: nats a token", "MRR before, %", "MRR after, %", "mean cosine"]
+    rows = []
+    for record in records:
+        row = [str(record["budget"]), str(record["seed"])]
+        for name in names:
+            before, after = record["before"][name], record["after"][name]
+            cosines = (value["mean_cosine_anchors"] for value in (before, after))
+            row += [
+                f"{record['generation'][name]['nats_per_token']:.3f}",
+                f"{100 * before['mrr']:.1f}",
+                f"{100 * after['mrr']:.1f}",
+                " → ".join(f"{cosine:.2f}" for cosine in cosines),
+            ]
+        rows.append(row)
+    return _table("Cells", head, rows)
+
+
+def _law(fits: dict[str, Fit]) -> str:
+    head = ["panel", "points", "slope", "95 % (bootstrap)", "95 % (t)", "r", "p"]
+    rows = [
+        [
+            name,
+            str(fit.num_points),
+            f"{fit.slope:.2f}",
+            f"{fit.low:.2f} to {fit.high:.2f}",
+            "" if fit.t_low is None else f"{fit.t_low:.2f} to {fit.t_high:.2f}",
+            f"{fit.pearson_r:.2f}",
+            "" if fit.p_value is None else f"{fit.p_value:.4f}",
+        ]
+        for name, fit in fits.items()
+    ]
+    return _table("Scaling law: MRR in % for one nat a token less", head, rows)
+
+
+def _bounds(bounds: Sequence[dict[str, Any]]) -> str:
+    head = ["cell", "measured", "as printed", "valid", "log N", "I", "slack", "KL", "n"]
+    rows = [
+        [
+            row["name"],
+            *(f"{row[name]:.3f}" for name in ("measured_loss", "paper", "valid", "log_n")),
+            f"{row['information']:.2f}" + (" (clipped)" if row["clipped"] else ""),
+            f"{row['slack']:.3f}",
+            f"{row['kl']:.0f}",
+            str(row["num_samples"]),
+        ]
+        for row in bounds
+    ]
+    return _table("Theorem 1: bound and held-out InfoNCE, nats", head, rows)
+
+
+def _arms(records: Sequence[Record], arms: Sequence[Record]) -> str:
+    names = list(records[0]["generation"])
+    start = max(records, key=lambda record: (record["budget"], -record["seed"]))
+    head = ["arm", "what trains"]
+    head += [f"{name}: {measure}" for name in names for measure in ("MRR, %", "R@10, %", "cosine")]
+    rows = [["none", "", *_scores(start["before"], names)]]
+    rows += [[arm["name"], arm["what"], *_scores(arm["after"], names)] for arm in arms]
+    return _table(f"Arms from {start['name']}", head, rows)
+
+
+def _scores(measured: dict[str, Any], names: Iterable[str]) -> list[str]:
+    cells = []
+    for name in names:
+        own = measured[name]
+        sides = own["mean_cosine_anchors"], own["mean_cosine_positives"]
+        cells += [f"{100 * own['mrr']:.1f}", f"{100 * own['recall@10']:.1f}"]
+        cells.append(f"{statistics.mean(sides):.2f}")
+    return cells
+
+
+def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return f"## {title}\n\n{markdown_table(head, list(rows))}"

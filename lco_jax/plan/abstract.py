@@ -1,0 +1,153 @@
+"""The real step of a config with shapes in place of arrays: what dry runs and plans compile."""
+
+import collections
+import functools
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from lco_jax.config import TrainConfig
+from lco_jax.data.pack.batch import Batch, Shape
+from lco_jax.models.build import on_mesh
+from lco_jax.models.config import ModelConfig, public_config, read_config
+from lco_jax.models.describe import describe_model
+from lco_jax.objectives.traits import traits_of
+from lco_jax.plan.assumed_batch import assume_batch
+from lco_jax.train.optimizer import init_optimizer, make_optimizer
+from lco_jax.train.update import TrainState, make_step
+
+_HEAD_TOKENS = 14
+"""Of Qwen's chat template with its default system turn."""
+_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class AbstractRun:
+    """A run's step, and the shapes and shardings of what it takes."""
+
+    step: Callable
+    loss_fn: Callable
+    state: TrainState
+    batch: Batch
+    prefix: jax.ShapeDtypeStruct
+    shape: Shape
+    model: ModelConfig
+
+    @property
+    def slots(self) -> int:
+        """Tokens of all rows of a step, padding included."""
+        return math.prod(self.batch.tokens.shape)
+
+
+def abstract_run(config: TrainConfig) -> AbstractRun:
+    """The step of a config on the mesh that is set; nothing is allocated.
+
+    Raises:
+        ValueError: the config does not fit the mesh or the model.
+    """
+    mesh = jax.sharding.get_mesh()
+    traits = traits_of(config.objective)
+    sizes = _sizes(config)
+    _check(sizes, mesh)
+    model = describe_model(config.model, sizes, with_head=traits.needs_head)
+    num_steps = config.num_steps or _STEPS
+    optimizer = make_optimizer(config.optimizer, num_steps, config.model.trainable)
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    state = TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
+        trainable=model.trainable,
+        frozen=model.frozen,
+        opt_state=on_mesh(
+            jax.eval_shape(functools.partial(init_optimizer, optimizer), model.trainable)
+        ),
+    )
+    shape, batch = assume_batch(config, model.read, mesh)
+    return AbstractRun(
+        step=make_step(config, model.graph, optimizer),
+        loss_fn=traits.make_loss(model.graph, config.objective, config.memory),
+        state=state,
+        batch=batch,
+        prefix=jax.ShapeDtypeStruct((_HEAD_TOKENS,), jnp.int32, sharding=everywhere),
+        shape=shape,
+        model=model.read,
+    )
+
+
+def saved_activations(run: AbstractRun) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of what the forward pass leaves for the backward pass, weights left out."""
+    key, state = jax.eval_shape(lambda: jax.random.key(0)), run.state
+
+    def pull_back(trainable, frozen, key, batch, prefix):
+        return jax.vjp(lambda t: run.loss_fn(t, frozen, key, batch, prefix)[0], trainable)[1]
+
+    shapes = jax.eval_shape(pull_back, state.trainable, state.frozen, key, run.batch, run.prefix)
+    weights = collections.Counter(
+        (x.shape, x.dtype) for x in jax.tree.leaves((state.trainable, state.frozen))
+    )
+    saved = []
+    for x in jax.tree.leaves(shapes):
+        if weights[x.shape, x.dtype]:
+            weights[x.shape, x.dtype] -= 1
+        else:
+            saved.append(x)
+    return on_mesh(saved)
+
+
+def _sizes(config: TrainConfig) -> ModelConfig:
+    if Path(config.model.path).is_dir():
+        return read_config(Path(config.model.path))
+    return public_config(config.model.path)
+
+
+def _check(model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
+    """Name the size that an axis does not divide, before the compiler does."""
+    text, tensor, fsdp = model.text, mesh.shape["tensor"], mesh.shape["fsdp"]
+    sizes = {
+        ("tensor", tensor, "attention heads"): text.num_heads,
+        ("tensor", tensor, "key-value heads"): text.num_kv_heads,
+        ("tensor", tensor, "the feed-forward width"): text.intermediate_size,
+        ("tensor", tensor, "the vocabulary"): text.vocab_size,
+        ("fsdp", fsdp, "the model width"): text.hidden_size,
+    }
+    for name, tower in (("vision", model.vision), ("audio", model.audio)):
+        if tower is not None:
+            sizes["tensor", tensor, f"heads of the {name} tower"] = tower.num_heads
+            width = f"the feed-forward width of the {name} tower"
+            sizes["tensor", tensor, width] = tower.intermediate_size
+            sizes["fsdp", fsdp, f"the width of the {name} tower"] = tower.hidden_size
+    for (axis, parts, name), size in sizes.items():
+        if size % parts:
+            fits = [str(n) for n in (1, 2, 4, 8, 16) if size % n == 0]
+            raise ValueError(
+                f"mesh.{axis}={parts} does not divide {name} ({size}); use {', '.join(fits)}"
+            )
+
+
+def count(shapes) -> int:
+    """Elements of all arrays of a tree."""
+    return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+def shard_bytes(shapes) -> int:
+    """Bytes of all arrays of a tree on one device."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(shapes)
+    )
+
+
+def text_table(title: str, rows: dict[str, str]) -> str:
+    """Names and values as a table for the console."""
+    table = Table(title=title, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console = Console(file=io.StringIO(), width=110)
+    console.print(table)
+    return console.file.getvalue()

@@ -1,0 +1,28 @@
+"""The pages of reports: filled from the templates beside this file, written whole or not at all."""
+
+from typing import Any
+
+from etils import epath
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, *, room: str = "report", **values: Any) -> str:
+    """The template `lco_jax/{room}/{template}`, filled; text is escaped, and a missing value is an
+    error. It may include those of `lco_jax/report/`.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("lco_jax", folder) for folder in (room, "report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def write_whole(file: epath.Path, content: str) -> None:
+    """Write a file that others never see half written, and its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(content)
+    draft.replace(file)

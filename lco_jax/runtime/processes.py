@@ -1,0 +1,140 @@
+"""What knows of processes: joining them, the share of each, and what they agree on."""
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from lco_jax.runtime.axes import BATCH_AXES
+from lco_jax.runtime.mesh import num_shards
+
+log = logging.getLogger(__name__)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has died or cannot be reached."""
+
+
+_LOST = (
+    "Gloo",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "heartbeat",
+    "Connection",
+    "barrier",
+)
+"""What the errors of collectives and of the coordination service have in them then."""
+
+
+class NoTpuError(ValueError):
+    """`--tpu` was asked for on a machine without TPU devices."""
+
+
+def start_tpu() -> None:
+    """Join the other hosts of the slice and insist on TPU devices.
+
+    Raises:
+        NoTpuError: JAX finds no TPU; the message says what it found.
+    """
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        # One host needs no coordinator; without a TPU environment there is none to be found.
+        log.info("single-host run: %s", error)
+    try:
+        platform, devices = jax.default_backend(), jax.devices()
+    except RuntimeError as error:
+        raise NoTpuError(f"JAX cannot start a TPU backend: {error}") from error
+    if platform != "tpu":
+        kinds = sorted({device.device_kind for device in devices})
+        raise NoTpuError(
+            f"--tpu needs TPU devices, but JAX {jax.__version__} found {len(devices)} {platform} "
+            f"device(s) ({', '.join(kinds)}). On a TPU VM install the extra: "
+            "pip install -e '.[tpu]'; elsewhere leave --tpu out."
+        )
+
+
+@contextlib.contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """A context whose errors of communication say what has happened and what to do.
+
+    A process that hears of no error, because it waits on a TPU or for a barrier, is ended by JAX's
+    coordination service, with a message of its own, when the heartbeats of the lost one stay away.
+
+    Raises:
+        LostProcessError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if jax.process_count() == 1 or not any(word in str(error) for word in _LOST):
+            raise
+        first_line = next(iter(str(error).splitlines()), "")
+        raise LostProcessError(
+            f"another process of this run has failed or cannot be reached (seen by process "
+            f"{jax.process_index()} of {jax.process_count()}: {first_line[:200]}); the same "
+            "command on all hosts starts again from the last checkpoint"
+        ) from error
+
+
+def data_share(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Which contiguous share of the batch this process feeds: (index, number of shares).
+
+    Processes whose devices hold the same shard (a tensor axis across hosts) get the same share.
+
+    Raises:
+        ValueError: this process's shards are not contiguous, or not equally many everywhere.
+    """
+    shards = num_shards(mesh)
+    sharding = jax.NamedSharding(mesh, jax.P(BATCH_AXES))
+    slices = sharding.addressable_devices_indices_map((shards,)).values()
+    own = sorted({part[0].start or 0 for part in slices})
+    if own != list(range(own[0], own[0] + len(own))) or own[0] % len(own) or shards % len(own):
+        raise ValueError(
+            f"process {jax.process_index()} holds the batch shards {own} of {shards}; "
+            "choose mesh sizes that give each host a contiguous, equal share"
+        )
+    return own[0] // len(own), shards // len(own)
+
+
+def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
+    """Host-local numpy arrays as global arrays; every process passes its own share."""
+
+    def place(array: np.ndarray, spec: jax.P) -> jax.Array:
+        sharding = jax.NamedSharding(mesh, spec)
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(place, tree, specs)
+
+
+_agreements = itertools.count()
+
+
+def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
+    """The element-wise maximum over all processes, exchanged between hosts only.
+
+    It runs beside the training step (in the loader's thread), so it must not use devices.
+    """
+    if jax.process_count() == 1:
+        return values
+    client = jax._src.distributed.global_state.client
+    # A stage may ask under the keys of the one before; barriers serve only once.
+    folder = f"lco_jax/{next(_agreements)}/{key}"
+    timeout_ms = 600_000
+    client.key_value_set(f"{folder}/{jax.process_index()}", ",".join(map(str, values)))
+    client.wait_at_barrier(f"{folder}/barrier", timeout_ms)
+    entries = client.key_value_dir_get(folder)
+    parts = [tuple(map(int, value.split(","))) for _, value in entries]
+    return tuple(max(column) for column in zip(*parts, strict=True))
+
+
+def wait_for_all(name: str) -> None:
+    """Return when every process is here; `name` tells the occasions apart."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,122 @@
+"""What a run has before its first step: model, data, state and compiled step."""
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lco_jax.config import TrainConfig
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.loader import Loader
+from lco_jax.data.sources.mixture import all_items
+from lco_jax.models.build import init_lora, join
+from lco_jax.models.config import read_config
+from lco_jax.models.describe import DescribedModel, describe_model
+from lco_jax.objectives.traits import make_loader, traits_of
+from lco_jax.train.known_features import fill_cache, open_cache
+from lco_jax.train.manifest import base_folder, start_or_resume
+from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
+from lco_jax.train.update import Step, TrainState, make_step
+from lco_jax.weights.hub import load_params
+
+log = logging.getLogger(__name__)
+
+_INIT = 2**31 - 1
+"""Number of the random stream of the initial factors; the streams of steps count from 0."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a run, on the mesh that is set."""
+
+    model: DescribedModel
+    processor: Processor
+    loader: Loader
+    num_steps: int
+    state: TrainState
+    """Before the first step."""
+    step: Step
+    schedule: optax.Schedule
+    preamble: jax.Array
+    """Tokens that all items begin with."""
+
+
+def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
+    """Read the base model, open the data, and write the manifest of the run or compare with it.
+
+    Raises:
+        ScienceChangedError: `workdir` holds a run with other settings.
+        ValueError: config, data and model do not fit each other.
+    """
+    ref, traits = config.model, traits_of(config.objective)
+    folder = base_folder(ref, workdir)
+    model = describe_model(ref, read_config(folder), with_head=traits.needs_head)
+    cache = None
+    if config.memory.feature_cache and model.towers:
+        cache = open_cache(config.memory.feature_cache, folder, config.data.media, ref.dtype)
+    processor = Processor(
+        folder,
+        model.read,
+        media=config.data.media,
+        profile=config.data.profile,
+        max_text_tokens=config.data.max_text_tokens,
+        cache=cache,
+    )
+    loader = make_loader(config, processor, mesh)
+    num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
+    start_or_resume(
+        workdir, config, data_fingerprint=loader.fingerprint, prompt=processor.describe()
+    )
+    optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable)
+    state = initial_state(config, model, folder, optimizer)
+    log.info(
+        "%s trainable of %s parameters on %s",
+        f"{_count(state.trainable):,}",
+        f"{_count(state.trainable) + _count(state.frozen):,}",
+        dict(mesh.shape),
+    )
+    if cache is not None:
+        items = all_items(config.data, traits.record_kind)
+        params = join(state.frozen, state.trainable)
+        fill_cache(cache, processor, items, model.graph, params, mesh, config.memory)
+    return Setup(
+        model=model,
+        processor=processor,
+        loader=loader,
+        num_steps=num_steps,
+        state=state,
+        step=make_step(config, model.graph, optimizer),
+        schedule=make_schedule(config.optimizer, num_steps),
+        preamble=jnp.asarray(processor.head),
+    )
+
+
+def initial_state(
+    config: TrainConfig,
+    model: DescribedModel,
+    folder: Path,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """Hub weights (those that train in float32) and fresh low-rank factors."""
+    ref = config.model
+    wanted = flatten_dict(join(model.trainable, model.frozen))
+    trained = flatten_dict(model.trainable).keys()
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    factors = flatten_dict(init_lora(model.config, ref.trainable, ref.dtype, key))
+    on_hub = {path: shape for path, shape in wanted.items() if path not in factors}
+    values = factors | flatten_dict(load_params(folder, model.config, unflatten_dict(on_hub)))
+    trainable = unflatten_dict({path: values[path] for path in trained})
+    frozen = unflatten_dict({path: values[path] for path in values.keys() - trained})
+    step = jax.device_put(np.int32(0), jax.P())
+    opt_state = jax.jit(functools.partial(init_optimizer, optimizer))(trainable)
+    return TrainState(step, trainable, frozen, opt_state)
+
+
+def _count(params) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))

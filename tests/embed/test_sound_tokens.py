@@ -1,0 +1,73 @@
+"""Sounds read as the tokens that their features are nearest to."""
+
+import jax
+import numpy as np
+import pytest
+
+from lco_jax.config import MediaConfig, Memory
+from lco_jax.data.encode.encoded import Known
+from lco_jax.data.records import Item
+from lco_jax.embed.embedder import Embedder
+from lco_jax.embed.open import open_model
+from lco_jax.embed.sound_tokens import SoundTokens
+from lco_jax.train.known_features import compiled_towers, compute_features
+from tests import meshes, tiny
+from tests.data.sound_files import plain as wav
+from tests.data.sound_files import tones
+
+MEDIA = MediaConfig(sound_features="tokens")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("checkpoint"), "qwen2_5_omni_thinker").folder
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_runs_of_nearest_tokens_become_their_embeddings(folder, sizes):
+    mesh = meshes.make(sizes)
+    sounds = [wav(tones(seconds)) for seconds in (0.5, 3.0)]
+    with jax.set_mesh(mesh):
+        model = open_model(str(folder), media=MEDIA, dtype="float32")
+        towers = compiled_towers(model.graph)
+        table = np.asarray(model.params["embed"]["table"])
+        read = [(str(i), model.processor.read_medium("audio", x)) for i, x in enumerate(sounds)]
+        features = {
+            key: part.features
+            for key, (part,) in compute_features(
+                read, model.processor, towers, model.params, mesh, Memory()
+            )
+        }
+    known = SoundTokens(model.graph, model.params, model.processor, mesh, Memory())
+    known.read([Item("a text"), *(Item(audios=(sound,)) for sound in sounds)])
+    for number, sound in enumerate(sounds):
+        distances = np.square(features[str(number)][:, None] - table).sum(axis=2)
+        nearest = distances.argmin(axis=1).tolist()
+        expected = [
+            table[token]
+            for token, before in zip(nearest, [None, *nearest[:-1]], strict=True)
+            if token != before
+        ]
+        (part,) = known.load(known.key("audio", sound))
+        np.testing.assert_allclose(part.features, np.stack(expected), atol=1e-6)
+        assert isinstance(part, Known) and part.grid is None
+
+
+def test_vectors_are_those_of_a_text_of_the_tokens_and_neighbours_do_not_matter(folder):
+    embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32")
+    plain = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
+    items = [Item(audios=(wav(tones(seconds)),)) for seconds in (0.5, 3.0)]
+    vectors = embedder.encode([*items, Item("a text")])
+    np.testing.assert_allclose(vectors[0], embedder.encode(items[0]), atol=1e-5)
+    np.testing.assert_allclose(vectors[2], plain.encode("a text"), atol=1e-5)
+    assert np.abs(vectors[:2] - plain.encode(items)).max() > 1e-3
+    assert embedder.revision != plain.revision
+
+
+def test_training_refuses_the_setting_and_broken_sounds_stay_errors(folder):
+    embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32")
+    (found,) = embedder.processor.try_encode([Item(audios=(wav(tones(0.5)),))])
+    assert "sound_features=all" in str(found)
+    errors = {}
+    embedder.encode([Item(audios=(b"no sound",)), Item("a text")], errors=errors)
+    assert list(errors) == [0]

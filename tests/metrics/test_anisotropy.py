@@ -1,0 +1,55 @@
+"""The mean cosine of sets in which it is known."""
+
+import numpy as np
+import pytest
+
+from lco_jax.metrics import anisotropy
+from lco_jax.metrics.anisotropy import mean_cosine, mean_nonzero_cosine
+
+
+def _gaussian(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_mean_cosine_is_the_mean_of_the_lower_triangle():
+    vectors = _gaussian(0, 40, 7) + 0.5
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = np.mean((unit @ unit.T)[np.tril_indices(40, -1)])
+    assert mean_cosine(vectors) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mean_cosine_ends_of_the_scale():
+    assert mean_cosine(_gaussian(1, 500, 64)) == pytest.approx(0, abs=2e-3)
+    assert mean_cosine(np.tile(_gaussian(2, 1, 64), (500, 1))) == pytest.approx(1, abs=1e-12)
+    assert mean_cosine(np.array([[1.0, 0.0], [-2.0, 0.0]])) == pytest.approx(-1)
+
+
+def test_mean_cosine_of_a_planted_cone():
+    # A direction of its own added to nearly orthogonal vectors: cos = c² for weight c.
+    direction = np.zeros(4001)
+    direction[-1] = 3.0
+    vectors = np.concatenate([_gaussian(3, 300, 4000), np.zeros((300, 1))], axis=1)
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) + direction
+    assert mean_cosine(vectors) == pytest.approx(0.9, abs=1e-4)
+
+
+def test_mean_cosine_needs_a_pair():
+    with pytest.raises(ValueError, match="got 1 vectors"):
+        mean_cosine(_gaussian(4, 1, 8))
+
+
+def test_the_released_estimator_leaves_out_zeros():
+    # Eight axes and their doubles: 8 pairs of cosine 1, and 112 pairs of cosine exactly 0.
+    vectors = np.concatenate([np.eye(8), 2 * np.eye(8)])
+    assert mean_nonzero_cosine(vectors) == 1
+    assert mean_cosine(vectors) == pytest.approx(8 / 120)
+    assert mean_nonzero_cosine(np.eye(8)) == 0
+
+
+@pytest.mark.parametrize("rows_per_block", [1, 7, 100])
+def test_the_released_estimator_is_the_mean_cosine_otherwise(monkeypatch, rows_per_block):
+    vectors = _gaussian(5, 40, 7) + 0.5
+    monkeypatch.setattr(anisotropy, "_BLOCK_BYTES", rows_per_block * 40 * 8)
+    assert mean_nonzero_cosine(vectors) == pytest.approx(mean_cosine(vectors), abs=1e-12)
+    with pytest.raises(ValueError, match="got 1 vectors"):
+        mean_nonzero_cosine(vectors[:1])

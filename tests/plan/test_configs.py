@@ -1,0 +1,93 @@
+"""Every config makes its real step at full size, and those of 7B lower it, without allocating
+anything."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+from lco_jax.cli.train import load_config, sized_stages
+from lco_jax.config import MeshConfig
+from lco_jax.plan.abstract import abstract_run
+from tests import meshes
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
+
+_ARMS = sorted((Path(__file__).parents[2] / "configs").glob("seadoc_*.py"))
+STAGED = [path for path in _ARMS if "small" not in path.stem]
+SMALL = [path for path in _ARMS if "small" in path.stem]
+_FACTORS_3B = 119_734_272
+_FACTORS = {"3b": _FACTORS_3B, "7b": 161_480_704, "32b": 536_870_912, "72b": 842_137_600}
+_TOWER_3B = 668_684_288
+"""Of Qwen2.5-VL. Source: the sizes of HF's config, by hand."""
+_OMNI_7B_TEXT = Path(__file__).parents[2] / "configs" / "lco_omni_7b_text.py"
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 4
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_lowers(path):
+    config = load_config(path)
+    with jax.set_mesh(meshes.make((2, 2, 2))):
+        run = abstract_run(config)
+        if "_7b_" in path.stem:  # lowering takes seconds, and other sizes differ in numbers alone
+            text = run.step.lower(run.state, run.batch, run.prefix).as_text()
+            assert "sdy.sharding" in text
+    trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
+    # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
+    assert trainable == _FACTORS[path.stem.split("_")[2]]
+
+
+def test_there_are_three_arms():
+    assert [path.stem for path in STAGED] == ["seadoc_high", "seadoc_high_captions", "seadoc_low"]
+    assert [path.stem.replace("small_", "") for path in SMALL] == [path.stem for path in STAGED]
+
+
+@pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
+def test_stages_lower(path):
+    trainable = []
+    for stage in sized_stages(load_config(path).stages):
+        with jax.set_mesh(meshes.make((2, 2, 2))):
+            run = abstract_run(stage.config)
+            if path.stem == "seadoc_high_captions":  # whose first stage has all that others have
+                run.step.lower(run.state, run.batch, run.prefix)
+        trainable.append(sum(x.size for x in jax.tree.leaves(run.state.trainable)))
+    assert trainable == [_FACTORS_3B + _TOWER_3B, _FACTORS_3B]
+
+
+def test_small_arms_differ_in_nothing_but_what_they_compare():
+    high, captions, low = (load_config(path).stages for path in SMALL)
+    assert high[1] == captions[1]  # the text-only stage
+    tokens = {
+        name: stages[0].config.data.media.image_max_pixels // 14**2
+        for name, stages in (("high", high), ("captions", captions), ("low", low))
+    }
+    assert tokens == {"high": 100, "captions": 100, "low": 25}
+    data = low[0].config.data
+    as_high = dataclasses.replace(data, media=high[0].config.data.media)
+    assert dataclasses.replace(low[0].config, data=as_high) == high[0].config
+    data = captions[0].config.data
+    assert [source.name for source in data.sources] == ["libreoffice/id", "emoji"]
+    assert data.batch_size == 2 * high[0].config.data.batch_size  # as many pages
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        (
+            MeshConfig(1, 1, 8),
+            r"mesh\.tensor=8 does not divide attention heads \(28\); use 1, 2, 4",
+        ),
+        (MeshConfig(5, 1, 1), "batch_size=4 is less than encode_chunks=1 times 5 data shards"),
+    ],
+)
+def test_misfits_are_named(mesh, message):
+    config = dataclasses.replace(load_config(_OMNI_7B_TEXT), mesh=mesh)
+    if mesh.data > 1:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=4))
+    sizes = dataclasses.astuple(mesh)
+    with jax.set_mesh(meshes.make(sizes)), pytest.raises(ValueError, match=message):
+        abstract_run(config)

@@ -1,0 +1,70 @@
+"""Arithmetic of a step as the compiler counts it: a regression gate that needs no hardware.
+
+Products with the decoder's N matrix weights cost 2 N a token forward and 2 N for the gradient of
+the activations. A weight gradient of a frozen matrix would add 2 N, an output head 6 D V.
+"""
+
+import dataclasses
+
+import jax
+import pytest
+
+from lco_jax.config import Full, Lora
+from lco_jax.plan.abstract import abstract_run
+from lco_jax.plan.hlo import Program
+from lco_jax.plan.hlo_cost import matmul_flops
+from lco_jax.plan.useful_work import matrix_weights
+from tests import meshes, runs, tiny
+
+RANK = 2
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.write(folder, "qwen2_5_vl", num_layers=2)
+    config = runs.make_config(folder, folder / "none.jsonl")
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, trainable=Lora(RANK, alpha=4), towers=())
+    )
+
+
+def flops_in_n(config) -> float:
+    """Flops of a token in units of N, without attention's products, the low-rank ones, the loss."""
+    with jax.set_mesh(meshes.make((1, 1, 1))):
+        run = abstract_run(config)
+        program = Program(run.step.lower(run.state, run.batch, run.prefix).compile().as_text())
+    text = run.model.text
+    size = text.sizes
+    prefix = run.prefix.shape[0]
+    tokens = run.slots + prefix
+    weights = matrix_weights(text)
+    # Forward twice (scores, context), backward five times (the scores again); every query meets
+    # all keys of its row.
+    keys = run.slots * (run.shape.row_tokens + prefix) + prefix**2
+    full = config.memory.remat == "full"
+    attention = (9 if full else 7) * 2 * size["L"] * size["N"] * size["H"] * keys
+    low_rank = 0
+    if isinstance(config.model.trainable, Lora):
+        heads = (size["N"] + size["K"]) * size["H"]
+        ends = 4 * size["D"] + 2 * heads + 3 * (size["D"] + size["F"])
+        low_rank = 6 * RANK * size["L"] * ends * tokens
+    triplets = config.data.batch_size
+    loss = 3 * 2 * triplets * 2 * triplets * size["D"]
+    low_rank *= 8 / 6 if full else 1
+    return (matmul_flops(program) - attention - low_rank - loss) / (weights * tokens)
+
+
+def test_frozen_matrices_have_no_gradient_and_there_is_no_head(config):
+    assert flops_in_n(config) == pytest.approx(4.0, rel=0.01)
+
+
+def test_the_gate_sees_weight_gradients(config):
+    full = dataclasses.replace(config.model, trainable=Full())
+    assert flops_in_n(dataclasses.replace(config, model=full)) == pytest.approx(6.0, rel=0.01)
+
+
+def test_the_gate_sees_recomputation(config):
+    memory = dataclasses.replace(config.memory, remat="full")
+    # All products of a layer but the last are computed again.
+    assert 5.2 < flops_in_n(dataclasses.replace(config, memory=memory)) <= 6.01
