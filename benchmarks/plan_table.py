@@ -136,8 +136,8 @@ def _revision() -> str:
 def _compile_losses() -> dict[str, dict[str, int]]:
     """Temporary bytes of a chip, by triplets and kind of loss."""
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from benchmarks.loss_plan import compile_loss
     from lco_jax.config import Memory
-    from lco_jax.plan.loss_plan import compile_loss
     from lco_jax.plan.topologies import find_topology
 
     devices = find_topology(_LOSS_CHIPS).devices

@@ -18,6 +18,7 @@ from lco_jax.config import Memory, MeshConfig
 from lco_jax.data.records import Item
 from lco_jax.embed.encoder import Encoder, progress_bar
 from lco_jax.embed.open import open_model
+from lco_jax.embed.sound_tokens import media_reader
 from lco_jax.objectives.encode import encode, media_features
 from lco_jax.runtime.mesh import make_mesh
 
@@ -123,14 +124,13 @@ def open_layer_encoder(
     mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
     with jax.set_mesh(mesh):
         opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
+    parts, memory = (opened.graph, opened.params, opened.processor, mesh), Memory()
     return LayerEncoder(
-        opened.graph,
-        opened.params,
-        opened.processor,
-        mesh,
+        *parts,
         width=opened.config.text.hidden_size,
-        memory=Memory(),
+        memory=memory,
         tokens_per_batch=tokens_per_batch,
+        reader=media_reader(*parts, memory),
     )
 
 

@@ -1,6 +1,5 @@
 """The command line of `launch/plan.py`."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Annotated
 import jax
 import tyro
 
+from lco_jax.cli.configs import load_config
 from lco_jax.cli.exits import DONE, FAILED, program
-from lco_jax.cli.train import load_config
-from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
+from lco_jax.config import Stages, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,7 @@ def _runs(config: TrainConfig | Stages, stage: str | None) -> dict[str, TrainCon
         if stage:
             raise ValueError(f"the config has no stages; leave out --stage {stage}")
         return {"": config}
-    runs, model = {}, config.stages[0].config.model
-    for part in config.stages:
-        own = part.config.model
-        if own.path == PREVIOUS_STAGE:
-            layers = [n for n in (model.num_layers, own.num_layers) if n is not None]
-            own = dataclasses.replace(own, path=model.path, num_layers=min(layers, default=None))
-        runs[part.name], model = dataclasses.replace(part.config, model=own), own
+    runs = {part.name: part.config for part in config.sized()}
     if stage is None:
         return runs
     if stage not in runs:

@@ -68,7 +68,7 @@ def main() -> int:
 def _grid(arguments: _Arguments, output: Path) -> None:
     import jax
 
-    from lco_jax.cli.train import load_file
+    from lco_jax.cli.configs import load_file
     from lco_jax.lab import grid, grid_report
     from lco_jax.lab.grid_config import ScalingGrid
 

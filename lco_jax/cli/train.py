@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, program
-from lco_jax.config import PREVIOUS_STAGE, Stage, Stages, TrainConfig
+from lco_jax.config import Stage, Stages, TrainConfig
 
 log = logging.getLogger(__name__)
 
-_CONFIGS = Path(__file__).parents[2] / "configs"
-_DEFAULT = _CONFIGS / "quickstart.py"
-_DEFAULT_TPU = _CONFIGS / "lco_omni_7b_text.py"
+_DEFAULT = CONFIGS / "quickstart.py"
+_DEFAULT_TPU = CONFIGS / "lco_omni_7b_text.py"
 
 
 @dataclass(frozen=True)
@@ -137,57 +136,10 @@ def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfi
 def _dry_run(config: TrainConfig | Stages, num_devices: int | None) -> int:
     from lco_jax.plan.dry_run import dry_run, simulate_devices
 
-    stages = config.stages if isinstance(config, Stages) else (Stage("run", config),)
+    stages = config.sized() if isinstance(config, Stages) else (Stage("run", config),)
     simulate_devices(stages[0].config.mesh, num_devices)
-    for stage in sized_stages(stages):
+    for stage in stages:
         if isinstance(config, Stages):
             print(f"stage {stage.name}")
         print(dry_run(stage.config))
     return DONE
-
-
-def sized_stages(stages: tuple[Stage, ...]) -> list[Stage]:
-    """The stages with a model of known sizes in the place of what an earlier one leaves."""
-    sized: list[Stage] = []
-    for stage in stages:
-        ref = stage.config.model
-        if ref.path == PREVIOUS_STAGE:
-            before = sized[-1].config.model
-            layers = ref.num_layers or before.num_layers
-            ref = dataclasses.replace(
-                ref, path=before.path, revision=before.revision, num_layers=layers
-            )
-        sized.append(Stage(stage.name, dataclasses.replace(stage.config, model=ref)))
-    return sized
-
-
-def load_config(path: Path) -> TrainConfig | Stages:
-    """The config of a file with `get_config()`: of one stage, or of several.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file has no `get_config`, or it returns something else.
-    """
-    return load_file(path, "get_config", (TrainConfig, Stages))
-
-
-def load_file(path: Path, function: str, kinds: tuple[type, ...]) -> Any:
-    """What the function of a Python file returns, which is of one of `kinds`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file has no such function, or it returns something else.
-    """
-    if not path.is_file():
-        known = ", ".join(sorted(file.name for file in _CONFIGS.glob("*.py")))
-        raise FileNotFoundError(f"no config file {path}; configs/ has {known}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, function)() if hasattr(module, function) else None
-    if isinstance(found, tuple) and all(isinstance(stage, Stage) for stage in found):
-        found = Stages(found)
-    if not isinstance(found, kinds):
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{path} must define {function}() that returns {names}")
-    return found

@@ -1,7 +1,7 @@
 """A run: one stage, or several one after another."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lco_jax.config.checks import require
@@ -118,3 +118,20 @@ class Stages:
             self.samples is None or self.samples.stage in names,
             f"samples are of stage {self.samples and self.samples.stage!r}; stages are {names}",
         )
+
+    def sized(self) -> tuple[Stage, ...]:
+        """The stages with a model of known sizes in the place of what an earlier one leaves."""
+        sized: list[Stage] = []
+        for stage in self.stages:
+            ref = stage.config.model
+            if ref.path == PREVIOUS_STAGE:
+                before = sized[-1].config.model
+                layers = [n for n in (before.num_layers, ref.num_layers) if n is not None]
+                ref = replace(
+                    ref,
+                    path=before.path,
+                    revision=before.revision,
+                    num_layers=min(layers, default=None),
+                )
+            sized.append(Stage(stage.name, replace(stage.config, model=ref)))
+        return tuple(sized)

@@ -17,6 +17,7 @@ from lco_jax.config import MediaConfig, Memory, MeshConfig
 from lco_jax.data.records import Item, parse_item
 from lco_jax.embed.encoder import Encoder, Errors, progress_bar
 from lco_jax.embed.open import open_model
+from lco_jax.embed.sound_tokens import media_reader
 from lco_jax.embed.vector_cache import VectorCache
 from lco_jax.runtime.mesh import make_mesh
 
@@ -88,12 +89,12 @@ class Embedder:
             opened.processor.describe(),
         )
         """What vectors depend on besides their items."""
+        model = (opened.graph, opened.params, opened.processor, self._mesh)
+        memory = Memory()
         self._encoder = Encoder(
-            opened.graph,
-            opened.params,
-            opened.processor,
-            self._mesh,
-            memory=Memory(),
+            *model,
+            memory=memory,
+            reader=media_reader(*model, memory),
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,
         )

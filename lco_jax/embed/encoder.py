@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ from rich.progress import Progress
 
 from lco_jax.config import Memory
 from lco_jax.data.encode.encoded import Encoded
+from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.media_stream import MediaStream
 from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.pack.stream import Packed, pack_texts
 from lco_jax.data.records import Item
-from lco_jax.embed.sound_tokens import SoundTokens
 from lco_jax.models.build import Params
 from lco_jax.objectives.encode import encode, media_features
 from lco_jax.runtime import mesh as meshes
@@ -40,6 +40,14 @@ Errors = dict[int, ValueError]
 """What is wrong with an item, by its index."""
 
 
+class MediaReader(MediaCache, Protocol):
+    """Knows the media of the items that it was last shown."""
+
+    def read(self, items: Sequence[Item]) -> None:
+        """Read what it reads of some items, and forget all others."""
+        ...
+
+
 class Encoder:
     """Turns items into pooled vectors with one set of weights.
 
@@ -49,6 +57,7 @@ class Encoder:
     Args:
         tokens_per_batch: packed tokens on each data shard at a time.
         patches_per_batch: patches on each data shard at a time.
+        reader: what some media are read with in place of the towers (see `media_reader`).
     """
 
     def __init__(
@@ -61,12 +70,12 @@ class Encoder:
         memory: Memory,
         tokens_per_batch: int = 4096,
         patches_per_batch: int = 8192,
+        reader: MediaReader | None = None,
     ):
         self.graph, self.params = graph, params
-        self._sounds = None
-        if processor.media.sound_features == "tokens" and "audio" in processor.kinds:
-            self._sounds = SoundTokens(graph, params, processor, mesh, memory)
-            processor = processor.with_cache(self._sounds)
+        self._reader = reader
+        if reader is not None:
+            processor = processor.with_cache(reader)
         self.processor, self.mesh, self.memory = processor, mesh, memory
         self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
         self.share_real_patches: float | None = None
@@ -146,8 +155,8 @@ class Encoder:
     ) -> tuple[list[int], list[Encoded]]:
         """Those of the items that can be encoded: their indices, and themselves."""
         chosen = [items[index] for index in indices]
-        if self._sounds is not None:
-            self._sounds.read(chosen)
+        if self._reader is not None:
+            self._reader.read(chosen)
         found = self.processor.try_encode(chosen)
         longest = self.memory.row_tokens[-1]
         good = []

@@ -92,6 +92,19 @@ class SoundTokens:
         return embeddings[np.append(True, tokens[1:] != tokens[:-1])]
 
 
+def media_reader(
+    graph: nnx.GraphDef,
+    params: Params,
+    processor: Processor,
+    mesh: jax.sharding.Mesh,
+    memory: Memory,
+) -> SoundTokens | None:
+    """What `data.media.sound_features` asks an encoder to read sounds with (None: the towers)."""
+    if processor.media.sound_features == "tokens" and "audio" in processor.kinds:
+        return SoundTokens(graph, params, processor, mesh, memory)
+    return None
+
+
 @jax.jit
 def _nearest(
     table: Float[Array, "V D"], features: Float[Array, "n D"]

@@ -10,6 +10,8 @@ from etils import epath
 from filelock import FileLock
 from jaxtyping import Bool, Float
 
+from lco_jax.data.encode.feature_cache import content_hash
+from lco_jax.data.media.errors import MediaError
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.embed.encoder import Errors
 
@@ -133,19 +135,17 @@ class VectorCache:
             for kind in ("images", "audios", "videos"):
                 for source in getattr(item, kind):
                     digest.update(b"\0" + kind.encode() + self._digest(source))
-        except OSError:
+        except (OSError, MediaError):
             return None
         return digest.digest()
 
     def _digest(self, source: MediaSource) -> bytes:
         if isinstance(source, bytes):
-            return hashlib.blake2b(source, digest_size=_KEY_BYTES).digest()
-        path = epath.Path(source)
-        stat = path.stat()
+            return bytes.fromhex(content_hash("", source, _KEY_BYTES))
+        stat = epath.Path(source).stat()
         state = str(source), stat.length, stat.mtime
         if state not in self._media:
-            content = path.read_bytes()
-            self._media[state] = hashlib.blake2b(content, digest_size=_KEY_BYTES).digest()
+            self._media[state] = bytes.fromhex(content_hash("", source, _KEY_BYTES))
         return self._media[state]
 
 

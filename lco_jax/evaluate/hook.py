@@ -14,6 +14,7 @@ from lco_jax.config import Source, TfdsSource, TrainConfig
 from lco_jax.data.records import Item, MediaSource, Triplet
 from lco_jax.data.sources.mixture import read_pairs
 from lco_jax.embed.encoder import Encoder
+from lco_jax.embed.sound_tokens import media_reader
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.nn.norm import l2_normalize
@@ -59,13 +60,9 @@ def retrieval_hook(
     }
 
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
-        encoder = Encoder(
-            snapshot.graph,
-            snapshot.params,
-            snapshot.processor,
-            snapshot.mesh,
-            memory=config.memory,
-        )
+        model = (snapshot.graph, snapshot.params, snapshot.processor, snapshot.mesh)
+        reader = media_reader(*model, config.memory)
+        encoder = Encoder(*model, memory=config.memory, reader=reader)
         queries, documents = _encode(encoder, main, snapshot.step)
         metrics = _both_ways(queries, documents)[0]
         metrics["mean_cosine"] = float(mean_cosine(documents))

@@ -1,8 +1,8 @@
 """What the clouds call a slice of TPUs."""
 
-import math
-import re
 from dataclasses import dataclass
+
+from lco_jax.config.topology import TopologyName, parse_topology
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,17 @@ _CHIPS_PER_HOST = 4
 class Slice:
     """A slice by all its names."""
 
-    generation: str
-    shape: str
-    """Chips along each axis: `4x4x4`."""
+    name: TopologyName
+
+    @property
+    def shape(self) -> str:
+        """Chips along each axis: `4x4x4`."""
+        return "x".join(map(str, self.name.shape))
 
     @property
     def chips(self) -> int:
         """In the slice."""
-        return math.prod(int(size) for size in self.shape.split("x"))
+        return self.name.chips
 
     @property
     def hosts(self) -> int:
@@ -54,18 +57,18 @@ class Slice:
     @property
     def accelerator_type(self) -> str:
         """Of Cloud TPU, xpk and SkyPilot: `v5p-128`, `v5litepod-256`, `v6e-64`."""
-        family = _FAMILIES[self.generation]
+        family = _FAMILIES[self.name.generation]
         return f"{family.accelerator}-{self.chips * (2 if family.counts_cores else 1)}"
 
     @property
     def runtime_version(self) -> str:
         """Image of the TPU VMs."""
-        return _FAMILIES[self.generation].runtime
+        return _FAMILIES[self.name.generation].runtime
 
     @property
     def gke_accelerator(self) -> str:
         """Value of the node label `cloud.google.com/gke-tpu-accelerator`."""
-        return _FAMILIES[self.generation].gke_accelerator
+        return _FAMILIES[self.name.generation].gke_accelerator
 
 
 def find_slice(topology: str) -> Slice:
@@ -74,11 +77,4 @@ def find_slice(topology: str) -> Slice:
     Raises:
         ValueError: no such generation, or not as many axes as its network has.
     """
-    match = re.fullmatch(r"(v\w+):(\d+(?:x\d+)+)", topology)
-    axes = 3 if match and match[1] in ("v4", "v5p") else 2
-    if match is None or match[1] not in _FAMILIES or match[2].count("x") != axes - 1:
-        raise ValueError(
-            f"topology {topology!r} must be v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as "
-            "v5e:16x16 or v5p:4x4x4"
-        )
-    return Slice(match[1], match[2])
+    return Slice(parse_topology(topology))

@@ -18,10 +18,10 @@ from lco_jax.config import Lora, TrainConfig
 from lco_jax.data.records import Triplet
 from lco_jax.data.sources.mixture import open_source, read_pairs
 from lco_jax.embed.open import open_model
-from lco_jax.evaluate.likelihood import response_loss
 from lco_jax.lab.grid_config import Ability, ScalingGrid
+from lco_jax.lab.info_nce import Encode, batch_losses
+from lco_jax.lab.likelihood import response_loss
 from lco_jax.metrics.anisotropy import mean_cosine
-from lco_jax.metrics.info_nce import Encode, batch_losses
 from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.runtime.mesh import make_mesh
 

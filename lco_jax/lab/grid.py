@@ -27,8 +27,8 @@ from lco_jax.embed.open import open_model
 from lco_jax.lab.abilities import bound_terms, generation, representation
 from lco_jax.lab.fresh import write_fresh
 from lco_jax.lab.grid_config import Arm, FreshModel, ScalingGrid, Soup
+from lco_jax.lab.info_nce import Encode
 from lco_jax.lab.projection import train_projection
-from lco_jax.metrics.info_nce import Encode
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.loop import train
 from lco_jax.train.manifest import base_folder

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from lco_jax.config import Full, Memory, TrainConfig
 from lco_jax.data.records import Triplet
 from lco_jax.data.sources.mixture import ExampleStream
-from lco_jax.metrics.info_nce import Encode
+from lco_jax.lab.info_nce import Encode
 from lco_jax.objectives.contrastive import contrastive_loss
 from lco_jax.train.optimizer import make_optimizer
 

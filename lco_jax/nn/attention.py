@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from lco_jax.nn.linear import dot
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import mesh_platform
@@ -89,12 +90,12 @@ def _attend(
 
 
 def _attend_fwd(query, key, value, mask):
-    scores = _dot("BKGSH,BKTH->BKGST", query, key) + _bias(mask)[:, None, None]
+    scores = dot("BKGSH,BKTH->BKGST", query, key) + _bias(mask)[:, None, None]
     highest = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
     # The sum divides the small context instead of the large weights.
-    context = _dot("BKGST,BKTH->BKGSH", weights.astype(value.dtype), value) / total
+    context = dot("BKGST,BKTH->BKGSH", weights.astype(value.dtype), value) / total
     context = keep(jnp.einsum("BKGSH->BSKGH", context).astype(value.dtype))
     return context, (query, key, value, mask, keep(highest), keep(total), context)
 
@@ -107,13 +108,13 @@ def _attend_bwd(residuals, cotangent):
     # Keys first: then two of the three products below need no transposed copy.
     highest, mean = (jnp.einsum("BKGSX->BKXGS", x) for x in (highest, mean))
     bias = _bias(jnp.einsum("BST->BTS", mask))
-    scores = _dot("BKTH,BKGSH->BKTGS", key, query) + bias[:, None, :, None]
+    scores = dot("BKTH,BKGSH->BKTGS", key, query) + bias[:, None, :, None]
     weights = jnp.exp(scores - highest)
-    grad_scores = weights * (_dot("BKTH,BKGSH->BKTGS", value, cotangent) - mean)
+    grad_scores = weights * (dot("BKTH,BKGSH->BKTGS", value, cotangent) - mean)
     grad_scores = grad_scores.astype(query.dtype)
-    grad_query = _dot("BKTGS,BKTH->BKGSH", grad_scores, key)
-    grad_key = _dot("BKTGS,BKGSH->BKTH", grad_scores, query)
-    grad_value = _dot("BKTGS,BKGSH->BKTH", weights.astype(value.dtype), cotangent)
+    grad_query = dot("BKTGS,BKTH->BKGSH", grad_scores, key)
+    grad_key = dot("BKTGS,BKGSH->BKTH", grad_scores, query)
+    grad_value = dot("BKTGS,BKGSH->BKTH", weights.astype(value.dtype), cotangent)
     gradients = (grad_query, grad_key, grad_value)
     return *(x.astype(query.dtype) for x in gradients), None
 
@@ -127,7 +128,3 @@ def _bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
-
-
-def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)

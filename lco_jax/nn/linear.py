@@ -29,6 +29,11 @@ def zeros(letters: str, sizes: Mapping[str, int], dtype: jnp.dtype) -> Array:
     return jnp.zeros(shape, dtype, out_sharding=weight_spec(letters))
 
 
+def dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:
+    """`einsum(equation, x, y)`, summed and given in float32."""
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def contract(
     x: Float[Array, "*x"],

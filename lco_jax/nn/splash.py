@@ -14,6 +14,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
+from lco_jax.nn.linear import dot
 from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import act_spec
 
@@ -114,29 +115,29 @@ def _prefix_backward(query, prefix, context, log_sum, cotangent):
     prefix_key, prefix_value = (part[0] for part in prefix)
     weights = jnp.exp(_prefix_scores(query, prefix[0]) - log_sum[..., None])
     grouped = _grouped(cotangent, prefix_key.shape[1])
-    grad_weights = _dot("BSKGH,PKH->BKGSP", grouped, prefix_value)
+    grad_weights = dot("BSKGH,PKH->BKGSP", grouped, prefix_value)
     grad_weights = grad_weights.reshape(weights.shape)
-    inner = _dot("BSNH,BSNH->BNS", context, cotangent)[..., None]
+    inner = dot("BSNH,BSNH->BNS", context, cotangent)[..., None]
     grad_scores = weights * (grad_weights - inner)
     by_group = (weights.shape[0], prefix_key.shape[1], -1, *weights.shape[2:])
     grad_scores, weights = grad_scores.reshape(by_group), weights.reshape(by_group)
-    grad_query = _dot("BKGSP,PKH->BSKGH", grad_scores.astype(query.dtype), prefix_key)
-    grad_key = _dot("BKGSP,BSKGH->PKH", grad_scores, _grouped(query, prefix_key.shape[1]))
-    grad_value = _dot("BKGSP,BSKGH->PKH", weights, grouped)
+    grad_query = dot("BKGSP,PKH->BSKGH", grad_scores.astype(query.dtype), prefix_key)
+    grad_key = dot("BKGSP,BSKGH->PKH", grad_scores, _grouped(query, prefix_key.shape[1]))
+    grad_value = dot("BKGSP,BSKGH->PKH", weights, grouped)
     grads = (grad_key[None].astype(prefix_key.dtype), grad_value[None].astype(prefix_value.dtype))
     return grad_query.reshape(query.shape), grads
 
 
 def _prefix_scores(query, prefix_key) -> Float[Array, "B N S P"]:
     num_kv_heads = prefix_key.shape[2]
-    scores = _dot("BSKGH,PKH->BKGSP", _grouped(query, num_kv_heads), prefix_key[0])
+    scores = dot("BSKGH,PKH->BKGSP", _grouped(query, num_kv_heads), prefix_key[0])
     return scores.reshape(scores.shape[0], -1, *scores.shape[3:])
 
 
 def _prefix_context(weights, prefix_value) -> Float[Array, "B S N H"]:
     rows, heads, length, _ = weights.shape
     grouped = weights.reshape(rows, prefix_value.shape[2], -1, *weights.shape[2:])
-    context = _dot("BKGSP,PKH->BSKGH", grouped.astype(prefix_value.dtype), prefix_value[0])
+    context = dot("BKGSP,PKH->BSKGH", grouped.astype(prefix_value.dtype), prefix_value[0])
     return context.reshape(rows, length, heads, -1)
 
 
@@ -158,7 +159,3 @@ def _kernel(length: int, num_heads: int, interpret: bool) -> splash.SplashAttent
     return splash.make_splash_mha(
         mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )
-
-
-def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from lco_jax.config import Contrastive
+from lco_jax.nn.linear import dot
 from lco_jax.runtime.axes import BATCH_AXES
 
 Exchange = Literal["gathered", "ring"]
@@ -130,8 +131,8 @@ def _ring_backward(config, num_shards, saved, cotangent: Stats):
         cosine, kept, _ = _compare(anchors, block, config)
         weights = jnp.where(kept, jnp.exp(cosine / config.temperature - highest[:, None]), 0)
         weights *= scale[:, None]
-        grad_query += _dot("IM,MD->ID", weights, block.vectors)
-        grad_vectors += _dot("IM,ID->MD", weights, query)
+        grad_query += dot("IM,MD->ID", weights, block.vectors)
+        grad_vectors += dot("IM,ID->MD", weights, query)
         return (*_pass_on((block, grad_vectors), num_shards), grad_query), None
 
     carry = (Block(vectors, tags), 0 * vectors, 0 * query)
@@ -157,7 +158,7 @@ def _compare(
     anchors: Anchors, block: Block, config: Contrastive
 ) -> tuple[Float[Array, "I M"], Bool[Array, "I M"], Bool[Array, "I M"]]:
     """Cosines, which of them count, and which are of the anchors' targets."""
-    cosine = _dot("ID,MD->IM", anchors.vectors, block.vectors)
+    cosine = dot("ID,MD->IM", anchors.vectors, block.vectors)
     place, valid, hashes = block.tags[:, 0], block.tags[:, 1] > 0, block.tags[:, 2:]
     is_target = anchors.place[:, None] == place
     excluded = jnp.broadcast_to(~valid, cosine.shape)
@@ -192,7 +193,3 @@ def _in_pieces(x: Array, pieces: int, fill: int) -> Array:
     padding = -x.shape[0] % pieces
     x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), constant_values=fill)
     return x.reshape(pieces, -1, *x.shape[1:])
-
-
-def _dot(equation: str, x: Array, y: Array) -> Float[Array, "*out"]:
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)

@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
-import re
 from dataclasses import dataclass
 
 import jax
 from jax.experimental import topologies
+
+from lco_jax.config.topology import parse_topology
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,6 @@ CHIPS = {
 }
 """Source: the Cloud TPU system architecture pages, and for links and networks the scaling book."""
 
-_NAME = re.compile(r"(v\w+):(\d+(?:x\d+)*)")
-
 
 class NoTpuCompilerError(RuntimeError):
     """libtpu is not installed."""
@@ -57,12 +56,7 @@ def find_topology(name: str, num_slices: int = 1) -> Topology:
         ValueError: no such slice.
         NoTpuCompilerError: libtpu is not installed.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or match[1] not in CHIPS:
-        raise ValueError(
-            f"topology {name!r} must be a generation ({', '.join(CHIPS)}) and the chips along each "
-            "axis, such as v5e:16x16 or v5p:4x4x4"
-        )
+    parsed = parse_topology(name)
     # For compilation alone there is no machine to ask, and nothing to lock.
     quiet = {
         "TPU_SKIP_MDS_QUERY": "1",
@@ -73,7 +67,7 @@ def find_topology(name: str, num_slices: int = 1) -> Topology:
     for variable, value in quiet.items():
         os.environ.setdefault(variable, value)
     options = {"num_slices": num_slices} if num_slices > 1 else {}
-    if set(match[2].split("x")) == {"1"}:
+    if parsed.chips == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     if importlib.util.find_spec("libtpu") is None:
         raise NoTpuCompilerError(
@@ -83,4 +77,4 @@ def find_topology(name: str, num_slices: int = 1) -> Topology:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except RuntimeError as error:
         raise ValueError(f"there is no slice {name}: {error}") from error
-    return Topology(name, num_slices, CHIPS[match[1]], list(found.devices))
+    return Topology(name, num_slices, CHIPS[parsed.generation], list(found.devices))

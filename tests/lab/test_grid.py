@@ -27,7 +27,7 @@ from lco_jax.data.records import Item, Triplet
 from lco_jax.embed.open import open_model
 from lco_jax.lab import grid, grid_report
 from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid, Soup
-from lco_jax.metrics.info_nce import batch_losses
+from lco_jax.lab.info_nce import batch_losses
 from lco_jax.train.soup import average_models
 from lco_jax.weights.adapter import merge_lora
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from lco_jax.cli.train import load_config, sized_stages
+from lco_jax.cli.configs import load_config
 from lco_jax.config import MeshConfig
 from lco_jax.plan.abstract import abstract_run
 from tests import meshes
@@ -49,7 +49,7 @@ def test_there_are_three_arms():
 @pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
 def test_stages_lower(path):
     trainable = []
-    for stage in sized_stages(load_config(path).stages):
+    for stage in load_config(path).sized():
         with jax.set_mesh(meshes.make((2, 2, 2))):
             run = abstract_run(stage.config)
             if path.stem == "seadoc_high_captions":  # whose first stage has all that others have

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks.loss_plan import WIDTH, compile_loss
+from lco_jax.cli.configs import load_config
 from lco_jax.cli.plan import _runs, main
-from lco_jax.cli.train import load_config
 from lco_jax.config import Lora, Memory, MeshConfig
 from lco_jax.config.io import to_json
 from lco_jax.nn.splash import attend_long
@@ -20,7 +21,6 @@ from lco_jax.plan import plan as plans
 from lco_jax.plan import suggestions
 from lco_jax.plan.hlo import Program
 from lco_jax.plan.hlo_cost import matmul_flops
-from lco_jax.plan.loss_plan import WIDTH, compile_loss
 from lco_jax.plan.topologies import find_topology
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime.axes import act_spec

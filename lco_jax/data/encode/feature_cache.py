@@ -95,13 +95,13 @@ class FeatureCache:
         return self._folder / key[:2] / f"{key}.npz"
 
 
-def content_hash(prefix: str, source: MediaSource) -> str:
-    """A name for the content of a medium.
+def content_hash(prefix: str, source: MediaSource, num_bytes: int = 20) -> str:
+    """A name for the content of a medium: so many bytes, as hexadecimal digits.
 
     Raises:
         MediaError: the file is missing or empty.
     """
-    digest = hashlib.blake2b(prefix.encode(), digest_size=20)
+    digest = hashlib.blake2b(prefix.encode(), digest_size=num_bytes)
     with open_media(source) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
