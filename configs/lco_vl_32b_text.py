@@ -8,15 +8,36 @@ With a batch of 1056 a chip of v5p:4x4x4 peaks at 40.8 GB, and a step takes 0.64
 docs/plan.md.
 """
 
-import dataclasses
-
-from lco_jax.config import Memory, MeshConfig, TrainConfig
-from lco_jax.config.recipes import text_only
+from lco_jax.config import (
+    Contrastive,
+    DataConfig,
+    Lora,
+    Memory,
+    MeshConfig,
+    ModelRef,
+    OptimizerConfig,
+    TfdsSource,
+    TrainConfig,
+)
 
 
 def get_config() -> TrainConfig:
-    return dataclasses.replace(
-        text_only("Qwen/Qwen2.5-VL-32B-Instruct"),
+    return TrainConfig(
+        model=ModelRef(
+            "Qwen/Qwen2.5-VL-32B-Instruct",
+            trainable=Lora(rank=64, alpha=16, dropout=0.05),
+            towers=(),  # none is loaded; what is trained embeds images and audio all the same
+        ),
+        data=DataConfig(sources=(TfdsSource("all_nli"),), batch_size=768),
+        objective=Contrastive(temperature=0.03),
+        optimizer=OptimizerConfig(
+            peak_lr=4e-4,
+            schedule="cosine",
+            warmup_steps=100,
+            # The official trainer divides the gradient by its 32 GPUs before it clips at 1.0.
+            clip_norm=32.0,
+        ),
+        num_epochs=2,
         mesh=MeshConfig(data=-1, tensor=2),
         memory=Memory(remat="full"),
     )

@@ -7,9 +7,42 @@ With a batch of 1056 and `--memory.remat full` a chip peaks at 26.8 GB on v5p:4x
 takes 2.0 s at least: docs/plan.md.
 """
 
-from lco_jax.config import TrainConfig
-from lco_jax.config.recipes import multimodal
+from lco_jax.config import (
+    Contrastive,
+    DataConfig,
+    JsonlSource,
+    Lora,
+    MediaConfig,
+    MeshConfig,
+    ModelRef,
+    OptimizerConfig,
+    TfdsSource,
+    TrainConfig,
+)
 
 
 def get_config() -> TrainConfig:
-    return multimodal("Qwen/Qwen2.5-VL-7B-Instruct", "data/multimodal.jsonl")
+    return TrainConfig(
+        model=ModelRef(
+            "Qwen/Qwen2.5-VL-7B-Instruct", trainable=Lora(rank=64, alpha=128, dropout=0.05)
+        ),
+        data=DataConfig(
+            sources=(
+                TfdsSource("all_nli", weight=276_000.0),
+                # The paper's 94,000 triplets were not released: as large a share is taken of yours.
+                JsonlSource("data/multimodal.jsonl", weight=94_000.0),
+            ),
+            batch_size=1056,
+            media=MediaConfig(image_max_pixels=700 * 700),
+        ),
+        objective=Contrastive(temperature=0.03),
+        optimizer=OptimizerConfig(
+            peak_lr=4e-4,
+            schedule="cosine",
+            warmup_steps=100,
+            # The official trainer divides the gradient by its 32 GPUs before it clips at 1.0.
+            clip_norm=32.0,
+        ),
+        num_epochs=2,
+        mesh=MeshConfig(data=-1),
+    )
