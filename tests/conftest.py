@@ -1,6 +1,7 @@
 """Eight simulated devices, one process, exact float32 products."""
 
 import socket
+from pathlib import Path
 
 import jax
 import pytest
@@ -25,3 +26,17 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+_QUICK = ("config", "data", "metrics", "models", "nn", "objectives", "weights", "test_house.py")
+"""Rooms and files whose tests take seconds; all of them together take two minutes on two cores."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of quick rooms, unless a test is slow."""
+    root = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(root).parts[0]
+        if room in _QUICK and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.quick)
