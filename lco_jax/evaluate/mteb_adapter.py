@@ -1,4 +1,4 @@
-"""Our models in mteb, and our offline tasks as mteb tasks. The only file that imports mteb.
+"""Our models in mteb. The only file that imports mteb.
 
     import mteb
     from lco_jax.evaluate.mteb_adapter import MtebEncoder
@@ -22,11 +22,9 @@ import numpy as np
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.media_files import write_audio, write_frames, write_image
-from lco_jax.evaluate.tasks import RetrievalTask, StsTask, Task, needs
 
 if TYPE_CHECKING:
     import torch
-    from mteb.abstasks.abstask import AbsTask
     from mteb.models.model_meta import ModelMeta
 
 log = logging.getLogger(__name__)
@@ -213,75 +211,3 @@ def run_tasks(
     )
     own = cache.get_task_result_path("any", encoder.mteb_model_meta).parent
     return own, {error.task_name: error.exception for error in result.exceptions or ()}
-
-
-def as_mteb_task(task: Task) -> "AbsTask":
-    """An offline task (also SeaDoc) for mteb, of texts and pictures; each item is one of both."""
-    from datasets import Dataset, DatasetDict, Image
-    from mteb.abstasks import AbsTaskRetrieval, AbsTaskSTS
-    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-    from mteb.abstasks.task_metadata import TaskMetadata
-
-    kinds = sorted(needs(task))
-    if not set(kinds) <= {"text", "image"} or any(item.text and item.images for item in task.items):
-        raise ValueError(
-            f"{task.name} has items of {' and '.join(kinds)}; only texts and single pictures are "
-            "mapped"
-        )
-
-    def metadata(kind: str, main_score: str, category: str = "t2t") -> TaskMetadata:
-        return TaskMetadata(
-            name=task.name,
-            description=task.description,
-            dataset={"path": "lco_jax", "revision": "local"},
-            type=kind,
-            category=category,
-            modalities=kinds,
-            eval_splits=["test"],
-            eval_langs=list(task.languages),
-            main_score=main_score,
-            license=task.licence,
-        )
-
-    def table(items: Sequence[Item]) -> Dataset:
-        ids = [str(index) for index in range(len(items))]
-        if not items[0].images:
-            return Dataset.from_dict({"id": ids, "text": [item.text for item in items]})
-        # Files, which are opened when they are read.
-        pictures = [item.images[0] for item in items]
-        return Dataset.from_dict({"id": ids, "image": pictures}).cast_column("image", Image())
-
-    match task:
-        case RetrievalTask():
-
-            class Retrieval(AbsTaskRetrieval):
-                def load_data(self, *_: Any, **__: Any) -> None:
-                    split = RetrievalSplitData(
-                        queries=table(task.queries),
-                        corpus=table(task.documents),
-                        relevant_docs={str(i): {str(j): 1} for i, j in enumerate(task.answers)},
-                        top_ranked=None,
-                    )
-                    self.dataset = {"default": {"test": split}}
-                    self.data_loaded = True
-
-            sides = "2".join("i" if s[0].images else "t" for s in (task.queries, task.documents))
-            kind = "Retrieval" if sides == "t2t" else "Any2AnyRetrieval"
-            Retrieval.metadata = metadata(kind, "ndcg_at_10", sides)
-            return Retrieval()
-        case StsTask():
-
-            class Sts(AbsTaskSTS):
-                min_score, max_score = 0, 1
-
-                def load_data(self, *_: Any, **__: Any) -> None:
-                    columns = {
-                        "sentence1": [item.text for item in task.first],
-                        "sentence2": [item.text for item in task.second],
-                        "score": task.gold.tolist(),
-                    }
-                    self.dataset = DatasetDict(test=Dataset.from_dict(columns))
-                    self.data_loaded = True
-
-            Sts.metadata = metadata("STS", "cosine_spearman")
-            return Sts()

@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-_BLOCK_BYTES = 64 * 2**20
-
 
 def mean_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
     """The mean cosine of two different vectors of the set: 0 is isotropic, 1 is collapsed.
@@ -12,34 +10,13 @@ def mean_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
     Raises:
         ValueError: fewer than two vectors.
     Source: LCO-Emb §3, anisotropy. The released script divides by the number of non-zero cosines
-    instead of the number of pairs (`mean_nonzero_cosine`), which differs only if a cosine is
-    exactly 0.
+    instead of the number of pairs, which differs only if a cosine is exactly 0.
     """
     count = _count(vectors, "mean_cosine")
     unit = unit_rows(vectors)
     # The sum over all ordered pairs is |Σ u|², and each vector's cosine with itself is 1.
     total = np.sum(unit, axis=0)
     return float((total @ total - count) / (count * (count - 1)))
-
-
-def mean_nonzero_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
-    """The mean of those cosines of two different vectors that are not 0 (0.0 if all are).
-
-    Raises:
-        ValueError: fewer than two vectors.
-    Source: LCO-Emb released analysis script (sum of the strict lower triangle of the cosine
-    matrix, divided by how many of its entries are not zero).
-    """
-    count = _count(vectors, "mean_nonzero_cosine")
-    unit = unit_rows(vectors)
-    block = max(1, _BLOCK_BYTES // (unit.itemsize * count))
-    total, nonzero = 0.0, 0
-    for start in range(0, count, block):
-        rows = unit[start : start + block]
-        lower = np.tril(rows @ unit[: start + len(rows)].T, start - 1)
-        total += float(lower.sum())
-        nonzero += int(np.count_nonzero(lower))
-    return total / nonzero if nonzero else 0.0
 
 
 def unit_rows(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:

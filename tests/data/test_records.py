@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lco_jax.data.records import Exchange, Item, Triplet, parse_exchange, parse_triplet
-from lco_jax.data.sources.jsonl import JsonlRecords, read_items
+from lco_jax.data.sources.jsonl import JsonlRecords, try_read_items
 
 GOOD = '{"anchor": "a", "positive": "b"}'
 
@@ -123,6 +123,14 @@ def test_empty_and_missing_files(tmp_path):
         read_triplets(str(tmp_path / "b.jsonl"))
     with pytest.raises(FileNotFoundError):
         read_items(str(tmp_path / "b.jsonl"))
+
+
+def read_items(path):
+    """The items of a file, or the first error."""
+    for item in (items := try_read_items(path)):
+        if isinstance(item, ValueError):
+            raise item
+    return items
 
 
 def test_read_items(tmp_path):

@@ -14,12 +14,13 @@ from PIL import Image
 from lco_jax.config import MediaConfig
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
-from lco_jax.evaluate.mteb_adapter import MtebEncoder, as_mteb_task, batch_items, find_tasks
+from lco_jax.evaluate.mteb_adapter import MtebEncoder, batch_items, find_tasks
 from lco_jax.evaluate.published import mieb_lite
 from lco_jax.evaluate.run_offline import score
 from lco_jax.evaluate.tasks import StsTask
 from lco_jax.lab.offline_tasks import offline_tasks
 from tests import meshes, tiny
+from tests.evaluate.mteb_tasks import as_mteb_task
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import pytest
 import pytrec_eval
 from PIL import Image
 
-from lco_jax.evaluate.mteb_adapter import MtebEncoder, as_mteb_task
+from lco_jax.evaluate.mteb_adapter import MtebEncoder
 from lco_jax.evaluate.run_offline import run_offline, score
 from lco_jax.evaluate.seadoc import seadoc_task
 from lco_jax.evaluate.tasks import needs
+from tests.evaluate.mteb_tasks import as_mteb_task
 
 NUM_PAGES, NUM_QUERIES = 40, 25
 

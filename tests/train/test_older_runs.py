@@ -52,6 +52,7 @@ def test_every_setting_survives(stage):
     found = read_manifest(folder)
     assert found.prompt == content["prompt"]
     assert found.config.seed == content["config"]["seed"]
-    assert found.config.data.media.sound_features == (
-        content["config"]["data"]["media"]["sound_features"]
+    assert (
+        found.config.data.media.sound_features
+        == (content["config"]["data"]["media"]["sound_features"])
     )

@@ -62,11 +62,6 @@ class Batch(NamedTuple):
     and on all shards."""
 
 
-def share_real_tokens(batch: Batch) -> float:
-    """The share of the slots of all rows that hold a token."""
-    return np.count_nonzero(batch.segments) / batch.segments.size
-
-
 # ------------------------------------------------------------------------------------ shapes
 
 

@@ -62,22 +62,9 @@ class JsonlRecords(Sequence[_T]):
         return self._file.parse_line(_Line(*self._lines[index].tolist()), self._parse)
 
 
-def read_items(path: str) -> list[Item]:
-    """The items of a JSON Lines file, one object or string a line.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is bad (`FILE:LINE: what is wrong`).
-    """
-    items = try_read_items(path)
-    for item in items:
-        if isinstance(item, ValueError):
-            raise item
-    return items
-
-
 def try_read_items(path: str) -> list[Item | ValueError]:
-    """As `read_items`, with the error in the place of a bad line.
+    """The items of a JSON Lines file, one object or string a line, and in the place of a bad line
+    what is wrong (`FILE:LINE: …`).
 
     Raises:
         FileNotFoundError: there is no such file.
