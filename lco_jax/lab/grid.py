@@ -21,7 +21,7 @@ import jax
 from lco_jax.config import PREVIOUS_STAGE, SCIENCE, Stage, Stages, TrainConfig
 from lco_jax.config.io import to_json
 from lco_jax.data.records import Triplet
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
 from lco_jax.lab.abilities import bound_terms, generation, representation

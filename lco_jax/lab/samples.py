@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lco_jax.config import MediaConfig, Samples
 from lco_jax.data.records import Exchange
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 from lco_jax.embed.generate import Generator
 
 
