@@ -225,13 +225,14 @@ def _read(file: Path, settings: Any) -> Record | None:
 
 
 def _science(settings: Any) -> Any:
-    """Settings without those fields of runs that change no number."""
+    """Settings without those fields of runs that change no number, and without what is not set:
+    records stay valid when a setting is added that is off unless asked for."""
     if isinstance(settings, list):
         return [_science(member) for member in settings]
     if not isinstance(settings, dict):
         return settings
     names = ("type", *SCIENCE) if settings.get("type") == "TrainConfig" else tuple(settings)
-    return {name: _science(settings[name]) for name in names}
+    return {name: _science(settings[name]) for name in names if settings.get(name) is not None}
 
 
 def _write(file: Path, record: Record, settings: Any) -> None:
