@@ -29,6 +29,7 @@ from lco_jax.lab.fresh import write_fresh
 from lco_jax.lab.grid_config import Arm, FreshModel, ScalingGrid, Soup
 from lco_jax.lab.info_nce import Encode
 from lco_jax.lab.projection import train_projection
+from lco_jax.report.page import write_whole
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.loop import train
 from lco_jax.train.manifest import base_folder
@@ -236,11 +237,8 @@ def _science(settings: Any) -> Any:
 
 
 def _write(file: Path, record: Record, settings: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)  # a projection leaves no run there
-    draft = file.with_suffix(".tmp")
-    text = json.dumps({**record, "settings": _science(settings)}, indent=1, ensure_ascii=False)
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(file)
+    content = {**record, "settings": _science(settings)}
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _describe(record: Record, grid: ScalingGrid) -> str:
