@@ -19,6 +19,7 @@ from lco_jax.export.processors import write_processor
 from lco_jax.export.sentence_transformers import prompts_of, update_tokenizer, write_modules
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
+from lco_jax.models.families import Family
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.manifest import is_run_folder, read_manifest
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel
@@ -105,7 +106,7 @@ class _Written:
 
     record: dict[str, Any]
     probes: Probes
-    family: str
+    family: Family
     base_path: str
     base_folder: Path
 
@@ -207,7 +208,7 @@ def _write(
         "lora": asdict(opened.lora) if opened.lora else None,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-    return _Written(record, probes, opened.config.family, opened.base_name, opened.base_folder)
+    return _Written(record, probes, opened.processor.family, opened.base_name, opened.base_folder)
 
 
 def _check_adapter(opened: OpenedModel, model: str) -> None:

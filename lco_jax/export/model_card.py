@@ -7,8 +7,7 @@ from typing import Any
 
 import huggingface_hub
 
-from lco_jax.export.sentence_transformers import readable_kinds
-from lco_jax.export.torch_models import MODEL_CLASSES
+from lco_jax.models.families import Family
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -169,7 +168,7 @@ _EMBEDDER = "lco_jax itself: `Embedder(folder).encode(texts)`.\n"
 
 
 def write_card(
-    folder: Path, record: Mapping[str, Any], *, family: str, base_path: str, base_folder: Path
+    folder: Path, record: Mapping[str, Any], *, family: Family, base_path: str, base_folder: Path
 ) -> None:
     """Write the model card of an export.
 
@@ -188,9 +187,11 @@ def write_card(
         tags=["lco-emb", "text-embeddings", form],
     )
     has_media = len(record["modalities"]) > 1
-    clips_differ = has_media and _clips_differ(record, family)
+    clips_differ = "video" in record["modalities"] and not family.torch_places_videos(
+        record["media"]["after_video"]
+    )
     if form != "sentence-transformers":
-        loading = _LOADING[form].format(model_class=MODEL_CLASSES[family], base_path=base_path)
+        loading = _LOADING[form].format(model_class=family.torch_class, base_path=base_path)
         usage = _USAGE.format(loading=loading) + (_MEDIA_USAGE if has_media else "")
     elif has_media:
         clips = _NO_CLIPS if clips_differ else _CLIPS.format(**record["media"])
@@ -211,11 +212,6 @@ def write_card(
         verification=_verification(record["verification"]),
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{body}", encoding="utf-8")
-
-
-def _clips_differ(record: Mapping[str, Any], family: str) -> bool:
-    kinds = record["modalities"][1:]
-    return len(readable_kinds(kinds, family, record["media"]["after_video"])) < len(kinds)
 
 
 def _prompts(prompts: Mapping[str, str]) -> str:

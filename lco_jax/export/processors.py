@@ -15,11 +15,6 @@ VIDEO_FILE = "video_preprocessor_config.json"
 JOINT_FILE = "processor_config.json"
 """Newer checkpoints keep the settings of all media in it; it would prevail over the others."""
 
-_CLASSES = {
-    "qwen2_5_vl": "Qwen2_5_VLProcessor",
-    "qwen2_5_omni": "Qwen2_5OmniProcessor",
-    "qwen2_5_omni_thinker": "Qwen2_5OmniProcessor",
-}
 _MIN_FRAMES = 4
 _SHARE_OF_CONTEXT = 0.9
 """Of `max_video_tokens` that transformers gives to the frames of a clip."""
@@ -30,8 +25,9 @@ def write_processor(folder: Path, processor: Processor) -> None:
     joint = read_settings(folder / JOINT_FILE)
     (folder / JOINT_FILE).unlink(missing_ok=True)
     vision, media = processor.config.vision, processor.media
+    classes = processor.family.torch_media
     shared = {
-        "processor_class": _CLASSES[processor.config.family],
+        "processor_class": classes.processor,
         "patch_size": vision.patch_px,
         "merge_size": vision.merge_size,
         "temporal_patch_size": vision.frames_per_patch,
@@ -40,7 +36,7 @@ def write_processor(folder: Path, processor: Processor) -> None:
     image |= joint.get("image_processor", {}) | read_settings(folder / IMAGE_FILE)
     image |= {
         **shared,
-        "image_processor_type": "Qwen2VLImageProcessor",
+        "image_processor_type": classes.image_processor,
         "size": _size(media.image_min_pixels, media.image_max_pixels),
         # Older versions of transformers know only these.
         "min_pixels": media.image_min_pixels,
@@ -51,7 +47,7 @@ def write_processor(folder: Path, processor: Processor) -> None:
     video = {
         **statistics,
         **shared,
-        "video_processor_type": "Qwen2VLVideoProcessor",
+        "video_processor_type": classes.video_processor,
         "size": video_size(processor),
         "cap_pixels_per_frame": True,
         "max_video_tokens": round(media.video_max_total_pixels / unit_px**2 / _SHARE_OF_CONTEXT),

@@ -15,7 +15,8 @@ from lco_jax.data.media.config import SAMPLE_RATE_HZ, SoundConfig
 from lco_jax.data.media.sound import load_sound
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.export.probes import Probes
-from lco_jax.export.sentence_transformers import TEXT_VIEW, readable_kinds
+from lco_jax.export.sentence_transformers import TEXT_VIEW
+from lco_jax.models.families import Family
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -24,7 +25,7 @@ _BATCH = 4
 
 
 def encode(
-    folder: Path, family: str, recipe: Mapping[str, Any], probes: Probes
+    folder: Path, family: Family, recipe: Mapping[str, Any], probes: Probes
 ) -> tuple[dict[int, Float[np.ndarray, "E"]], str | None]:
     """Vectors of the probes that can be embedded here, by index, and why others cannot."""
     items = [probe.item for probe in probes.probes]
@@ -40,8 +41,8 @@ def encode(
     if importlib.util.find_spec("torchvision") is None:
         return found, "media, because torchvision is not installed"
     reason = None
-    kinds = readable_kinds(recipe["markup"], family, recipe["media"]["after_video"])
-    if len(kinds) < len(recipe["markup"]):
+    after_video = recipe["media"]["after_video"]
+    if "video" in recipe["markup"] and not family.torch_places_videos(after_video):
         reason = "clips, because transformers gives the text behind them other positions"
         media = [index for index in media if not items[index].videos]
     inputs = [to_input(items[index]) for index in media]

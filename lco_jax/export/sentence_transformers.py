@@ -15,9 +15,8 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lco_jax.data.encode.encoded import Kind
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.records import Item
@@ -29,6 +28,7 @@ from lco_jax.export.processors import (
     video_size,
     write_settings,
 )
+from lco_jax.models.tokens import Kind
 
 TEXT_VIEW = "text"
 """Folder of the tokenizer alone; `processor_kwargs={"subfolder": "text"}` loads it."""
@@ -47,7 +47,7 @@ _MARK = "@lco-text@"
 def write_modules(folder: Path, processor: Processor, width: int) -> None:
     """Turn a hub folder into one of sentence-transformers, with its modules and their settings."""
     prompter = processor.prompter
-    kinds = readable_kinds(processor.kinds, processor.config.family, processor.media.after_video)
+    kinds = processor.family.readable_kinds(processor.kinds, processor.media.after_video)
     output = {"method": "forward", "method_output_name": "last_hidden_state"}
     message = {**output, "format": "structured" if processor.kinds else "flat"}
     transformer: dict[str, Any] = {
@@ -63,7 +63,7 @@ def write_modules(folder: Path, processor: Processor, width: int) -> None:
         # As we do, Pillow scales images; torchvision gives some pixels another grey level.
         transformer["processor_kwargs"] = {"use_fast": False}
         processing["video"] = {"size": video_size(processor), "do_sample_frames": False}
-        if "omni" in processor.config.family:
+        if processor.family.video_rate == "asked":
             processing["video"]["fps"] = processor.media.video_fps
         template = chat_template_of_media(prompter, kinds)
     else:
@@ -95,17 +95,6 @@ def write_modules(folder: Path, processor: Processor, width: int) -> None:
     write_settings(folder / "1_Pooling" / "config.json", pooling)
     write_settings(folder / "2_Normalize" / "config.json", {})
     write_settings(folder / "config_sentence_transformers.json", model)
-
-
-def readable_kinds(
-    kinds: Iterable[Kind], family: str, after_video: Literal["last", "extent"]
-) -> tuple[Kind, ...]:
-    """Those of the kinds for which transformers 5 finds our positions by itself.
-
-    It places the text behind a clip of Qwen2.5-VL otherwise than the models were trained.
-    """
-    other = {"video"} if family == "qwen2_5_vl" and after_video == "last" else set()
-    return tuple(kind for kind in kinds if kind not in other)
 
 
 def chat_template(prompter: Prompter) -> str:

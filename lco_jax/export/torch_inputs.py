@@ -17,6 +17,7 @@ from lco_jax.data.media.sound import load_sound
 from lco_jax.data.records import MediaSource
 from lco_jax.export.probes import Probe
 from lco_jax.export.processors import IMAGE_FILE
+from lco_jax.models.families import Family
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +39,14 @@ class TorchReader:
     def __init__(
         self,
         model: "PreTrainedModel",
+        family: Family,
         tokenizer: "PreTrainedTokenizerBase",
         folder: Path,
         recipe: Mapping[str, Any],
         head: list[int],
     ):
-        self._model, self._tokenizer, self._folder = model, tokenizer, folder
+        self._model, self._family = model, family
+        self._tokenizer, self._folder = tokenizer, folder
         self._recipe, self._head = recipe, head
 
     def last_state(self, probe: Probe, text: str) -> Float[np.ndarray, "E"]:
@@ -81,8 +84,7 @@ class TorchReader:
             grids = torch.tensor([clip.grid[:3] for clip in clips])
             patches = torch.tensor(np.concatenate([clip.patches for clip in clips]))
             seconds = torch.tensor([clip.grid.seconds_per_frame for clip in clips])
-            is_vl = config.model_type == "qwen2_5_vl"
-            found["second_per_grid_ts" if is_vl else "video_second_per_grid"] = seconds
+            found[self._family.torch_media.seconds] = seconds
             found |= {"pixel_values_videos": patches, "video_grid_thw": grids}
             counts[config.video_token_id] = (grids.prod(-1) // unit).tolist()
         if item.audios:
@@ -94,12 +96,12 @@ class TorchReader:
         return found, counts
 
     def _read_images(self, images: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
+        import transformers
         from PIL import Image
-        from transformers import Qwen2VLImageProcessorPil
 
-        load = Qwen2VLImageProcessorPil.from_pretrained
+        kind = getattr(transformers, f"{self._family.torch_media.image_processor}Pil")
         has_settings = (self._folder / IMAGE_FILE).exists()
-        processor = load(self._folder) if has_settings else Qwen2VLImageProcessorPil()
+        processor = kind.from_pretrained(self._folder) if has_settings else kind()
         options = {}
         if self._recipe["format"] == "peft":
             # The folder is that of the base model, whose sizes are not those of the run.
@@ -129,14 +131,15 @@ class TorchReader:
         import torch
 
         config = self._model.config
-        if config.model_type != "qwen2_5_vl":
-            return {"attention_mask": torch.ones_like(ids)}
         is_video = ids == config.video_token_id
-        if is_video.any() and self._recipe["media"]["after_video"] == "last":
+        asked = self._recipe["media"]["after_video"]
+        if is_video.any() and not self._family.torch_places_videos(asked):
             before = np.repeat(np.arange(len(self._head))[:, None], 3, axis=1)
             positions = np.concatenate([before, len(self._head) + encoded.positions])
             return {"position_ids": torch.tensor(positions.T[:, None].astype(np.int64))}
-        return {"mm_token_type_ids": (ids == config.image_token_id).int() + 2 * is_video.int()}
+        if self._family.torch_media.needs_kinds:
+            return {"mm_token_type_ids": (ids == config.image_token_id).int() + 2 * is_video.int()}
+        return {"attention_mask": torch.ones_like(ids)}
 
 
 def _clips(probe: Probe) -> list[Picture]:

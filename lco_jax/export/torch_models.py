@@ -8,19 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lco_jax.models.families import Family
 from lco_jax.weights.files import SafetensorsFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-MODEL_CLASSES = {
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    # Of a whole Omni checkpoint it reads the thinker alone.
-    "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
-    "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
-}
-"""The transformers class with a place for every tensor, by family; its `model` gives the states."""
 
 _MAX_LISTED = 10
 
@@ -29,7 +21,7 @@ class UnmatchedError(RuntimeError):
     """Tensors of a folder and of its torch model do not match."""
 
 
-def load(folder: Path, family: str) -> "PreTrainedModel":
+def load(folder: Path, family: Family) -> "PreTrainedModel":
     """The model of a folder in float32.
 
     Raises:
@@ -38,7 +30,7 @@ def load(folder: Path, family: str) -> "PreTrainedModel":
     import torch
     import transformers
 
-    model, info = getattr(transformers, MODEL_CLASSES[family]).from_pretrained(
+    model, info = getattr(transformers, family.torch_class).from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
@@ -46,7 +38,7 @@ def load(folder: Path, family: str) -> "PreTrainedModel":
     return model.eval()
 
 
-def load_adapted(folder: Path, base_folder: Path, family: str) -> "PreTrainedModel":
+def load_adapted(folder: Path, base_folder: Path, family: Family) -> "PreTrainedModel":
     """The base model in float32 with the adapter of a folder on it.
 
     Raises:

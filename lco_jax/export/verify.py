@@ -17,6 +17,7 @@ from jaxtyping import Float
 from lco_jax.export import sentence_reader, torch_models
 from lco_jax.export.probes import Probe, Probes
 from lco_jax.export.torch_inputs import TorchReader
+from lco_jax.models.families import Family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,7 +101,7 @@ def verify(
     folder: Path,
     format: Format,
     *,
-    family: str,
+    family: Family,
     recipe: Mapping[str, Any],
     probes: Probes,
     dtype: str,
@@ -126,7 +127,7 @@ def verify(
             name, model = "transformers", torch_models.load(folder, family)
     except torch_models.UnmatchedError as error:
         return Verification((), versions, unmatched=str(error))
-    reader = TorchReader(model, tokenizer, of_tokenizer, recipe, probes.head)
+    reader = TorchReader(model, family, tokenizer, of_tokenizer, recipe, probes.head)
     vectors = _last_states(reader, probes, texts)
     comparisons = [*_compare(name, probes, range(len(texts)), vectors, threshold)]
     reason = None

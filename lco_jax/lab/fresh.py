@@ -14,10 +14,10 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from lco_jax.lab.grid_config import FreshModel
 from lco_jax.lab.hub_folder import qwen2_tokenizer, random_tensor, write_json, write_weights
 from lco_jax.models.config import from_hf
+from lco_jax.models.families import QWEN2_5_VL
 from lco_jax.weights.rows import HEAD, Row
 from lco_jax.weights.tables import TABLES
 
-_FAMILY = "qwen2_5_vl"
 _SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _MEDIA = {
     "vision_start": "<|vision_start|>",
@@ -108,10 +108,10 @@ def _config(model: FreshModel, tokenizer: Tokenizer) -> dict[str, Any]:
     rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e4}
     ids = {f"{role}_token_id": tokenizer.token_to_id(text) for role, text in _MEDIA.items()}
     return {
-        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-        "model_type": _FAMILY,
+        "architectures": [QWEN2_5_VL.torch_class],
+        "model_type": QWEN2_5_VL.name,
         "text_config": {
-            "model_type": "qwen2_5_vl_text",
+            "model_type": QWEN2_5_VL.part_types["text_config"],
             "vocab_size": model.vocab_size,
             "hidden_size": model.hidden_size,
             "intermediate_size": model.intermediate_size,
@@ -126,7 +126,7 @@ def _config(model: FreshModel, tokenizer: Tokenizer) -> dict[str, Any]:
             "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
         },
         "vision_config": {
-            "model_type": _FAMILY,
+            "model_type": QWEN2_5_VL.part_types["vision_config"],
             "depth": model.vision_layers,
             "hidden_size": model.vision_size,
             "intermediate_size": model.vision_intermediate_size,
@@ -152,20 +152,14 @@ def _random_tensors(
 ) -> Iterator[tuple[str, Float[np.ndarray, "*hub"]]]:
     """All tensors of a model under their hub names; matrices keep the scale of what they read."""
     sizes = from_hf(config)
-    table = TABLES[_FAMILY]
-    tower = table.tower("vision")
-    vision = sizes.vision.sizes | {"Q": 3}
-    # The hidden layer of the merger is as wide as the merge unit that it reads.
-    merger = vision | {"F": vision["U"] * vision["D"]}
-    for own, rows, letters, layers in (
-        (table, table.rows, sizes.text.sizes, sizes.text.num_layers),
-        (tower, tower.rows, vision, sizes.vision.num_layers),
-    ):
-        for row in rows:
+    table = TABLES[QWEN2_5_VL.name]
+    for own, part in ((table, sizes.text), (table.tower("vision"), sizes.vision)):
+        for row in own.rows:
             if row == HEAD:  # tied
                 continue
-            shape = row.layout.our_shape(merger if "/merger/" in row.ours else letters)
-            for key in row.keys(layers):
+            letters = part.merger_sizes if "/merger/" in row.ours else part.sizes
+            shape = row.layout.our_shape(letters | {"Q": 3})
+            for key in row.keys(part.num_layers):
                 hub = row.layout.to_hub(_random(row, shape, rng))
                 yield own.name(key), np.ascontiguousarray(hub, np.float32)
 

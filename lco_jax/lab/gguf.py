@@ -17,6 +17,7 @@ from jaxtyping import Float
 from tokenizers import AddedToken, Tokenizer, models
 
 from lco_jax.lab.hub_folder import qwen2_tokenizer, write_json, write_weights
+from lco_jax.models.families import QWEN2
 
 _TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -78,8 +79,8 @@ def model_config(fields: dict[str, Any], *, is_tied: bool) -> dict[str, Any]:
     hidden_size = fields["llama.embedding_length"]
     num_heads = fields["llama.attention.head_count"]
     return {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
+        "architectures": [QWEN2.torch_class],
+        "model_type": QWEN2.name,
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
         "hidden_size": hidden_size,
         "intermediate_size": fields["llama.feed_forward_length"],

@@ -17,9 +17,11 @@ from jaxtyping import Float
 from lco_jax.lab.hub_folder import random_tensor, write_json, write_weights
 from lco_jax.lab.whisper import read_encoder
 from lco_jax.models.config import from_hf
+from lco_jax.models.families import QWEN2_5_OMNI_THINKER
 from lco_jax.models.tower_config import AudioConfig, VisionConfig
 from lco_jax.weights.files import SafetensorsFolder
-from lco_jax.weights.rows import OMNI_AUDIO_ROWS, OMNI_VISION_ROWS, UNUSED_OF_OMNI_AUDIO, Row
+from lco_jax.weights.rows import UNUSED_OF_OMNI_AUDIO
+from lco_jax.weights.tables import TABLES, Table
 
 MARKERS = {
     "vision_start": "<|vision_bos|>",
@@ -111,11 +113,11 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     heard.pop("audio/positions")  # they are sinusoids, which the tower computes
     # Whisper's last norm prepares for its own decoder; here a projection follows that is random.
     heard = {path: array for path, array in heard.items() if "audio/final_norm" not in path}
-    tensors |= _tower_tensors(OMNI_AUDIO_ROWS, sizes.audio, "audio_tower", heard, rng)
-    tensors |= _tower_tensors(OMNI_VISION_ROWS, sizes.vision, "visual", {}, rng)
-    tensors[f"audio_tower.{UNUSED_OF_OMNI_AUDIO}"] = np.zeros(
-        (2, sizes.text.hidden_size), np.float32
-    )
+    audio, vision = (TABLES[sizes.family].tower(name) for name in ("audio", "vision"))
+    tensors |= _tower_tensors(audio, sizes.audio, heard, rng)
+    tensors |= _tower_tensors(vision, sizes.vision, {}, rng)
+    unused = np.zeros((2, sizes.text.hidden_size), np.float32)
+    tensors[f"{audio.decoder}{UNUSED_OF_OMNI_AUDIO}"] = unused
     write_weights(folder, tensors)
     _write_tokenizer(decoder, folder)
     shutil.copyfile(decoder / "generation_config.json", folder / "generation_config.json")
@@ -144,22 +146,23 @@ def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
     dropped = ("architectures", "model_type", "torch_dtype", "dtype", "tie_word_embeddings")
     decoder = {key: value for key, value in text.items() if key not in dropped}
     ids = dict(zip(MARKERS, _SPARE.values(), strict=True))
+    part_types = QWEN2_5_OMNI_THINKER.part_types
     return {
-        "architectures": ["Qwen2_5OmniThinkerForConditionalGeneration"],
-        "model_type": "qwen2_5_omni_thinker",
+        "architectures": [QWEN2_5_OMNI_THINKER.torch_class],
+        "model_type": QWEN2_5_OMNI_THINKER.name,
         "text_config": {
             **decoder,
-            "model_type": "qwen2_5_omni_text",
+            "model_type": part_types["text_config"],
             "rope_parameters": rope,
             "rope_theta": sizes.rope_theta,
         },
         "vision_config": {
             **_VISION,
-            "model_type": "qwen2_5_omni_vision_encoder",
+            "model_type": part_types["vision_config"],
             "out_hidden_size": sizes.hidden_size,
         },
         "audio_config": {
-            "model_type": "qwen2_5_omni_audio_encoder",
+            "model_type": part_types["audio_config"],
             "encoder_layers": ear.num_layers,
             "d_model": ear.hidden_size,
             "encoder_ffn_dim": ear.intermediate_size,
@@ -183,28 +186,22 @@ def _decoder_tensors(source: SafetensorsFolder) -> Iterator[tuple[str, np.ndarra
 
 
 def _tower_tensors(
-    rows: tuple[Row, ...],
+    table: Table,
     config: VisionConfig | AudioConfig,
-    prefix: str,
     known: Mapping[str, np.ndarray],
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, Float[np.ndarray, "*hub"]]]:
     """The tensors of a tower under their hub names: those that are `known`, else random."""
-    for row in rows:
-        sizes = config.sizes
-        if "merger" in row.ours:  # its hidden layer is as wide as what it reads
-            sizes = sizes | {"F": sizes["U"] * sizes["D"]}
-        for place in range(config.num_layers) if row.stack else (None,):
-            for part in range(3) if "Q" in row.stack else (0,):
-                at = None if place is None else place * (3 if "Q" in row.stack else 1) + part
-                array = known.get(row.ours)
-                if array is None:
-                    gain = _FIRST_FEATURES if row.ours in _PROJECTIONS else 1.0
-                    values = random_tensor(row, row.layout.our_shape(sizes), rng, gain=gain)
-                else:
-                    values = array if place is None else array[place]
-                hub = row.layout.to_hub(values)
-                yield f"{prefix}.{row.name(at)}", np.ascontiguousarray(hub, np.float32)
+    for row in table.rows:
+        sizes = config.merger_sizes if "/merger/" in row.ours else config.sizes
+        for key in row.keys(config.num_layers):
+            place, array = key[1], known.get(row.ours)
+            if array is None:
+                gain = _FIRST_FEATURES if row.ours in _PROJECTIONS else 1.0
+                values = random_tensor(row, row.layout.our_shape(sizes), rng, gain=gain)
+            else:
+                values = array if place is None else array[place]
+            yield table.name(key), np.ascontiguousarray(row.layout.to_hub(values), np.float32)
 
 
 def _write_tokenizer(decoder: Path, folder: Path) -> None:

@@ -28,7 +28,7 @@ none)."""
 
 
 class Attention(nnx.Module):
-    """Causal grouped-query attention with biases on query, key and value."""
+    """Causal grouped-query attention."""
 
     def __init__(self, config: TextConfig, lora: Lora | None, dtype: jnp.dtype, rngs: nnx.Rngs):
         def linear(name: str, layout: str, use_bias: bool) -> Linear:
@@ -36,9 +36,9 @@ class Attention(nnx.Module):
             options = {"use_bias": use_bias, "lora": branch, "dtype": dtype, "rngs": rngs}
             return Linear(layout, config.sizes, **options)
 
-        self.query = linear("query", "D -> N H", True)
-        self.key = linear("key", "D -> K H", True)
-        self.value = linear("value", "D -> K H", True)
+        self.query = linear("query", "D -> N H", config.has_qkv_bias)
+        self.key = linear("key", "D -> K H", config.has_qkv_bias)
+        self.value = linear("value", "D -> K H", config.has_qkv_bias)
         self.output = linear("output", "N H -> D", False)
 
     def __call__(

@@ -1,54 +1,48 @@
 """The token ids that stand for media, read from a checkpoint's `config.json`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["image", "video", "audio"]
+"""Of a medium."""
 
 
 @dataclass(frozen=True)
 class MediaTokens:
-    """What a checkpoint calls its media; one id can be another token in another family."""
+    """What a checkpoint calls its media; one id can be another token in another family. None is
+    what the family has not.
+    """
 
     image: int
     """Stands for each feature of an image."""
-    video: int
-    vision_start: int
+    video: int | None = None
+    vision_start: int | None = None
     """Before an image, a video, or a video with its sound."""
-    vision_end: int
+    vision_end: int | None = None
     audio: int | None = None
-    """None, as the next two, in families without audio."""
     audio_start: int | None = None
     audio_end: int | None = None
 
 
-_SPELLINGS = {
-    "image": ("image_token_id", "image_token_index"),
-    "video": ("video_token_id", "video_token_index"),
-    "vision_start": ("vision_start_token_id", "vision_start_token_index"),
-    "vision_end": ("vision_end_token_id", "vision_end_token_index"),
-}
-_AUDIO_SPELLINGS = {
-    "audio": ("audio_token_id", "audio_token_index"),
-    "audio_start": ("audio_start_token_id", "audio_start_token_index"),
-    "audio_end": ("audio_end_token_id", "audio_end_token_index"),
-}
+def read_media_tokens(outer: dict[str, Any], names: Sequence[str]) -> MediaTokens | None:
+    """The media tokens in a config (of an Omni model: of its thinker); None if it has none.
 
-
-def read_media_tokens(outer: dict[str, Any], *, with_audio: bool) -> MediaTokens | None:
-    """The media tokens in a config (of an Omni model: of its thinker); None if it names none.
+    Args:
+        names: those of `MediaTokens` that checkpoints of the family have.
 
     Raises:
-        ValueError: it names some and lacks others, or gives one id to two of them.
+        ValueError: it has some and lacks others, or gives one id to two of them.
     """
-    spellings = _SPELLINGS | (_AUDIO_SPELLINGS if with_audio else {})
     found = {
-        field: outer[name]
-        for field, names in spellings.items()
-        for name in reversed(names)
-        if outer.get(name) is not None
+        name: outer[f"{name}_token_{ending}"]
+        for name in names
+        for ending in ("index", "id")
+        if outer.get(f"{name}_token_{ending}") is not None
     }
     if not found:
         return None
-    missing = [names[0] for field, names in spellings.items() if field not in found]
+    missing = [f"{name}_token_id" for name in names if name not in found]
     if missing:
         raise ValueError(
             f"config.json names some media tokens and lacks {missing}; take them from the config "

@@ -63,6 +63,11 @@ class VisionConfig:
             "E": self.out_size,
         }
 
+    @property
+    def merger_sizes(self) -> dict[str, int]:
+        """Those of the merger, whose hidden layer is as wide as the merge unit that it reads."""
+        return {**self.sizes, "F": self.unit_patches * self.hidden_size}
+
 
 @dataclass(frozen=True)
 class AudioConfig:

@@ -189,12 +189,10 @@ class PatchMerger(nnx.Module):
     """The patches of a merge unit to one vector of the decoder's width."""
 
     def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        sizes = {**config.sizes, "F": config.unit_patches * config.hidden_size}
-
         def linear(layout: str) -> Linear:
-            return Linear(layout, sizes, use_bias=True, dtype=dtype, rngs=rngs)
+            return Linear(layout, config.merger_sizes, use_bias=True, dtype=dtype, rngs=rngs)
 
-        self.norm = RMSNorm(sizes, eps=_NORM_EPS, dtype=dtype)
+        self.norm = RMSNorm(config.sizes, eps=_NORM_EPS, dtype=dtype)
         self.hidden = linear("U D -> F")
         self.output = linear("F -> E")
         self.unit_patches = config.unit_patches

@@ -26,10 +26,12 @@ from lco_jax.data.pack.media_stream import MediaStream
 from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.models.build import Params
+from lco_jax.models.config import read_config
 from lco_jax.objectives.encode import media_features
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
 from lco_jax.weights.files import SafetensorsFolder
+from lco_jax.weights.tables import TABLES
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,9 @@ _SAMPLE_VALUES = 256
 def open_cache(folder: str, base_folder: Path, media: MediaConfig, dtype: str) -> FeatureCache:
     """The cache of the towers of a hub folder, which reads media as `media` says."""
     source = SafetensorsFolder(base_folder)
+    table = TABLES[read_config(base_folder).family]
     digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(
-        name for name in source.specs if "visual." in name or "audio_tower." in name
-    ):
+    for name in sorted(table.assign(source.specs).towers):
         # A sample of each tensor tells towers apart and takes no time.
         sample = np.ascontiguousarray(source.view(name).reshape(-1)[:_SAMPLE_VALUES])
         digest.update(f"{name} {source.specs[name]}".encode() + sample.tobytes())

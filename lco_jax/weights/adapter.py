@@ -20,7 +20,7 @@ from lco_jax.config import LORA_TARGETS, Lora
 from lco_jax.models.config import ModelConfig
 from lco_jax.weights.files import SafetensorsFile
 from lco_jax.weights.hub import to_host
-from lco_jax.weights.tables import LORA_ROWS, TABLES, Key, Table
+from lco_jax.weights.tables import TABLES, Key, Row, Table
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def save_peft(
         "lora_alpha": lora.alpha if lora.alpha % 1 else int(lora.alpha),
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": _target_pattern(lora.targets),
+        "target_modules": _target_pattern(names.rows, lora.targets),
     }
     (out / _CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n")
     temporary = out / f".{_WEIGHTS_NAME}.partial"
@@ -137,9 +137,9 @@ def save_peft(
     os.replace(temporary, out / _WEIGHTS_NAME)
 
 
-def _target_pattern(targets: Iterable[str]) -> str:
+def _target_pattern(rows: Iterable[Row], targets: Iterable[str]) -> str:
     """A regex for the decoder's modules; a list of suffixes would hit the audio tower, too."""
-    modules = {_target(row.ours): row.hub.partition(".lora_")[0] for row in LORA_ROWS}
+    modules = {_target(row.ours): row.hub.partition(".lora_")[0] for row in rows}
     names = [modules[target].removeprefix("layers.{L}.") for target in targets]
     alternatives = "|".join(re.escape(name) for name in names)
     return rf"(thinker\.)?(model\.)?(language_model\.)?layers\.\d+\.({alternatives})"

@@ -51,7 +51,6 @@ def match_parts(
     leaves = flatten_dict(params, sep="/")
     table = TABLES[config.family]
     found = table.assign(source.specs)
-    tower_sizes = {"vision": config.vision, "audio": config.audio}
     parts = []
     for name in table.towers:
         tower = {path: leaves.pop(path) for path in list(leaves) if path.startswith(f"{name}/")}
@@ -62,7 +61,7 @@ def match_parts(
         # The tensors of other towers stay with the decoder, which comes last.
         found = replace(found, towers=tower_found.towers)
         tower_found = replace(tower_found, towers=[])
-        part = Part(tower_table, tower_sizes[name].num_layers, tower_found, tower)
+        part = Part(tower_table, getattr(config, name).num_layers, tower_found, tower)
         # Unlike a decoder, a tower is never cut to its first layers.
         beyond = tower_found.names.keys() - part.keys
         tower_found.unknown.extend(tower_found.names[key] for key in sorted(beyond))

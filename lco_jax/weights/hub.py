@@ -18,6 +18,8 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Shaped
 
 from lco_jax.models.config import ModelConfig
+from lco_jax.models.families import FAMILIES, Family
+from lco_jax.models.text_config import text_level
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
@@ -220,7 +222,7 @@ def save_folder(
             if name not in written and name != tied_head:
                 writer.write(name, source.view(base).astype(specs[name].dtype, copy=False))
         _copy_companions(base_folder, out)
-        _write_config(base_folder, out, decoder.num_layers, dtype, thinker_only)
+        _write_config(base_folder, out, config, dtype, thinker_only)
 
 
 def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
@@ -260,29 +262,29 @@ def _copy_companions(base_folder: Path, out: Path) -> None:
 
 
 def _write_config(
-    base_folder: Path, out: Path, num_layers: int, dtype: str | None, thinker_only: bool
+    base_folder: Path, out: Path, sizes: ModelConfig, dtype: str | None, thinker_only: bool
 ) -> None:
+    family = FAMILIES[sizes.family]
     config = json.loads((base_folder / "config.json").read_text())
-    if thinker_only and "thinker_config" in config:
-        config = _thinker_config(config)
-    for level in _levels(config):
-        if dtype is not None:
-            level |= {key: dtype for key in ("dtype", "torch_dtype") if key in level}
-    outer = config.get("thinker_config", config)
-    text = outer.get("text_config", outer)
+    reader = family.reader_level(config)
+    if thinker_only and family.thinker:
+        config = reader = _thinker_config(config, family.thinker)
+    for level in _levels(config) if dtype else ():
+        level |= {key: dtype for key in ("dtype", "torch_dtype") if key in level}
+    text, num_layers = text_level(reader), sizes.text.num_layers
     text["num_hidden_layers"] = num_layers
     if "layer_types" in text:
         text["layer_types"] = text["layer_types"][:num_layers]
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _thinker_config(config: dict[str, Any]) -> dict[str, Any]:
+def _thinker_config(config: dict[str, Any], thinker: Family) -> dict[str, Any]:
     shared = ("tie_word_embeddings", "dtype", "torch_dtype", "transformers_version")
     return {
         **config["thinker_config"],
         **{key: config[key] for key in shared if key in config},
-        "model_type": "qwen2_5_omni_thinker",
-        "architectures": ["Qwen2_5OmniThinkerForConditionalGeneration"],
+        "model_type": thinker.name,
+        "architectures": [thinker.torch_class],
     }
 
 

@@ -99,7 +99,7 @@ TEXT_ROWS = (
 )
 
 
-def _lora_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
+def lora_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Rows of the factors A and B of every linear layer of the decoder."""
     return tuple(
         Row(
@@ -112,8 +112,6 @@ def _lora_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
         for factor, layout in zip("AB", row.layout.lora(), strict=True)
     )
 
-
-LORA_ROWS = _lora_rows(TEXT_ROWS)
 
 _VISION_ROWS = (
     _row("patch_embed.proj.weight", "vision/patch_embed/kernel", "D C T Y X -> C T Y X D"),

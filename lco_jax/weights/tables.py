@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from lco_jax.models.families import QWEN2, QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER, QWEN2_5_VL
 from lco_jax.weights.rows import (
     HEAD,
-    LORA_ROWS,
     OMNI_AUDIO_ROWS,
     OMNI_VISION_ROWS,
     TEXT_ROWS,
@@ -14,6 +14,7 @@ from lco_jax.weights.rows import (
     VL_VISION_ROWS,
     Key,
     Row,
+    lora_rows,
 )
 
 _DECODER_NAME = re.compile(
@@ -33,7 +34,7 @@ class Assignment:
     doubled: list[str] = field(default_factory=list)
     """Names of tensors that another name already gave."""
     towers: list[str] = field(default_factory=list)
-    """Of vision and audio towers: no rows of the table at hand."""
+    """Of the family's vision and audio towers: no rows of the table at hand."""
     unused: list[str] = field(default_factory=list)
     """Of the part at hand, but no feature depends on them; exports copy them."""
     ignored: list[str] = field(default_factory=list)
@@ -119,7 +120,7 @@ class Table:
         """
         return replace(
             self,
-            rows=LORA_ROWS,
+            rows=lora_rows(self.rows),
             prefix="base_model.model.",
             wrapper=self.prefix or self.wrapper,
             decoder=self.adapter_decoder,
@@ -160,9 +161,10 @@ _OMNI = {
 TABLES = {
     table.family: table
     for table in (
-        Table("qwen2", adapter_decoder="model."),
-        Table("qwen2_5_vl", towers={"vision": Tower("visual.", VL_VISION_ROWS)}),
-        Table("qwen2_5_omni", prefix="thinker.", **_OMNI),
-        Table("qwen2_5_omni_thinker", wrapper="thinker.", **_OMNI),
+        Table(QWEN2.name, adapter_decoder="model."),
+        Table(QWEN2_5_VL.name, towers={"vision": Tower("visual.", VL_VISION_ROWS)}),
+        Table(QWEN2_5_OMNI.name, prefix="thinker.", **_OMNI),
+        Table(QWEN2_5_OMNI_THINKER.name, wrapper="thinker.", **_OMNI),
     )
 }
+"""By the name of the family."""

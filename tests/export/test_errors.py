@@ -16,6 +16,7 @@ from lco_jax.data.records import Item
 from lco_jax.export import verify
 from lco_jax.export.folders import VerificationError, export_model
 from lco_jax.export.probes import TEXTS, Probe, Probes
+from lco_jax.models.families import QWEN2
 from lco_jax.train.restore import PROFILE_FILE
 from tests import tiny
 from tests.export import runs
@@ -124,7 +125,7 @@ def compare(folder, form, base):
     return verify.verify(
         folder,
         form,
-        family="qwen2",
+        family=QWEN2,
         recipe=record,
         probes=probes,
         dtype="float32",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lco_jax.weights.tables import HEAD, LORA_ROWS, TABLES, TEXT_ROWS
+from lco_jax.weights.tables import HEAD, TABLES, TEXT_ROWS
 
 QUERY = "layers/attention/query/kernel"
 NORM = "final_norm/scale"
@@ -78,12 +78,13 @@ def test_one_tensor_under_two_names_is_doubled():
 
 
 def test_rows_give_letters():
-    letters = {row.ours: row.letters for row in (*TEXT_ROWS, *LORA_ROWS)}
+    factors = TABLES["qwen2"].adapter().rows
+    letters = {row.ours: row.letters for row in (*TEXT_ROWS, *factors)}
     assert letters[QUERY] == "L D N H"
     assert letters[NORM] == "D"
     assert letters["layers/attention/output/lora_a"] == "L R N H"
     assert letters["layers/attention/output/lora_b"] == "L R D"
-    assert len(LORA_ROWS) == 14
+    assert len(factors) == 14
 
 
 def test_unknown_parameter():

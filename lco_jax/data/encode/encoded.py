@@ -1,13 +1,12 @@
 """An item as the model reads it: tokens, and the media whose features replace some of them."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from lco_jax.data.encode.positions import Grid
-
-Kind = Literal["image", "video", "audio"]
+from lco_jax.models.tokens import Kind as Kind
 
 
 class Picture(NamedTuple):

@@ -1,13 +1,14 @@
 """The positions of tokens: pure numpy functions of the grids of images and clips."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from lco_jax.data.encode.audio_video import Turns, take_turns
 from lco_jax.models.config import VisionConfig
+from lco_jax.models.families import AfterVideo
 
 
 class Grid(NamedTuple):
@@ -34,7 +35,7 @@ def mrope_ids(
     parts: Sequence[int | Grid | SoundVideo],
     config: VisionConfig,
     *,
-    after_video: Literal["last", "extent"] = "last",
+    after_video: AfterVideo = "last",
 ) -> Int32[np.ndarray, "S 3"]:
     """Time, height and width of each token of an item.
 

@@ -28,6 +28,7 @@ from lco_jax.data.media.sound import load_sound
 from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
 from lco_jax.data.records import Exchange, Item, MediaSource
 from lco_jax.models.config import ModelConfig
+from lco_jax.models.families import FAMILIES
 
 _T = TypeVar("_T")
 _Read = tuple[Content, ...]
@@ -61,19 +62,18 @@ class Processor:
     ):
         media = media or MediaConfig()
         self._cache = cache
-        kinds: dict[Kind, int] = {}
-        if config.media_tokens is not None and config.vision is not None:
-            kinds |= {"image": config.media_tokens.image, "video": config.media_tokens.video}
-        if config.media_tokens is not None and config.audio is not None:
-            kinds["audio"] = config.media_tokens.audio
         self.config, self.media = config, media
-        self._is_omni = "omni" in config.family
-        self.prompter = Prompter(folder, profile, max_text_tokens, tuple(kinds))
+        self.family = FAMILIES[config.family]
+        self.prompter = Prompter(folder, profile, max_text_tokens, tuple(config.placeholders))
         self.kinds: tuple[Kind, ...] = tuple(self.prompter.markup)
         """Of media that items may have."""
-        self._placeholders = {kinds[kind]: kind for kind in self.kinds}
+        self._placeholders = {config.placeholders[kind] for kind in self.kinds}
         self._image, self._video = _pixel_configs(Path(folder), config, media)
         self._sound = _sound_config(config, media)
+        # Whether a video is read with its sound.
+        self._reads_films = (
+            media.audio_in_video and self.family.sound_takes_turns and "audio" in self.kinds
+        )
         self._pool = ThreadPoolExecutor(thread_name_prefix="media")
 
     @property
@@ -175,12 +175,11 @@ class Processor:
             return (Picture(patches.values, Grid(*patches.grid)),)
         clip = load_video(source, self._video)
         patches = video_patches(clip, self._video)
-        # Omni goes by the rate that was asked for, VL by that of the clip.
         seconds = seconds_per_grid(clip, self._video)
-        if self._is_omni:
+        if self.family.video_rate == "asked":
             seconds = self._video.pixels.temporal_patch_size / self._video.fps
         picture = Picture(patches.values, Grid(*patches.grid, seconds))
-        if self.media.audio_in_video and "audio" in self.kinds and not is_animation(source):
+        if self._reads_films and not is_animation(source):
             with contextlib.suppress(NoSoundError):
                 return picture, self._read_sound(source)
         return (picture,)
@@ -208,8 +207,7 @@ class Processor:
             else:
                 row.add_film(*medium)
         row.add_text(len(ids))
-        after_video = "last" if self._is_omni else self.media.after_video
-        return row.finish(encoded, after_video)
+        return row.finish(encoded, self.family.after_video(self.media.after_video))
 
 
 def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) -> list[_T]:

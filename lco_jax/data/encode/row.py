@@ -1,7 +1,6 @@
 """The tokens and positions of one item, put together from text and media."""
 
 import hashlib
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
@@ -10,6 +9,7 @@ from lco_jax.data.encode.encoded import Content, Encoded, Known, Medium, Picture
 from lco_jax.data.encode.positions import Grid, SoundVideo, mrope_ids, video_turns
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.models.config import ModelConfig
+from lco_jax.models.families import AfterVideo
 
 
 class Row:
@@ -60,7 +60,7 @@ class Row:
         self._tokens += [names.audio_start, *turns, names.audio_end, names.vision_end]
         self._start += 2
 
-    def finish(self, encoded: Encoded, after_video: Literal["last", "extent"]) -> Encoded:
+    def finish(self, encoded: Encoded, after_video: AfterVideo) -> Encoded:
         """The item that was `encoded` with one token for each medium; its hash is of its text and
         media.
         """
