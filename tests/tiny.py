@@ -116,6 +116,11 @@ def write(
         model = Qwen2_5OmniThinkerForConditionalGeneration(config)
     else:
         raise ValueError(f"no tiny checkpoint of family {family!r}")
+    return save(folder, model, family)
+
+
+def save(folder: Path, model: PreTrainedModel, family: str) -> Tiny:
+    """Write a model as a checkpoint with the tokenizer of a family, all its weights random."""
     _randomize(model)
     model = model.eval()
     model.save_pretrained(folder)

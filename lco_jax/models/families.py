@@ -55,7 +55,7 @@ class Family:
     tokens: tuple[str, ...] = ()
     """The fields of `MediaTokens` that stand in it."""
     part_types: Mapping[str, str] = field(default_factory=dict)
-    """The `model_type` of each part that it nests, by the part's field."""
+    """The `model_type` of each part that it nests, by the part's field; as on the hub."""
 
     # How media become tokens.
     video_rate: Literal["own", "asked"] = "own"
