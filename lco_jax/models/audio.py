@@ -55,13 +55,11 @@ class Attention(nnx.Module):
     """Attention of each row to the real rows of its chunk."""
 
     def __init__(self, config: AudioConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        def linear(layout: str, *, use_bias: bool = True) -> Linear:
-            return Linear(layout, config.sizes, use_bias=use_bias, dtype=dtype, rngs=rngs)
-
-        self.query = linear("D -> N H")
-        self.key = linear("D -> N H", use_bias=False)
-        self.value = linear("D -> N H")
-        self.output = linear("N H -> D")
+        options = {"dtype": dtype, "rngs": rngs}
+        self.query = Linear("D -> N H", config.sizes, use_bias=True, **options)
+        self.key = Linear("D -> N H", config.sizes, **options)
+        self.value = Linear("D -> N H", config.sizes, use_bias=True, **options)
+        self.output = Linear("N H -> D", config.sizes, use_bias=True, **options)
 
     def __call__(
         self, x: Float[Array, "B S D"], mask: Bool[Array, "B S S"]

@@ -12,6 +12,7 @@ from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
 from lco_jax.nn.attention import Mask, attend, row_mask
 from lco_jax.nn.dropout import TokenDropout
+from lco_jax.nn.feed_forward import SwiGlu
 from lco_jax.nn.linear import Embedding, Linear, apply_all, contract
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, mrope, rotate
@@ -65,28 +66,6 @@ class Attention(nnx.Module):
         return self.output(context, lora_context), (key, value)
 
 
-class SwiGlu(nnx.Module):
-    """down(silu(gate(x)) · up(x))."""
-
-    def __init__(self, config: TextConfig, lora: Lora | None, dtype: jnp.dtype, rngs: nnx.Rngs):
-        def linear(name: str, layout: str) -> Linear:
-            branch = lora if lora and name in lora.targets else None
-            return Linear(layout, config.sizes, lora=branch, dtype=dtype, rngs=rngs)
-
-        self.gate = linear("gate", "D -> F")
-        self.up = linear("up", "D -> F")
-        self.down = linear("down", "F -> D")
-
-    def __call__(
-        self, x: Float[Array, "B S D"], dropout: TokenDropout | None
-    ) -> Float[Array, "B S D"]:
-        lora_x = dropout(x, 2) if dropout else x
-        gate, up = apply_all([self.gate, self.up], x, lora_x)
-        hidden = jax.nn.silu(gate) * up
-        lora_hidden = dropout(hidden, 3) if dropout else hidden
-        return self.down(hidden, lora_hidden)
-
-
 class Layer(nnx.Module):
     """Pre-norm attention and feed-forward, each with a residual."""
 
@@ -94,7 +73,7 @@ class Layer(nnx.Module):
         self.attention_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=dtype)
         self.attention = Attention(config, lora, dtype, rngs)
         self.mlp_norm = RMSNorm(config.sizes, eps=config.norm_eps, dtype=dtype)
-        self.mlp = SwiGlu(config, lora, dtype, rngs)
+        self.mlp = SwiGlu(config.sizes, lora=lora, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,

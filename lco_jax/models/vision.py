@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.models.config import VisionConfig
 from lco_jax.nn.attention import attend
+from lco_jax.nn.feed_forward import SwiGlu
 from lco_jax.nn.linear import Linear, contract, normal
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, rotate
@@ -48,11 +49,9 @@ class Attention(nnx.Module):
     """Attention of each patch to the patches of its window or of its frame."""
 
     def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        def linear(layout: str, rngs: nnx.Rngs) -> Linear:
-            return Linear(layout, config.sizes, use_bias=True, dtype=dtype, rngs=rngs)
-
-        self.qkv = stacked(lambda rngs: linear("D -> N H", rngs), 3, rngs)
-        self.output = linear("N H -> D", rngs)
+        linear = functools.partial(Linear, sizes=config.sizes, use_bias=True, dtype=dtype)
+        self.qkv = stacked(lambda rngs: linear("D -> N H", rngs=rngs), 3, rngs)
+        self.output = linear("N H -> D", rngs=rngs)
 
     def __call__(
         self,
@@ -149,21 +148,6 @@ def _piece(num_rows: int, length: int) -> tuple[int, int]:
     return together, block
 
 
-class SwiGlu(nnx.Module):
-    """down(silu(gate(x)) · up(x)), with biases."""
-
-    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        def linear(layout: str) -> Linear:
-            return Linear(layout, config.sizes, use_bias=True, dtype=dtype, rngs=rngs)
-
-        self.gate = linear("D -> F")
-        self.up = linear("D -> F")
-        self.down = linear("F -> D")
-
-    def __call__(self, x: Float[Array, "G P D"]) -> Float[Array, "G P D"]:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
-
-
 class Block(nnx.Module):
     """Pre-norm attention and feed-forward, each with a residual."""
 
@@ -171,7 +155,7 @@ class Block(nnx.Module):
         self.attention_norm = RMSNorm(config.sizes, eps=_NORM_EPS, dtype=dtype)
         self.attention = Attention(config, dtype, rngs)
         self.mlp_norm = RMSNorm(config.sizes, eps=_NORM_EPS, dtype=dtype)
-        self.mlp = SwiGlu(config, dtype, rngs)
+        self.mlp = SwiGlu(config.sizes, use_bias=True, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -189,12 +173,10 @@ class PatchMerger(nnx.Module):
     """The patches of a merge unit to one vector of the decoder's width."""
 
     def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        def linear(layout: str) -> Linear:
-            return Linear(layout, config.merger_sizes, use_bias=True, dtype=dtype, rngs=rngs)
-
+        options = {"use_bias": True, "dtype": dtype, "rngs": rngs}
         self.norm = RMSNorm(config.sizes, eps=_NORM_EPS, dtype=dtype)
-        self.hidden = linear("U D -> F")
-        self.output = linear("F -> E")
+        self.hidden = Linear("U D -> F", config.merger_sizes, **options)
+        self.output = Linear("F -> E", config.merger_sizes, **options)
         self.unit_patches = config.unit_patches
 
     def __call__(self, x: Float[Array, "G P D"]) -> Float[Array, "G M E"]:

@@ -69,6 +69,11 @@ class Layout:
         """`array` as it lies on the hub; a contiguous numpy array comes back as a view."""
         return rearrange(array, f"{self.ours} -> {self.hub}")
 
+    def bias(self) -> "Layout":
+        """The layout of the bias of a hub weight, which has its outputs first."""
+        outputs = _split_matrix(self.hub)[0].strip("()")
+        return Layout(f"{_grouped(outputs)} -> {outputs}")
+
     def lora(self) -> tuple["Layout", "Layout"]:
         """The layouts of the low-rank factors A and B of a `(out) (in)` hub matrix.
 

@@ -76,25 +76,41 @@ def _row(hub: str, ours: str, layout: str) -> Row:
     return Row(hub, ours, Layout(layout))
 
 
-HEAD = _row("lm_head.weight", "head/kernel", "V D -> D V")
+def _weight(hub: str, ours: str, layout: str) -> Row:
+    """The weight of a linear map."""
+    return _row(f"{hub}.weight", f"{ours}/kernel", layout)
+
+
+def _linear(hub: str, ours: str, layout: str) -> tuple[Row, Row]:
+    """The weight and the bias of a linear map."""
+    weight = _weight(hub, ours, layout)
+    return weight, Row(f"{hub}.bias", f"{ours}/bias", weight.layout.bias())
+
+
+def _scale(hub: str, ours: str) -> Row:
+    """The scale of a norm."""
+    return _row(f"{hub}.weight", f"{ours}/scale", "D -> D")
+
+
+def _norm(hub: str, ours: str) -> tuple[Row, Row]:
+    """The scale and the bias of a norm."""
+    return _scale(hub, ours), _row(f"{hub}.bias", f"{ours}/bias", "D -> D")
+
+
+HEAD = _weight("lm_head", "head", "V D -> D V")
 
 TEXT_ROWS = (
     _row("embed_tokens.weight", "embed/table", "V D -> V D"),
-    _row("layers.{L}.input_layernorm.weight", "layers/attention_norm/scale", "D -> D"),
-    _row("layers.{L}.self_attn.q_proj.weight", "layers/attention/query/kernel", "(N H) D -> D N H"),
-    _row("layers.{L}.self_attn.q_proj.bias", "layers/attention/query/bias", "(N H) -> N H"),
-    _row("layers.{L}.self_attn.k_proj.weight", "layers/attention/key/kernel", "(K H) D -> D K H"),
-    _row("layers.{L}.self_attn.k_proj.bias", "layers/attention/key/bias", "(K H) -> K H"),
-    _row("layers.{L}.self_attn.v_proj.weight", "layers/attention/value/kernel", "(K H) D -> D K H"),
-    _row("layers.{L}.self_attn.v_proj.bias", "layers/attention/value/bias", "(K H) -> K H"),
-    _row(
-        "layers.{L}.self_attn.o_proj.weight", "layers/attention/output/kernel", "D (N H) -> N H D"
-    ),
-    _row("layers.{L}.post_attention_layernorm.weight", "layers/mlp_norm/scale", "D -> D"),
-    _row("layers.{L}.mlp.gate_proj.weight", "layers/mlp/gate/kernel", "F D -> D F"),
-    _row("layers.{L}.mlp.up_proj.weight", "layers/mlp/up/kernel", "F D -> D F"),
-    _row("layers.{L}.mlp.down_proj.weight", "layers/mlp/down/kernel", "D F -> F D"),
-    _row("norm.weight", "final_norm/scale", "D -> D"),
+    _scale("layers.{L}.input_layernorm", "layers/attention_norm"),
+    *_linear("layers.{L}.self_attn.q_proj", "layers/attention/query", "(N H) D -> D N H"),
+    *_linear("layers.{L}.self_attn.k_proj", "layers/attention/key", "(K H) D -> D K H"),
+    *_linear("layers.{L}.self_attn.v_proj", "layers/attention/value", "(K H) D -> D K H"),
+    _weight("layers.{L}.self_attn.o_proj", "layers/attention/output", "D (N H) -> N H D"),
+    _scale("layers.{L}.post_attention_layernorm", "layers/mlp_norm"),
+    _weight("layers.{L}.mlp.gate_proj", "layers/mlp/gate", "F D -> D F"),
+    _weight("layers.{L}.mlp.up_proj", "layers/mlp/up", "F D -> D F"),
+    _weight("layers.{L}.mlp.down_proj", "layers/mlp/down", "D F -> F D"),
+    _scale("norm", "final_norm"),
     HEAD,
 )
 
@@ -114,88 +130,50 @@ def lora_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 
 _VISION_ROWS = (
-    _row("patch_embed.proj.weight", "vision/patch_embed/kernel", "D C T Y X -> C T Y X D"),
-    _row("blocks.{L}.norm1.weight", "vision/blocks/attention_norm/scale", "D -> D"),
-    _row(
-        "blocks.{L}.attn.proj.weight", "vision/blocks/attention/output/kernel", "D (N H) -> N H D"
-    ),
-    _row("blocks.{L}.attn.proj.bias", "vision/blocks/attention/output/bias", "D -> D"),
-    _row("blocks.{L}.norm2.weight", "vision/blocks/mlp_norm/scale", "D -> D"),
-    _row("blocks.{L}.mlp.gate_proj.weight", "vision/blocks/mlp/gate/kernel", "F D -> D F"),
-    _row("blocks.{L}.mlp.gate_proj.bias", "vision/blocks/mlp/gate/bias", "F -> F"),
-    _row("blocks.{L}.mlp.up_proj.weight", "vision/blocks/mlp/up/kernel", "F D -> D F"),
-    _row("blocks.{L}.mlp.up_proj.bias", "vision/blocks/mlp/up/bias", "F -> F"),
-    _row("blocks.{L}.mlp.down_proj.weight", "vision/blocks/mlp/down/kernel", "D F -> F D"),
-    _row("blocks.{L}.mlp.down_proj.bias", "vision/blocks/mlp/down/bias", "D -> D"),
-    _row("merger.ln_q.weight", "vision/merger/norm/scale", "D -> D"),
-    _row("merger.mlp.0.weight", "vision/merger/hidden/kernel", "F (U D) -> U D F"),
-    _row("merger.mlp.0.bias", "vision/merger/hidden/bias", "F -> F"),
-    _row("merger.mlp.2.weight", "vision/merger/output/kernel", "E F -> F E"),
-    _row("merger.mlp.2.bias", "vision/merger/output/bias", "E -> E"),
+    _weight("patch_embed.proj", "vision/patch_embed", "D C T Y X -> C T Y X D"),
+    _scale("blocks.{L}.norm1", "vision/blocks/attention_norm"),
+    *_linear("blocks.{L}.attn.proj", "vision/blocks/attention/output", "D (N H) -> N H D"),
+    _scale("blocks.{L}.norm2", "vision/blocks/mlp_norm"),
+    *_linear("blocks.{L}.mlp.gate_proj", "vision/blocks/mlp/gate", "F D -> D F"),
+    *_linear("blocks.{L}.mlp.up_proj", "vision/blocks/mlp/up", "F D -> D F"),
+    *_linear("blocks.{L}.mlp.down_proj", "vision/blocks/mlp/down", "D F -> F D"),
+    _scale("merger.ln_q", "vision/merger/norm"),
+    *_linear("merger.mlp.0", "vision/merger/hidden", "F (U D) -> U D F"),
+    *_linear("merger.mlp.2", "vision/merger/output", "E F -> F E"),
 )
-_QKV_KERNEL, _QKV_BIAS = (f"vision/blocks/attention/qkv/{name}" for name in ("kernel", "bias"))
+_QKV_PATH = "vision/blocks/attention/qkv"
 VL_VISION_ROWS = (
     *_VISION_ROWS,
-    _row("blocks.{L}.attn.qkv.weight", _QKV_KERNEL, "(Q N H) D -> Q D N H"),
-    _row("blocks.{L}.attn.qkv.bias", _QKV_BIAS, "(Q N H) -> Q N H"),
+    *_linear("blocks.{L}.attn.qkv", _QKV_PATH, "(Q N H) D -> Q D N H"),
 )
 OMNI_VISION_ROWS = (
     *_VISION_ROWS,
-    _row("blocks.{L}.attn.{Q}.weight", _QKV_KERNEL, "(N H) D -> D N H"),
-    _row("blocks.{L}.attn.{Q}.bias", _QKV_BIAS, "(N H) -> N H"),
+    *_linear("blocks.{L}.attn.{Q}", _QKV_PATH, "(N H) D -> D N H"),
 )
 """Query, key and value lie fused in a VL checkpoint and apart in an Omni one; ours is one array."""
 
 _AUDIO_ROWS = (
-    _row("conv1.weight", "audio/conv1/kernel", "D M X -> X M D"),
-    _row("conv1.bias", "audio/conv1/bias", "D -> D"),
-    _row("conv2.weight", "audio/conv2/kernel", "O D X -> X D O"),
-    _row("conv2.bias", "audio/conv2/bias", "O -> O"),
-    _row("layers.{L}.self_attn_layer_norm.weight", "audio/layers/attention_norm/scale", "D -> D"),
-    _row("layers.{L}.self_attn_layer_norm.bias", "audio/layers/attention_norm/bias", "D -> D"),
-    _row(
-        "layers.{L}.self_attn.q_proj.weight",
-        "audio/layers/attention/query/kernel",
-        "(N H) D -> D N H",
-    ),
-    _row("layers.{L}.self_attn.q_proj.bias", "audio/layers/attention/query/bias", "(N H) -> N H"),
-    _row(
-        "layers.{L}.self_attn.k_proj.weight",
-        "audio/layers/attention/key/kernel",
-        "(N H) D -> D N H",
-    ),
-    _row(
-        "layers.{L}.self_attn.v_proj.weight",
-        "audio/layers/attention/value/kernel",
-        "(N H) D -> D N H",
-    ),
-    _row("layers.{L}.self_attn.v_proj.bias", "audio/layers/attention/value/bias", "(N H) -> N H"),
-    _row(
-        "layers.{L}.self_attn.out_proj.weight",
-        "audio/layers/attention/output/kernel",
-        "D (N H) -> N H D",
-    ),
-    _row("layers.{L}.self_attn.out_proj.bias", "audio/layers/attention/output/bias", "D -> D"),
-    _row("layers.{L}.final_layer_norm.weight", "audio/layers/mlp_norm/scale", "D -> D"),
-    _row("layers.{L}.final_layer_norm.bias", "audio/layers/mlp_norm/bias", "D -> D"),
-    _row("layers.{L}.fc1.weight", "audio/layers/mlp/hidden/kernel", "F D -> D F"),
-    _row("layers.{L}.fc1.bias", "audio/layers/mlp/hidden/bias", "F -> F"),
-    _row("layers.{L}.fc2.weight", "audio/layers/mlp/output/kernel", "D F -> F D"),
-    _row("layers.{L}.fc2.bias", "audio/layers/mlp/output/bias", "D -> D"),
+    *_linear("conv1", "audio/conv1", "D M X -> X M D"),
+    *_linear("conv2", "audio/conv2", "O D X -> X D O"),
+    *_norm("layers.{L}.self_attn_layer_norm", "audio/layers/attention_norm"),
+    *_linear("layers.{L}.self_attn.q_proj", "audio/layers/attention/query", "(N H) D -> D N H"),
+    _weight("layers.{L}.self_attn.k_proj", "audio/layers/attention/key", "(N H) D -> D N H"),
+    *_linear("layers.{L}.self_attn.v_proj", "audio/layers/attention/value", "(N H) D -> D N H"),
+    *_linear("layers.{L}.self_attn.out_proj", "audio/layers/attention/output", "D (N H) -> N H D"),
+    *_norm("layers.{L}.final_layer_norm", "audio/layers/mlp_norm"),
+    *_linear("layers.{L}.fc1", "audio/layers/mlp/hidden", "F D -> D F"),
+    *_linear("layers.{L}.fc2", "audio/layers/mlp/output", "D F -> F D"),
 )
 UNUSED_OF_OMNI_AUDIO = "audio_bos_eos_token.weight"
 """Two vectors on which no feature depends; transformers misses them nonetheless."""
 OMNI_AUDIO_ROWS = (
     *_AUDIO_ROWS,
-    _row("ln_post.weight", "audio/final_norm/scale", "D -> D"),
-    _row("ln_post.bias", "audio/final_norm/bias", "D -> D"),
-    _row("proj.weight", "audio/output/kernel", "E D -> D E"),
-    _row("proj.bias", "audio/output/bias", "E -> E"),
+    *_norm("ln_post", "audio/final_norm"),
+    *_linear("proj", "audio/output", "E D -> D E"),
 )
 WHISPER_ROWS = (
     *_AUDIO_ROWS,
-    _row("layer_norm.weight", "audio/final_norm/scale", "D -> D"),
-    _row("layer_norm.bias", "audio/final_norm/bias", "D -> D"),
+    *_norm("layer_norm", "audio/final_norm"),
     _row("embed_positions.weight", "audio/positions", "S D -> S D"),
 )
 """The encoder of Whisper, with the names of transformers' WhisperEncoder."""
