@@ -1,6 +1,7 @@
 """Images: pixels equal to transformers' for every kind of file; bad files end in a named error."""
 
 import io
+import json
 import random
 
 import numpy as np
@@ -9,10 +10,15 @@ from PIL import Image, ImageFile, ImageOps
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as hf_resize
 
-from lco_jax.data.media.config import MediaLimits, PixelConfig, from_hf
+from lco_jax.config import MediaConfig
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.media.config import MediaLimits, PixelConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import FORMATS, image_patches, load_image
 from lco_jax.data.media.patches import patchify, smart_resize
+from lco_jax.data.records import Item
+from lco_jax.models.config import read_config
+from tests import tiny
 from tests.data.media_files import (
     BAD_IMAGES,
     cut,
@@ -64,15 +70,21 @@ def test_patches_of_random_sizes_equal_transformers(seed):
     assert_equal_to_hf(image, image, SMALL if seed % 2 else PixelConfig())
 
 
-def test_settings_of_a_checkpoint():
-    hub = {"min_pixels": 3136, "max_pixels": 50_176, "patch_size": 14, "image_std": [0.5, 0.4, 0.3]}
-    nested = {"size": {"shortest_edge": 3136, "longest_edge": 50_176}, "image_std": [0.5, 0.4, 0.3]}
-    expected = PixelConfig(max_pixels=50_176, std=(0.5, 0.4, 0.3))
-    assert from_hf(hub) == from_hf(nested) == expected
-    assert from_hf({}) == PixelConfig()
-    image = random_image(0, (300, 200))
-    theirs = Qwen2VLImageProcessorPil(**nested)(image, return_tensors="np")
-    np.testing.assert_array_equal(image_patches(image, expected).values, theirs["pixel_values"])
+def test_settings_of_a_checkpoint(tmp_path):
+    """Statistics of pixels are the checkpoint's, sizes those of the run."""
+    folder = tiny.write(tmp_path, "qwen2_5_vl").folder
+    media = MediaConfig(image_max_pixels=50_176)
+    content = encode(random_image(0, (300, 200)), "PNG")
+    for said in ({}, {"image_std": [0.5, 0.4, 0.3], "image_mean": None, "max_pixels": 784}):
+        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+        processor = Processor(folder, read_config(folder), media=media)
+        (encoded,) = processor.encode([Item(images=(content,))])
+        size = {"shortest_edge": media.image_min_pixels, "longest_edge": 50_176}
+        std = {"image_std": said["image_std"]} if said else {}
+        theirs = Qwen2VLImageProcessorPil(size=size, **std)(
+            random_image(0, (300, 200)), return_tensors="np"
+        )
+        np.testing.assert_array_equal(encoded.media[0].content.patches, theirs["pixel_values"])
     with pytest.raises(ValueError, match="0 < min_pixels <= max_pixels"):
         PixelConfig(min_pixels=10, max_pixels=9)
 

@@ -14,8 +14,9 @@ from transformers import (
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from lco_jax.data.encode.positions import Grid, mrope_ids
-from lco_jax.data.pack.patch_layout import WINDOW_ROW, choose_frame_row, lay_out
+from lco_jax.data.pack.patch_layout import WINDOW_ROW, PatchBudget, choose_frame_row
 from lco_jax.models.config import VisionConfig, from_hf
+from tests.patches import lay_out, place
 
 CONFIG = VisionConfig(
     num_layers=4,
@@ -56,7 +57,7 @@ def test_layout_is_a_placement_of_all_patches(seed):
     assert len(np.unique(layout.units)) == len(layout.units) == num_patches // 4
 
     patches = np.arange(1, num_patches + 1, dtype=np.float32)[:, None]
-    placed = layout.place(patches, CONFIG)
+    placed = place(layout, patches, CONFIG)
     for segments in (layout.windows, layout.frames):
         np.testing.assert_array_equal(segments.ravel() > 0, placed[:, 0] > 0)
     np.testing.assert_array_equal(placed.reshape(-1, 4)[layout.units].ravel(), patches.ravel())
@@ -111,7 +112,7 @@ def test_an_empty_group_has_a_budget():
     layout = lay_out([], CONFIG, 256, 2)
     assert layout.frames.shape == (2, 256) and layout.windows.shape == (4, 128)
     assert not layout.frames.any() and not layout.windows.any() and not len(layout.units)
-    assert layout.place(np.zeros((0, 5)), CONFIG).shape == (512, 5)
+    assert place(layout, np.zeros((0, 5)), CONFIG).shape == (512, 5)
 
 
 def test_frame_row_is_the_shortest_that_holds_every_window():
@@ -125,8 +126,10 @@ def test_frame_row_is_the_shortest_that_holds_every_window():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="12 x 20 patches does not fit into a row of 128"):
-        lay_out([Grid(1, 12, 20)], CONFIG, 128)
+    budget = PatchBudget(CONFIG, 128)
+    assert budget.add([Grid(1, 2, 2), Grid(1, 12, 20)]) is None and budget.num_rows == 0
+    with pytest.raises(ValueError, match="12 x 20 patches does not fit into rows of 128"):
+        choose_frame_row([Grid(1, 12, 20)], (128,), CONFIG)
     with pytest.raises(ValueError, match=r"3 frames need 3 rows of 256 patches .* has 2"):
         lay_out([Grid(3, 12, 20)], CONFIG, 256, 2)
     wide = dataclasses.replace(CONFIG, window_px=224)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soxr
 
-from lco_jax.data.media.config import SoundConfig, sound_from_hf
+from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.sound import load_sound
 from tests.data.sound_files import (
@@ -174,15 +174,6 @@ def test_missing_file():
 
 
 # ---------------------------------------------------------------------------------------- config
-
-
-def test_settings_of_a_checkpoint():
-    hub = {"feature_size": 128, "chunk_length": 300, "hop_length": 160, "sampling_rate": 16000}
-    assert sound_from_hf({**hub, "n_fft": 400, "dither": 0.0}) == sound_from_hf({}) == SoundConfig()
-    whisper = sound_from_hf({"feature_size": 80, "chunk_length": 30})
-    assert (whisper.num_mels, whisper.buffer_seconds, whisper.max_seconds) == (80, 30, 30)
-    with pytest.raises(ValueError, match="hop_length=256 is not supported; expected 160"):
-        sound_from_hf({"hop_length": 256})
 
 
 @pytest.mark.parametrize(

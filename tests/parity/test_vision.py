@@ -8,7 +8,6 @@ import torch
 from flax import nnx
 
 from lco_jax.data.encode.positions import Grid
-from lco_jax.data.pack.patch_layout import lay_out
 from lco_jax.models import vision
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
@@ -16,6 +15,7 @@ from lco_jax.models.vision import VisionTower
 from lco_jax.runtime.axes import act_spec
 from lco_jax.weights.hub import load_params
 from tests import meshes, tiny
+from tests.patches import lay_out, place
 
 CASES = {
     "one image": [Grid(1, 18, 26)],
@@ -69,7 +69,7 @@ def features(tower, groups, patches, frame_row=512, num_rows=3):
     layouts = [lay_out(group, config, frame_row, num_rows) for group in groups]
     nothing = np.zeros((0, PATCH_WIDTH), np.float32)
     placed = [
-        layout.place(np.concatenate([nothing, *media]), config)
+        place(layout, np.concatenate([nothing, *media]), config)
         for layout, media in zip(layouts, patches, strict=True)
     ]
     arrays = (placed, *zip(*(layout[:3] for layout in layouts), strict=True))

@@ -20,7 +20,7 @@ from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.encode.row import Row
-from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig, from_hf
+from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError, NoSoundError
 from lco_jax.data.media.images import image_patches, is_animation, load_image
 from lco_jax.data.media.mel import log_mel, mel_chunks
@@ -232,21 +232,16 @@ def _pixel_configs(
     """What the checkpoint says of pixels, with the sizes of the run."""
     file = folder / "preprocessor_config.json"
     said = json.loads(file.read_text()) if file.exists() else {}
-    sizes = {}
+    spellings = {"mean": "image_mean", "std": "image_std"}
+    shared = {name: tuple(said[key]) for name, key in spellings.items() if said.get(key)}
     if config.vision is not None:
-        sizes = {
+        shared |= {
             "patch_size": config.vision.patch_px,
             "merge_size": config.vision.merge_size,
             "temporal_patch_size": config.vision.frames_per_patch,
         }
-    said = {name: value for name, value in said.items() if name in ("image_mean", "image_std")}
-    image, frame = (
-        from_hf({**said, **sizes, "min_pixels": least, "max_pixels": most})
-        for least, most in (
-            (media.image_min_pixels, media.image_max_pixels),
-            (media.video_min_pixels, media.video_max_pixels),
-        )
-    )
+    image = PixelConfig(media.image_min_pixels, media.image_max_pixels, **shared)
+    frame = PixelConfig(media.video_min_pixels, media.video_max_pixels, **shared)
     video = VideoConfig(
         fps=media.video_fps,
         max_frames=media.video_max_frames,

@@ -1,7 +1,7 @@
 """How images, clips and sound are read, and what is refused before it fills the memory."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 MAX_ASPECT_RATIO = 200
 """Of the longer side to the shorter. Source: transformers `smart_resize`."""
@@ -128,53 +128,3 @@ class MediaLimits:
 
 
 DEFAULT_LIMITS = MediaLimits()
-
-
-def from_hf(preprocessor: dict[str, Any]) -> PixelConfig:
-    """The settings in a checkpoint's `preprocessor_config.json`; absent ones keep their default.
-
-    Raises:
-        ValueError: contradictory bounds or sizes.
-    """
-    size = preprocessor.get("size") or {}
-    named = {
-        "min_pixels": size.get("shortest_edge", preprocessor.get("min_pixels")),
-        "max_pixels": size.get("longest_edge", preprocessor.get("max_pixels")),
-        "mean": preprocessor.get("image_mean"),
-        "std": preprocessor.get("image_std"),
-        **{name: preprocessor.get(name) for name in ("patch_size", "merge_size")},
-        "temporal_patch_size": preprocessor.get("temporal_patch_size"),
-    }
-    return PixelConfig(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in named.items()
-            if value is not None
-        }
-    )
-
-
-def sound_from_hf(preprocessor: dict[str, Any]) -> SoundConfig:
-    """The settings of sound in a checkpoint's `preprocessor_config.json`, or in the
-    `feature_extractor` of its `processor_config.json`; absent ones keep their default.
-
-    Raises:
-        ValueError: mel frames of another kind than those of Whisper.
-    """
-    fixed = {
-        "sampling_rate": SAMPLE_RATE_HZ,
-        "hop_length": HOP_SAMPLES,
-        "n_fft": FFT_SAMPLES,
-        "dither": 0.0,
-        "padding_value": 0.0,
-    }
-    for name, value in fixed.items():
-        if preprocessor.get(name, value) != value:
-            raise ValueError(f"{name}={preprocessor[name]!r} is not supported; expected {value}")
-    default = SoundConfig()
-    seconds = preprocessor.get("chunk_length", default.buffer_seconds)
-    return SoundConfig(
-        num_mels=preprocessor.get("feature_size", default.num_mels),
-        buffer_seconds=seconds,
-        max_seconds=min(default.max_seconds, seconds),
-    )

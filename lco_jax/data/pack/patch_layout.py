@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Int, Int32
 
 from lco_jax.data.encode.positions import Grid
 from lco_jax.models.config import VisionConfig
@@ -32,16 +32,6 @@ class PatchLayout(NamedTuple):
     units: Int32[np.ndarray, "n"]
     """The place among the budget's merge units of each merge unit of the grids, one grid after
     the other, frame by frame and row by row. There lies the feature of the unit, too."""
-
-    def place(
-        self, patches: Float[np.ndarray, "p C"], config: VisionConfig
-    ) -> Float[np.ndarray, "P C"]:
-        """A budget filled with the patches of the grids, which come in order of their units."""
-        unit_patches, width = config.unit_patches, patches.shape[1]
-        num_units = self.windows.size // unit_patches
-        budget = np.zeros((num_units, unit_patches, width), patches.dtype)
-        budget[self.units] = patches.reshape(-1, unit_patches, width)
-        return budget.reshape(-1, width)
 
 
 class PatchBudget:
@@ -144,31 +134,6 @@ class PatchBudget:
         return None
 
 
-def lay_out(
-    grids: Sequence[Grid], config: VisionConfig, frame_row: int, num_rows: int | None = None
-) -> PatchLayout:
-    """The layout of the grids in `num_rows` rows of `frame_row` patches (None: as few as found).
-
-    Raises:
-        ValueError: the grids do not fit, or `frame_row` does not consist of window rows.
-    """
-    budget = PatchBudget(config, frame_row)
-    if budget.add(grids) is None:
-        wrong = next(grid for grid in grids if not fits(grid, frame_row, config))
-        raise ValueError(
-            f"a frame of {wrong.rows} x {wrong.columns} patches does not fit "
-            f"into a row of {frame_row}; choose_frame_row finds one that holds it"
-        )
-    return budget.layout(num_rows)
-
-
-def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
-    """Whether a row of `frame_row` patches holds a frame of the grid."""
-    sizes = np.bincount(_windows(grid.rows, grid.columns, config))
-    row_units = WINDOW_ROW // config.unit_patches
-    return _place_windows(sizes, [0] * (frame_row // WINDOW_ROW), row_units) is not None
-
-
 def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig) -> int:
     """The first of the `allowed` row lengths (ascending, in patches) that holds every frame.
 
@@ -177,7 +142,7 @@ def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: Visi
     """
     shapes = {(grid.rows, grid.columns) for grid in grids}
     for frame_row in allowed:
-        shapes = {shape for shape in shapes if not fits(Grid(1, *shape), frame_row, config)}
+        shapes = {shape for shape in shapes if not _fits(Grid(1, *shape), frame_row, config)}
         if not shapes:
             return frame_row
     rows, columns = max(shapes)
@@ -185,6 +150,13 @@ def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: Visi
         f"a frame of {rows} x {columns} patches does not fit into rows of {allowed[-1]}; "
         "allow longer rows (memory.frame_rows) or fewer pixels (data.media)"
     )
+
+
+def _fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
+    """Whether a row of `frame_row` patches holds a frame of the grid."""
+    sizes = np.bincount(_windows(grid.rows, grid.columns, config))
+    row_units = WINDOW_ROW // config.unit_patches
+    return _place_windows(sizes, [0] * (frame_row // WINDOW_ROW), row_units) is not None
 
 
 def _windows(rows: int, columns: int, config: VisionConfig) -> Int[np.ndarray, "n"]:
