@@ -114,11 +114,9 @@ class _Written:
         """Encode the probes with torch, from the folder alone."""
         return verify(
             folder,
-            self.record["format"],
+            self.record,
             family=self.family,
-            recipe=self.record,
             probes=self.probes,
-            dtype=self.record["dtype"],
             base_folder=self.base_folder,
         )
 

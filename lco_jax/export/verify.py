@@ -99,25 +99,26 @@ def _is_installed(name: str) -> bool:
 
 def verify(
     folder: Path,
-    format: Format,
+    recipe: Mapping[str, Any],
     *,
     family: Family,
-    recipe: Mapping[str, Any],
     probes: Probes,
-    dtype: str,
     base_folder: Path,
 ) -> Verification:
     """Encode the probes with torch in float32 and compare, modality by modality.
 
     Args:
-        recipe: the record of the export.
-        dtype: in which our vectors were computed, which decides how near they must be.
+        recipe: the record of the export; its dtype, in which our vectors were computed, decides
+            how near they must be.
         base_folder: of the model that a peft adapter refines.
     """
+    from transformers import AutoTokenizer
+
+    format = recipe["format"]
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES[format]}
-    threshold = _THRESHOLDS[dtype]
+    threshold = _THRESHOLDS[recipe["dtype"]]
     of_tokenizer = base_folder if format == "peft" else folder
-    tokenizer = _load_tokenizer(of_tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(of_tokenizer)
     limit = recipe["max_text_tokens"]
     texts = [_cut(tokenizer, probe.item.text, limit) for probe in probes.probes]
     try:
@@ -163,15 +164,6 @@ def _compare(
         yield Comparison(
             reader, modality, len(mine), float(mine.min()), float(mine.mean()), threshold
         )
-
-
-# --------------------------------------------------------------------------------------- torch
-
-
-def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def _cut(tokenizer: "PreTrainedTokenizerBase", text: str, limit: int) -> str:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lco_jax.models.text import KeyValue, Layer, Media, TextModel
+from lco_jax.models.text import Context, KeyValue, Layer, Media, TextModel
 from lco_jax.nn.stack import scan_layers
 
 
@@ -57,7 +57,7 @@ def extend(
 
     def run(x: Float[Array, "B 1 D"], xs: tuple[Layer, Cache]):
         layer, own = xs
-        return layer(x, rotation, mask, prefix=own.prefix, past=(own.slots, place))
+        return layer(x, Context(rotation, mask, prefix=own.prefix, past=(own.slots, place)))
 
     x = model.embed(tokens).astype(model.dtype)
     x, slots = jax.lax.scan(run, x, (model.layers, cache))

@@ -28,6 +28,20 @@ Media = tuple[Float[Array, "G X D"], Int[Array, "B S"]]
 none)."""
 
 
+class Context(NamedTuple):
+    """What a layer knows of its rows besides their states."""
+
+    rotation: Rotation
+    mask: Mask
+    dropout: TokenDropout | None = None
+    prefix: KeyValue | None = None
+    past: Past | None = None
+
+    def in_layer(self, index: Int[Array, ""]) -> "Context":
+        """The same with the dropout of a layer."""
+        return self._replace(dropout=self.dropout and self.dropout.in_layer(index))
+
+
 class Attention(nnx.Module):
     """Causal grouped-query attention."""
 
@@ -43,17 +57,12 @@ class Attention(nnx.Module):
         self.output = linear("output", "N H -> D", False)
 
     def __call__(
-        self,
-        x: Float[Array, "B S D"],
-        rotation: Rotation,
-        mask: Mask,
-        dropout: TokenDropout | None,
-        prefix: KeyValue | None,
-        past: Past | None,
+        self, x: Float[Array, "B S D"], context: Context
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
         """The attended values, and the keys and values for what follows: for rows that have this
         as a prefix, or for the tokens after it.
         """
+        rotation, mask, dropout, prefix, past = context
         lora_x = dropout(x, 0) if dropout else x
         query, key, value = apply_all([self.query, self.key, self.value], x, lora_x)
         query, key = rotate(query, rotation), rotate(key, rotation)
@@ -61,9 +70,9 @@ class Attention(nnx.Module):
             (keys, values), place = past
             key = jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(values, value, place, axis=1)
-        context = attend(query, key, value, mask, prefix)
-        lora_context = dropout(context, 1) if dropout else context
-        return self.output(context, lora_context), (key, value)
+        attended = attend(query, key, value, mask, prefix)
+        lora_attended = dropout(attended, 1) if dropout else attended
+        return self.output(attended, lora_attended), (key, value)
 
 
 class Layer(nnx.Module):
@@ -76,19 +85,11 @@ class Layer(nnx.Module):
         self.mlp = SwiGlu(config.sizes, lora=lora, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self,
-        x: Float[Array, "B S D"],
-        rotation: Rotation,
-        mask: Mask,
-        dropout: TokenDropout | None = None,
-        prefix: KeyValue | None = None,
-        past: Past | None = None,
+        self, x: Float[Array, "B S D"], context: Context
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
-        attended, key_value = self.attention(
-            self.attention_norm(x), rotation, mask, dropout, prefix, past
-        )
+        attended, key_value = self.attention(self.attention_norm(x), context)
         x = x + attended
-        return x + self.mlp(self.mlp_norm(x), dropout), key_value
+        return x + self.mlp(self.mlp_norm(x), context.dropout), key_value
 
 
 class TextModel(nnx.Module):
@@ -220,7 +221,7 @@ class TextModel(nnx.Module):
         if media is not None:
             embeddings = _place_features(embeddings, *media)
         mask = row_mask(segments, self.config.head_dim)
-        return _Rows(embeddings, self.rotation(positions), mask, dropout)
+        return _Rows(embeddings, Context(self.rotation(positions), mask, dropout))
 
 
 def _place_features(
@@ -250,13 +251,7 @@ class _Rows(NamedTuple):
     """What the layers need of a set of rows, computed once for all layers."""
 
     embeddings: Float[Array, "B S D"]
-    rotation: Rotation
-    mask: Mask
-    dropout: TokenDropout | None
-
-    def arguments(self, layer_index):
-        dropout = self.dropout.in_layer(layer_index) if self.dropout else None
-        return self.rotation, self.mask, dropout
+    context: Context
 
 
 class LayerInputs:
@@ -274,6 +269,6 @@ class LayerInputs:
         x, x_shared = carry
         prefix = None
         if self._shared is not None:
-            x_shared, prefix = layer(x_shared, *self._shared.arguments(index))
-        x, key_value = layer(x, *self._rows.arguments(index), prefix=prefix)
+            x_shared, prefix = layer(x_shared, self._shared.context.in_layer(index))
+        x, key_value = layer(x, self._rows.context.in_layer(index)._replace(prefix=prefix))
         return (x, x_shared), (key_value, prefix)

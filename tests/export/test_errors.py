@@ -101,7 +101,7 @@ def test_unmatched_tensors_fail(merged, tmp_path, change):
     else:
         tensors["model.second_norm.weight"] = norm.clone()
     folders.store(folder, tensors)
-    found = compare(folder, "merged", folder)
+    found = compare(folder, folder)
     assert change in found.unmatched and "norm.weight" in found.unmatched
     assert not found.describe()["passed"]
 
@@ -113,24 +113,16 @@ def test_unmatched_factors_fail(base, run, tmp_path):
     lost = sorted(tensors)[0]
     tensors["base_model.model.other.lora_A.weight"] = tensors.pop(lost)
     safetensors.torch.save_file(tensors, file)
-    found = compare(tmp_path / "adapter", "peft", base)
+    found = compare(tmp_path / "adapter", base)
     assert lost in found.unmatched and "other.lora_A" in found.unmatched
 
 
-def compare(folder, form, base):
+def compare(folder, base):
     record = json.loads((folder / PROFILE_FILE).read_text())
     encoded = Encoded(np.zeros(0, np.int32), np.uint64(0))
     probe = Probe(Item("a cat"), encoded, before="", after="")
     probes = Probes((probe,), np.ones((1, 32), np.float32), head=[])
-    return verify.verify(
-        folder,
-        form,
-        family=QWEN2,
-        recipe=record,
-        probes=probes,
-        dtype="float32",
-        base_folder=base,
-    )
+    return verify.verify(folder, record, family=QWEN2, probes=probes, base_folder=base)
 
 
 def test_verification_without_torch_says_what_to_do(run, tmp_path, monkeypatch):

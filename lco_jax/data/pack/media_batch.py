@@ -1,12 +1,12 @@
 """The media of a batch, packed for each data shard, and where their features go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from lco_jax.data.encode.encoded import Encoded
+from lco_jax.data.encode.encoded import Content, Encoded
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
@@ -122,16 +122,17 @@ class MediaPacker:
             return None
         slots = np.full(num_tokens, -1, np.int32)
         groups = (num_tokens[0], len(shards) // num_tokens[0])
+
+        def by_chunk(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+            return (x.reshape(*groups, *x.shape[1:]) for x in arrays)
+
         vision = audio = known = None
         if shape.patch_rows:
-            vision = self._fill_vision(shards, token_starts, shape, slots)
-            vision = VisionBatch(*(x.reshape(*groups, *x.shape[1:]) for x in vision))
+            vision = VisionBatch(*by_chunk(self._fill_vision(shards, token_starts, shape, slots)))
         if shape.sound_chunks:
-            audio = self._fill_audio(shards, token_starts, shape, slots)
-            audio = AudioBatch(*(x.reshape(*groups, *x.shape[1:]) for x in audio))
+            audio = AudioBatch(*by_chunk(self._fill_audio(shards, token_starts, shape, slots)))
         if shape.known_features:
-            known = self._fill_known(shards, token_starts, shape, slots)
-            known = known.reshape(*groups, *known.shape[1:])
+            (known,) = by_chunk([self._fill_known(shards, token_starts, shape, slots)])
         return MediaBatch(vision, audio, slots, known)
 
     def _fill_vision(self, shards, token_starts, shape, slots) -> VisionBatch:
@@ -146,14 +147,11 @@ class MediaPacker:
             budget = PatchBudget(config, shape.frame_row)
             units, first = budget.add(_grids(items)), 0
             layouts.append(budget.layout(shape.patch_rows))
-            for item, start in zip(items, starts, strict=True):
-                for medium in item.pictures:
-                    own = units[first : first + len(medium.places)]
-                    first += len(own)
-                    units_of[number, own] = medium.content.patches.reshape(
-                        -1, config.unit_patches, width
-                    )
-                    slots.flat[start + medium.places] = own
+            for content, places in _media(items, starts, "pictures"):
+                own = units[first : first + len(places)]
+                first += len(own)
+                units_of[number, own] = content.patches.reshape(-1, config.unit_patches, width)
+                slots.flat[places] = own
         stacked = (np.stack(array) for array in zip(*(x[:3] for x in layouts), strict=True))
         return VisionBatch(patches, *stacked)
 
@@ -165,14 +163,12 @@ class MediaPacker:
         chunk_tokens = config.chunk_rows // 2
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
             taken = 0
-            for item, start in zip(items, starts, strict=True):
-                for medium in item.sounds:
-                    chunks = np.arange(taken, taken + len(medium.content.frames))
-                    taken += len(chunks)
-                    mels[number, chunks] = medium.content.chunks
-                    frames[number, chunks] = medium.content.frames
-                    features = _sound_features(medium.content.frames, chunks, chunk_tokens)
-                    slots.flat[start + medium.places] = first_feature + features
+            for content, places in _media(items, starts, "sounds"):
+                chunks = np.arange(taken, taken + len(content.frames))
+                taken += len(chunks)
+                mels[number, chunks], frames[number, chunks] = content.chunks, content.frames
+                features = _sound_features(content.frames, chunks, chunk_tokens)
+                slots.flat[places] = first_feature + features
         return AudioBatch(mels, frames)
 
     def _fill_known(self, shards, token_starts, shape, slots) -> Float32[np.ndarray, "G X D"]:
@@ -182,12 +178,11 @@ class MediaPacker:
         values = np.zeros((len(shards), shape.known_features, self._width), np.float32)
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
             taken = 0
-            for item, start in zip(items, starts, strict=True):
-                for medium in item.known:
-                    own = np.arange(taken, taken + len(medium.places))
-                    taken += len(own)
-                    values[number, own] = medium.content.features
-                    slots.flat[start + medium.places] = first + own
+            for content, places in _media(items, starts, "known"):
+                own = np.arange(taken, taken + len(places))
+                taken += len(own)
+                values[number, own] = content.features
+                slots.flat[places] = first + own
         return values
 
     def _num_units(self, shape: MediaShape) -> int:
@@ -195,6 +190,15 @@ class MediaPacker:
         if not shape.patch_rows:
             return 0
         return shape.patch_rows * shape.frame_row // self._vision.unit_patches
+
+
+def _media(
+    items: Sequence[Encoded], starts: Sequence[int], kind: str
+) -> Iterator[tuple[Content, Int64[np.ndarray, "n"]]]:
+    """The media of a shard's items, and where in the batch the tokens lie that stand for them."""
+    for item, start in zip(items, starts, strict=True):
+        for medium in getattr(item, kind):
+            yield medium.content, start + medium.places
 
 
 def _sound_features(
