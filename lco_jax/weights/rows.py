@@ -34,11 +34,6 @@ class Row:
         """The leading dimensions, in which several hub tensors are stacked."""
         return tuple(letter for letter in "LQ" if f"{{{letter}}}" in self.hub)
 
-    @property
-    def letters(self) -> str:
-        """Dimensions of the (stacked) array in our tree."""
-        return " ".join((*self.stack, self.layout.ours))
-
     def keys(self, num_layers: int) -> list[Key]:
         """The tensors of this row."""
         sizes = {"L": num_layers, "Q": len(_QKV)}

@@ -79,7 +79,8 @@ def test_one_tensor_under_two_names_is_doubled():
 
 def test_rows_give_letters():
     factors = TABLES["qwen2"].adapter().rows
-    letters = {row.ours: row.letters for row in (*TEXT_ROWS, *factors)}
+    rows = (*TEXT_ROWS, *factors)
+    letters = {row.ours: " ".join((*row.stack, row.layout.ours)) for row in rows}
     assert letters[QUERY] == "L D N H"
     assert letters[NORM] == "D"
     assert letters["layers/attention/output/lora_a"] == "L R N H"
