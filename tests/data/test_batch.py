@@ -32,7 +32,7 @@ def make_items(rng, lengths):
 
 def check(batch, items, numbers, roles, num_shards):
     """Each item lies whole in one row of its shard, `pool` finds it, and nothing else is there."""
-    chunks, _, row_tokens = batch.tokens.shape
+    chunks, rows, row_tokens = batch.tokens.shape
     examples = batch.pool.shape[-1]
     flat_items = iter(items)
     real_tokens = 0
@@ -66,6 +66,9 @@ def check(batch, items, numbers, roles, num_shards):
     padding = batch.segments == 0
     assert np.count_nonzero(~padding) == real_tokens
     assert not batch.tokens[padding].any() and not batch.positions[padding].any()
+    assert np.count_nonzero(batch.segments) / batch.segments.size == pytest.approx(
+        real_tokens / (chunks * rows * row_tokens)
+    )
 
 
 @settings(max_examples=80, deadline=None)
