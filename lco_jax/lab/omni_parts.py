@@ -116,16 +116,10 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     audio, vision = (TABLES[sizes.family].tower(name) for name in ("audio", "vision"))
     tensors |= _tower_tensors(audio, sizes.audio, heard, rng)
     tensors |= _tower_tensors(vision, sizes.vision, {}, rng)
-<<<<<<< HEAD
-    unused = np.zeros((2, sizes.text.hidden_size), np.float32)
-    tensors[f"{audio.decoder}{UNUSED_OF_OMNI_AUDIO}"] = unused
-    write_weights(folder, tensors)
-=======
     tensors[f"audio_tower.{UNUSED_OF_OMNI_AUDIO}"] = np.zeros(
         (2, sizes.text.hidden_size), np.float32
     )
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
->>>>>>> 1009394 (Lab and tests of batches: as little as possible beside what others change)
+    write_weights(folder, tensors)
     _write_tokenizer(decoder, folder)
     shutil.copyfile(decoder / "generation_config.json", folder / "generation_config.json")
     preprocessor = {
