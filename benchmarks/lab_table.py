@@ -15,6 +15,7 @@ import tyro
 from lco_jax.config import TfdsSource
 from lco_jax.data.sources.open import read_pairs
 from lco_jax.embed.embedder import Embedder
+from lco_jax.lab.markdown import markdown_table
 from lco_jax.lab.scores import PairSet, direction_scores
 from lco_jax.lab.seeds import (
     CONDITIONS,
@@ -26,7 +27,6 @@ from lco_jax.lab.seeds import (
     stages_table,
 )
 from lco_jax.metrics.comparison import EmbeddedPairs
-from lco_jax.report.markdown import markdown_table
 from lco_jax.train.stages import MODEL_FOLDER
 
 _STAGES = ("align", "speak", "refine")

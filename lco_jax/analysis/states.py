@@ -16,9 +16,8 @@ from jaxtyping import Array, Float
 
 from lco_jax.config import Memory, MeshConfig
 from lco_jax.data.records import Item
-from lco_jax.embed.encoder import Encoder, progress_bar
+from lco_jax.embed.encoder import Encoder, MakeReader, progress_bar
 from lco_jax.embed.open import open_model
-from lco_jax.embed.sound_tokens import media_reader
 from lco_jax.objectives.encode import encode, media_features
 from lco_jax.runtime.mesh import make_mesh
 
@@ -118,19 +117,22 @@ def open_layer_encoder(
     dtype: str | None = None,
     tokens_per_batch: int = 4096,
     mesh: MeshConfig | jax.sharding.Mesh | None = None,
+    make_reader: MakeReader | None = None,
 ) -> LayerEncoder:
     """The encoder of a model by name; arguments as of `Embedder`."""
     mesh = mesh or MeshConfig()
     mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
     with jax.set_mesh(mesh):
         opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
-    parts, memory = (opened.graph, opened.params, opened.processor, mesh), Memory()
     return LayerEncoder(
-        *parts,
+        opened.graph,
+        opened.params,
+        opened.processor,
+        mesh,
         width=opened.config.text.hidden_size,
-        memory=memory,
+        memory=Memory(),
         tokens_per_batch=tokens_per_batch,
-        reader=media_reader(*parts, memory),
+        make_reader=make_reader,
     )
 
 

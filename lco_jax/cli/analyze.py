@@ -55,6 +55,7 @@ def main() -> int:
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource
     from lco_jax.data.sources.open import read_pairs
+    from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.report import representation_figures
 
     pairs = read_pairs(JsonlSource(arguments.pairs), arguments.num_pairs)
@@ -71,6 +72,7 @@ def main() -> int:
             dtype=arguments.dtype,
             tokens_per_batch=arguments.tokens_per_batch,
             mesh=arguments.mesh,
+            make_reader=make_reader,
         )
         found = representations.represent(
             name,

@@ -50,6 +50,7 @@ def main() -> int:
         processes.start_tpu()
     from lco_jax.embed.embed_file import embed_file
     from lco_jax.embed.embedder import Embedder
+    from lco_jax.lab.audio_tokens import make_reader
 
     embedder = Embedder(
         arguments.model,
@@ -60,6 +61,7 @@ def main() -> int:
         tokens_per_batch=arguments.tokens_per_batch,
         patches_per_batch=arguments.patches_per_batch,
         mesh=arguments.mesh,
+        make_reader=make_reader,
     )
     count, errors = embed_file(embedder, arguments.input, arguments.output)
     good = count - len(errors)

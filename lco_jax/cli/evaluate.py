@@ -57,6 +57,7 @@ def main() -> int:
     from lco_jax.embed.embedder import Embedder
     from lco_jax.evaluate.published import mieb_lite, side_by_side
     from lco_jax.evaluate.run_offline import run_offline, unread
+    from lco_jax.lab.audio_tokens import make_reader
 
     name = Path(arguments.model).resolve().name
     output = Path(arguments.output or Path("evaluations") / name)
@@ -72,6 +73,7 @@ def main() -> int:
         truncate_dim=arguments.truncate_dim,
         tokens_per_batch=arguments.tokens_per_batch,
         mesh=arguments.mesh,
+        make_reader=make_reader,
         cache=output / "vectors" if arguments.keep_vectors else None,
     )
     wanted = [offline[task] for task in chosen]

@@ -60,11 +60,12 @@ def main() -> int:
     jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
 
     from lco_jax.evaluate.hook import retrieval_hook
+    from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.lab.lexical import BASELINES
     from lco_jax.train.loop import train
     from lco_jax.train.stages import train_stages
 
-    hook = functools.partial(retrieval_hook, baselines=BASELINES)
+    hook = functools.partial(retrieval_hook, baselines=BASELINES, make_reader=make_reader)
     if isinstance(config, Stages):
         results = train_stages(config, workdir, make_evaluate=hook)
         ended = [(stage.config, stage.workdir, stage.result) for stage in results]

@@ -15,9 +15,8 @@ from PIL import Image
 
 from lco_jax.config import MediaConfig, Memory, MeshConfig
 from lco_jax.data.records import Item, parse_item
-from lco_jax.embed.encoder import Encoder, Errors, progress_bar
+from lco_jax.embed.encoder import Encoder, Errors, MakeReader, progress_bar
 from lco_jax.embed.open import open_model
-from lco_jax.embed.sound_tokens import media_reader
 from lco_jax.embed.vector_cache import VectorCache
 from lco_jax.runtime.mesh import make_mesh
 
@@ -45,6 +44,7 @@ class Embedder:
         media: sizes and rates of images and clips (None: those of the run or export).
         cache: folder in which vectors are kept, found by the contents of their items, so that
             nothing is encoded twice (None: none are kept).
+        make_reader: gives what some media are read with in place of the towers (see `Encoder`).
 
     Raises:
         FileNotFoundError: no such model.
@@ -65,6 +65,7 @@ class Embedder:
         media: MediaConfig | None = None,
         mesh: MeshConfig | jax.sharding.Mesh | None = None,
         cache: str | Path | None = None,
+        make_reader: MakeReader | None = None,
     ):
         if cache is not None and jax.process_count() > 1:
             raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
@@ -89,12 +90,13 @@ class Embedder:
             opened.processor.describe(),
         )
         """What vectors depend on besides their items."""
-        model = (opened.graph, opened.params, opened.processor, self._mesh)
-        memory = Memory()
         self._encoder = Encoder(
-            *model,
-            memory=memory,
-            reader=media_reader(*model, memory),
+            opened.graph,
+            opened.params,
+            opened.processor,
+            self._mesh,
+            memory=Memory(),
+            make_reader=make_reader,
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,
         )

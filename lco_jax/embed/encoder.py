@@ -48,6 +48,11 @@ class MediaReader(MediaCache, Protocol):
         ...
 
 
+MakeReader = Callable[
+    [nnx.GraphDef, Params, Processor, jax.sharding.Mesh, Memory], MediaReader | None
+]
+
+
 class Encoder:
     """Turns items into pooled vectors with one set of weights.
 
@@ -57,7 +62,8 @@ class Encoder:
     Args:
         tokens_per_batch: packed tokens on each data shard at a time.
         patches_per_batch: patches on each data shard at a time.
-        reader: what some media are read with in place of the towers (see `media_reader`).
+        make_reader: gives what some media are read with in place of the towers, from graph,
+            weights, processor, mesh and memory settings (None: nothing).
     """
 
     def __init__(
@@ -70,12 +76,12 @@ class Encoder:
         memory: Memory,
         tokens_per_batch: int = 4096,
         patches_per_batch: int = 8192,
-        reader: MediaReader | None = None,
+        make_reader: MakeReader | None = None,
     ):
         self.graph, self.params = graph, params
-        self._reader = reader
-        if reader is not None:
-            processor = processor.with_cache(reader)
+        self._reader = make_reader and make_reader(graph, params, processor, mesh, memory)
+        if self._reader is not None:
+            processor = processor.with_cache(self._reader)
         self.processor, self.mesh, self.memory = processor, mesh, memory
         self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
         self.share_real_patches: float | None = None

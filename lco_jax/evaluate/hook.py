@@ -13,8 +13,7 @@ from jaxtyping import Float
 from lco_jax.config import Source, TfdsSource, TrainConfig
 from lco_jax.data.records import Item, MediaSource, Triplet
 from lco_jax.data.sources.open import read_pairs
-from lco_jax.embed.encoder import Encoder
-from lco_jax.embed.sound_tokens import media_reader
+from lco_jax.embed.encoder import Encoder, MakeReader
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.nn.norm import l2_normalize
@@ -39,13 +38,18 @@ class _Pairs:
 
 
 def retrieval_hook(
-    config: TrainConfig, workdir: str, *, baselines: Mapping[str, Baseline] = MappingProxyType({})
+    config: TrainConfig,
+    workdir: str,
+    *,
+    baselines: Mapping[str, Baseline] = MappingProxyType({}),
+    make_reader: MakeReader | None = None,
 ) -> Evaluate | None:
     """What `config.evaluation` asks for: anchors against all positives, and the mean cosine of
     random positives (anisotropy); of other pairs both directions. None if it asks for nothing.
 
     Args:
         baselines: what to measure other pairs with as well, once; vectors are kept in `NAME.npz`.
+        make_reader: as of `Encoder`.
 
     Raises:
         ValueError: the pairs cannot be read.
@@ -61,8 +65,7 @@ def retrieval_hook(
 
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
         model = (snapshot.graph, snapshot.params, snapshot.processor, snapshot.mesh)
-        reader = media_reader(*model, config.memory)
-        encoder = Encoder(*model, memory=config.memory, reader=reader)
+        encoder = Encoder(*model, memory=config.memory, make_reader=make_reader)
         queries, documents = _encode(encoder, main, snapshot.step)
         metrics = _both_ways(queries, documents)[0]
         metrics["mean_cosine"] = float(mean_cosine(documents))

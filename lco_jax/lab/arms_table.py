@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from lco_jax.lab.markdown import markdown_table
 from lco_jax.metrics.comparison import bootstrap_interval
-from lco_jax.report.markdown import markdown_table
 
 Scores = Mapping[str, Float[np.ndarray, "Q"]]
 """nDCG@10 of each query, by task; query i is the same in every arm and stage."""

@@ -9,7 +9,7 @@ from typing import Any
 from lco_jax.analysis.bound import Run, parse_run
 from lco_jax.analysis.scaling import Fit, Panel, Point
 from lco_jax.lab.grid import Record
-from lco_jax.report.markdown import markdown_table
+from lco_jax.lab.markdown import markdown_table
 
 _BOUND_FIELDS = (
     *("num_candidates", "information", "slack", "kl", "num_samples", "temperature"),

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from lco_jax.config import Alignment, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable
+from lco_jax.lab.markdown import markdown_table
 from lco_jax.lab.scores import (
     PairSet,
     StageCurve,
@@ -20,7 +21,6 @@ from lco_jax.lab.scores import (
 )
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.comparison import bootstrap_interval
-from lco_jax.report.markdown import markdown_table
 from lco_jax.train.manifest import read_manifest
 
 _METRIC = "mrr"

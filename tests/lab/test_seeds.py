@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lco_jax.config import Lora
+from lco_jax.lab.markdown import markdown_table
 from lco_jax.lab.recipes import lab_full, quickstart
 from lco_jax.lab.scores import PairSet, StageCurve, direction_scores
 from lco_jax.lab.seeds import (
@@ -21,7 +22,6 @@ from lco_jax.lab.seeds import (
 )
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.comparison import EmbeddedPairs
-from lco_jax.report.markdown import markdown_table
 from lco_jax.train.manifest import start_or_resume
 
 LINES = [{"image": f"{number}.png", "positive": str(number)} for number in range(30)]

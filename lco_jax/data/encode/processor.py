@@ -157,8 +157,10 @@ class Processor:
         read = self.read_medium(kind, source)
         if kind == "audio" and self.media.sound_features != "all":
             raise ValueError(
-                f"data.media.sound_features={self.media.sound_features} is for embedding; train on "
-                "sounds with sound_features=all"
+                f"data.media.sound_features={self.media.sound_features} is for embedding, with a "
+                "reader that is handed in, as the programs do: "
+                "Embedder(..., make_reader=lco_jax.lab.audio_tokens.make_reader); "
+                "train on audio with sound_features=all"
             )
         return read
 

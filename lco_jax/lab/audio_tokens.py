@@ -22,7 +22,7 @@ _BLOCK = 512
 """Features that are compared with the whole table at a time."""
 
 
-class SoundTokens:
+class AudioTokens:
     """Knows the sounds that it has read: each is the embeddings of the tokens that its features are
     nearest to, where several on end are nearest to one token that token once.
 
@@ -92,16 +92,16 @@ class SoundTokens:
         return embeddings[np.append(True, tokens[1:] != tokens[:-1])]
 
 
-def media_reader(
+def make_reader(
     graph: nnx.GraphDef,
     params: Params,
     processor: Processor,
     mesh: jax.sharding.Mesh,
     memory: Memory,
-) -> SoundTokens | None:
-    """What `data.media.sound_features` asks an encoder to read sounds with (None: the towers)."""
+) -> AudioTokens | None:
+    """What an encoder reads audio with, as `data.media.sound_features` says (None: the tower)."""
     if processor.media.sound_features == "tokens" and "audio" in processor.kinds:
-        return SoundTokens(graph, params, processor, mesh, memory)
+        return AudioTokens(graph, params, processor, mesh, memory)
     return None
 
 

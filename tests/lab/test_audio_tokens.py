@@ -9,7 +9,7 @@ from lco_jax.data.encode.encoded import Known
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
-from lco_jax.embed.sound_tokens import SoundTokens
+from lco_jax.lab.audio_tokens import AudioTokens, make_reader
 from lco_jax.train.known_features import compiled_towers, compute_features
 from tests import meshes, tiny
 from tests.data.sound_files import plain as wav
@@ -38,7 +38,7 @@ def test_runs_of_nearest_tokens_become_their_embeddings(folder, sizes):
                 read, model.processor, towers, model.params, mesh, Memory()
             )
         }
-    known = SoundTokens(model.graph, model.params, model.processor, mesh, Memory())
+    known = AudioTokens(model.graph, model.params, model.processor, mesh, Memory())
     known.read([Item("a text"), *(Item(audios=(sound,)) for sound in sounds)])
     for number, sound in enumerate(sounds):
         distances = np.square(features[str(number)][:, None] - table).sum(axis=2)
@@ -53,8 +53,15 @@ def test_runs_of_nearest_tokens_become_their_embeddings(folder, sizes):
         assert isinstance(part, Known) and part.grid is None
 
 
+def open_embedder(folder, **options):
+    options = {"media": MEDIA, "make_reader": make_reader, **options}
+    return Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32", **options)
+
+
 def test_vectors_are_those_of_a_text_of_the_tokens_and_neighbours_do_not_matter(folder):
-    embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32")
+    embedder = Embedder(
+        folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32", make_reader=make_reader
+    )
     plain = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
     items = [Item(audios=(wav(tones(seconds)),)) for seconds in (0.5, 3.0)]
     vectors = embedder.encode([*items, Item("a text")])
@@ -65,9 +72,17 @@ def test_vectors_are_those_of_a_text_of_the_tokens_and_neighbours_do_not_matter(
 
 
 def test_training_refuses_the_setting_and_broken_sounds_stay_errors(folder):
-    embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32")
+    embedder = Embedder(
+        folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32", make_reader=make_reader
+    )
     (found,) = embedder.processor.try_encode([Item(audios=(wav(tones(0.5)),))])
     assert "sound_features=all" in str(found)
     errors = {}
     embedder.encode([Item(audios=(b"no sound",)), Item("a text")], errors=errors)
     assert list(errors) == [0]
+
+
+def test_an_embedder_without_the_reader_refuses(folder):
+    embedder = open_embedder(folder, make_reader=None)
+    with pytest.raises(ValueError, match=r"make_reader=lco_jax\.lab\.audio_tokens\.make_reader"):
+        embedder.encode(Item(audios=(wav(tones(0.5)),)))
