@@ -122,7 +122,6 @@ class Table:
             self,
             rows=lora_rows(self.rows),
             prefix="base_model.model.",
-            wrapper=self.prefix or self.wrapper,
             decoder=self.adapter_decoder,
         )
 
