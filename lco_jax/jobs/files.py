@@ -60,6 +60,8 @@ class Job:
                 f"workdir {self.workdir!r} must be in a bucket (gs://…): the machines' disks go "
                 "with them"
             )
+        if self.revision.startswith("-") or not self.revision:
+            raise ValueError(f"revision {self.revision!r} must be a branch, tag or commit")
         if self.num_slices < 1:
             raise ValueError(f"num_slices={self.num_slices} must be at least 1")
         shlex.split(self.train)  # raises ValueError where a quotation does not end
@@ -97,7 +99,7 @@ def job_files(job: Job, kind: Kind) -> dict[str, str]:
         "job": job,
         "folder": "lco_jax",
         "train": shlex.join([".venv/bin/python", "launch/train.py", *words]),
-        "done_file": job.workdir.rstrip("/") + "/DONE",
+        "ended": job.workdir.rstrip("/") + "/ended",
         "nodes": f"--node-count={job.num_slices}" if several else f"--node-id={job.name}",
     }
     values["setup"] = templates.get_template("setup.sh.j2").render(values).rstrip()

@@ -15,12 +15,17 @@ from lco_jax.jobs.slices import find_slice
 TRAIN = "--config configs/lco_omni_7b_text.py --data.sources.0.path 'gs://b/my data.jsonl'"
 
 
+QUEUED = "queued-resource"
+MORE: dict = {}
+
+
 def make(**changes):
     options = {
         "topology": "v5p:4x4x4",
         "workdir": "gs://bucket/run",
         "repository": "https://example.com/lco_jax.git",
         "train": TRAIN,
+        **MORE,
         **changes,
     }
     return Job(**options)
@@ -60,23 +65,132 @@ def test_data_are_fetched_before_training(kind):
     assert 0 < text.index("fetch some data") < text.index("launch/train.py")
 
 
-def test_startup_reruns_until_the_run_is_done(tmp_path):
-    # The loop of the startup script, with programs that fail twice and then succeed.
-    text = job_files(make(), "queued-resource")["startup.sh"]
-    loop = text[text.index("for ((attempt") :].replace("sleep 30", "sleep 0")
-    (tmp_path / ".venv/bin").mkdir(parents=True)
-    for name, body in {
-        ".venv/bin/python": 'echo "$@" >> calls; [ "$(wc -l < calls)" -ge 3 ]',
-        "gcloud": 'cat > /dev/null; echo "$@" > done',
-    }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+def run_startup(tmp_path, python, *, setup_fails=0):
+    """The startup script with programs of our own in place of the machine's; what ran, and how."""
+    text = job_files(make(prepare=f"test $(wc -l < {tmp_path}/calls) -ge {setup_fails}"), QUEUED)
+    text = text["startup.sh"].replace("sleep 30", "sleep 0").replace("/opt/job", f"{tmp_path}/job")
+    text = text.replace("exec > >(logger --tag lco_jax --stderr) 2>&1", "")
+    (tmp_path / "job/lco_jax/.git").mkdir(parents=True)
+    (tmp_path / "job/lco_jax/.venv/bin").mkdir(parents=True)
+    (tmp_path / "calls").touch()
+    programs = {
+        "job/lco_jax/.venv/bin/python": f'echo "$@" >> {tmp_path}/calls; {python}',
+        "job/lco_jax/.venv/bin/pip": f"echo setup >> {tmp_path}/calls",
+        "python3.11": "exit 0",
+        "git": "exit 0",
+        "curl": "echo 20260101-7",
+        "gcloud": f'echo "$@" "$(cat)" > {tmp_path}/ended',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", loop], cwd=tmp_path, env=path, check=True)
+    ended = subprocess.run(["bash", "-c", text], env=path, capture_output=True, text=True)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert len(calls) == 3
-    assert calls[0].startswith("launch/train.py --tpu --workdir gs://bucket/run --config")
-    assert (tmp_path / "done").read_text() == "storage cp - gs://bucket/run/DONE\n"
+    told = tmp_path / "ended"
+    return ended.returncode, calls, told.read_text().strip() if told.exists() else None
+
+
+def test_startup_reruns_until_the_run_is_done(tmp_path):
+    succeeds = f'[ "$(grep -c launch {tmp_path}/calls)" -ge 3 ]'
+    code, calls, told = run_startup(tmp_path, succeeds)
+    assert code == 0
+    trained = [call for call in calls if call != "setup"]
+    assert len(trained) == 3
+    assert trained[0].startswith("launch/train.py --tpu --workdir gs://bucket/run --config")
+    assert told == "storage cp - gs://bucket/run/ended/20260101-7 0"
+
+
+def test_bad_usage_ends_the_job_and_is_not_tried_again(tmp_path):
+    code, calls, told = run_startup(tmp_path, "exit 2")
+    assert (code, len([call for call in calls if call != "setup"])) == (2, 1)
+    assert told.endswith("gs://bucket/run/ended/20260101-7 2")
+
+
+def test_a_machine_that_goes_says_nothing(tmp_path):
+    code, _, told = run_startup(tmp_path, "exit 143")
+    assert (code, told) == (143, None)
+
+
+def test_given_up_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.launch.test_jobs.MORE", {"max_restarts": 2})
+    code, calls, told = run_startup(tmp_path, "exit 1")
+    assert (code, len([call for call in calls if call != "setup"])) == (1, 3)
+    assert told.endswith(" 1")
+
+
+def test_a_failed_step_of_the_set_up_is_no_training(tmp_path):
+    code, calls, _ = run_startup(tmp_path, "exit 0", setup_fails=3)
+    assert code == 0
+    assert calls[:4] == ["setup", "setup", "setup", calls[3]] and calls[3].startswith("launch")
+
+
+@pytest.mark.parametrize(
+    ("states", "ended", "code", "deleted"),
+    [
+        (["ACTIVE", "ACTIVE"], "0", 0, 1),
+        (["ACTIVE"], "2", 2, 1),
+        (["FAILED", "FAILED", "FAILED"], None, 1, 3),
+        (["PROVISIONING", "SUSPENDED", "ACTIVE"], "1", 1, 2),
+    ],
+)
+def test_whatever_ends_a_job_its_machines_are_deleted(tmp_path, states, ended, code, deleted):
+    """create.sh against a gcloud of our own, which goes through the given states."""
+    text = job_files(make(max_restarts=2), QUEUED)["create.sh"].replace("sleep 60", "sleep 0")
+    (tmp_path / "create.sh").write_text(text)
+    (tmp_path / "states").write_text("\n".join(states) + "\n")
+    gcloud = f"""
+cd {tmp_path}
+echo "$@" >> calls
+case "$*" in
+*queued-resources\\ create*) touch there ;;
+*queued-resources\\ delete*) rm -f there ;;
+*describe*)
+    [ -e there ] || exit 1
+    head -n 1 states | tee now
+    [ "$(wc -l < states)" -le 1 ] || sed -i 1d states ;;
+*storage\\ cat*) [ "$(cat now) $(wc -l < states)" = "ACTIVE 1" ] && echo {ended} ;;
+esac
+"""
+    (tmp_path / "gcloud").write_text(f"#!/bin/bash{gcloud}")
+    (tmp_path / "gcloud").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = subprocess.run(["bash", str(tmp_path / "create.sh")], env=path, timeout=60)
+    calls = (tmp_path / "calls").read_text()
+    assert run.returncode == code
+    assert calls.count("queued-resources delete") == deleted
+    assert not (tmp_path / "there").exists()
+
+
+HOSTILE = 'it\'s "a" $(touch /tmp/x) `id`\n; rm -rf ~ #\t{{ x }} ü'
+
+
+@pytest.mark.parametrize("kind", ["queued-resource", "jobset", "xpk", "skypilot"])
+def test_hostile_names_are_quoted(kind, tmp_path):
+    strings = dict.fromkeys(
+        ("repository", "revision", "project", "zone", "cluster", "image"), HOSTILE
+    )
+    job = make(workdir=f"gs://{HOSTILE}", train=shlex.join(["--name", HOSTILE]), **strings)
+    for name, text in job_files(job, kind).items():
+        script = text
+        if name.endswith(".yaml"):
+            content = yaml.safe_load(text)
+            if kind == "jobset":
+                (workers,) = content["spec"]["replicatedJobs"]
+                container = workers["template"]["spec"]["template"]["spec"]["containers"][0]
+                assert container["image"] == HOSTILE
+                script = f"#!/bin/bash\nset -euo pipefail\n{container['command'][-1]}"
+            else:
+                assert content["resources"]["infra"] == f"gcp/*/{HOSTILE}"
+                script = f"#!/bin/bash\n{content['setup']}{content['run']}"
+        file = tmp_path / "script.sh"
+        file.write_text(script)
+        checked = subprocess.run(
+            ["shellcheck", "-S", "warning", str(file)], capture_output=True, text=True
+        )
+        assert checked.returncode == 0, checked.stdout
+        if name != "create.sh":
+            assert shlex.quote(HOSTILE) in script or name == "xpk.sh"
 
 
 def test_jobset_holds_a_valid_job():
@@ -96,7 +210,7 @@ def test_jobset_holds_a_valid_job():
 def test_skypilot_task():
     content = yaml.safe_load(job_files(make(topology="v5e:16x16"), "skypilot")["sky.yaml"])
     assert content["resources"]["accelerators"] == "tpu-v5litepod-256"
-    assert content["run"].startswith("cd lco_jax\n.venv/bin/python launch/train.py --tpu")
+    assert content["run"].startswith("set -e\ncd lco_jax\n.venv/bin/python launch/train.py --tpu")
     with pytest.raises(ValueError, match="one slice"):
         job_files(make(num_slices=2), "skypilot")
 
@@ -109,6 +223,7 @@ def test_skypilot_task():
         ({"workdir": "/tmp/run"}, "must be in a bucket"),
         ({"name": "My Job"}, "a-z first"),
         ({"train": "--config 'x"}, "quotation"),
+        ({"revision": "--upload-pack=x"}, "branch, tag or commit"),
     ],
 )
 def test_mistakes_are_named(changes, message):
