@@ -1,5 +1,7 @@
 """The command line of `launch/tpu/job.py`."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +10,9 @@ import tyro
 
 from lco_jax.cli.exits import DONE, program
 from lco_jax.jobs.files import Job, Kind, job_files
+
+_COMMANDS = ("--train", "--prepare")
+"""Options whose values have options of their own."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,23 @@ class _Arguments:
 @program
 def main() -> int:
     """Parse and write."""
-    arguments = tyro.cli(_Arguments)
+    arguments = tyro.cli(_Arguments, args=_attached(sys.argv[1:]))
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, text in job_files(arguments.job, arguments.kind).items():
         file = arguments.output / name
         file.write_text(text)
         print(file)
     return DONE
+
+
+def _attached(arguments: Sequence[str]) -> list[str]:
+    """The command line with commands attached to their options: `--train=--config x`.
+
+    What follows an option is taken for another one otherwise if it begins with a dash.
+    """
+    attached, rest = [], iter(arguments)
+    for argument in rest:
+        if argument in _COMMANDS and (value := next(rest, None)) is not None:
+            argument = f"{argument}={value}"
+        attached.append(argument)
+    return attached

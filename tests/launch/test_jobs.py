@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -238,3 +239,20 @@ def test_the_program_writes_the_files(tmp_path, monkeypatch, capsys):
     assert main() == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "job" / "jobset.yaml")
     assert (tmp_path / "job" / "jobset.yaml").read_text().startswith("# kubectl apply")
+
+
+def test_the_command_of_the_readme(tmp_path, monkeypatch):
+    """Letter for letter, but for the folder that it writes to."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = iter(readme[readme.index("python launch/tpu/job.py") :].splitlines())
+    command = next(lines)
+    while command.endswith("\\"):
+        command = command[:-1] + next(lines)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", shlex.split(command)[1:])
+    assert main() == 0
+    startup = (tmp_path / "job" / "startup.sh").read_text()
+    assert (
+        "--config configs/lco_omni_7b_text.py --data.batch-size 1056 --memory.remat none" in startup
+    )
+    assert "prepare_data.py all_nli" in startup
