@@ -100,7 +100,7 @@ class MediaConfig:
     """Refused sounds are unreadable; see `on_error`."""
     audio_in_video: bool = False
     """Whether the sound track of a film is read with it (Omni; off in the paper)."""
-    sound_features: Literal["all", "tokens"] = "all"
+    audio_features: Literal["all", "tokens"] = "all"
     """What embedding reads of a sound: all features of its tower, or the embeddings of the tokens
     that they are nearest to, those on end that are alike once. The latter is for towers that were
     aligned with the space of tokens; neither training nor transformers reads sounds so."""

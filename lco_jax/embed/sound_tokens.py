@@ -41,7 +41,7 @@ class SoundTokens:
         memory: Memory,
     ):
         if jax.process_count() > 1:
-            raise ValueError("data.media.sound_features=tokens is for one process; use all")
+            raise ValueError("data.media.audio_features=tokens is for one process; use all")
         self._processor, self._mesh, self._memory = processor, mesh, memory
         self._params = params
         with jax.set_mesh(mesh):
@@ -99,8 +99,8 @@ def media_reader(
     mesh: jax.sharding.Mesh,
     memory: Memory,
 ) -> SoundTokens | None:
-    """What `data.media.sound_features` asks an encoder to read sounds with (None: the towers)."""
-    if processor.media.sound_features == "tokens" and "audio" in processor.kinds:
+    """What `data.media.audio_features` asks an encoder to read sounds with (None: the towers)."""
+    if processor.media.audio_features == "tokens" and "audio" in processor.kinds:
         return SoundTokens(graph, params, processor, mesh, memory)
     return None
 

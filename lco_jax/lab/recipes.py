@@ -105,7 +105,7 @@ def lab_refinement(
     num_steps: int,
     seed: int,
     batch_size: int = 32,
-    sound_features: Literal["all", "tokens"] = "tokens",
+    audio_features: Literal["all", "tokens"] = "tokens",
 ) -> TrainConfig:
     """Low-rank factors on the decoder learn from WordNet; pictures and sounds are only measured."""
     held_out = tuple(TfdsSource(name, split="test") for name in ("emoji", "spoken"))
@@ -119,7 +119,7 @@ def lab_refinement(
         data=DataConfig(
             sources=(TfdsSource("wordnet"),),
             batch_size=batch_size,
-            media=replace(_MEDIA, sound_features=sound_features),
+            media=replace(_MEDIA, audio_features=audio_features),
         ),
         optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
         num_steps=num_steps,
@@ -158,7 +158,7 @@ def lab_full(*, decoder: Lora | None, seed: int = 42) -> Stages:
         data=replace(speak.data, media=_TRAINING_MEDIA),
         memory=Memory(row_tokens=(256,), frame_rows=(256,), least_shape=(6, 4, 16)),
     )
-    refine = lab_refinement(num_layers=None, num_steps=60, seed=seed, sound_features="all")
+    refine = lab_refinement(num_layers=None, num_steps=60, seed=seed, audio_features="all")
     return Stages(
         (Stage("align", align), Stage("speak", speak), Stage("refine", refine)),
         samples=lab_samples("speak"),

@@ -238,8 +238,8 @@ def test_limits(tmp_path):
     for content in (film("mp4", noise(9)), animation("GIF", 9)):
         path = tmp_path / "clip"
         path.write_bytes(content)
-        with pytest.raises(MediaError, match=r"clip: more than max_clip_frames=8 frames; cut it"):
-            load_video(str(path), TINY_CLIPS, MediaLimits(max_clip_frames=8))
+        with pytest.raises(MediaError, match=r"clip: more than max_file_frames=8 frames; cut it"):
+            load_video(str(path), TINY_CLIPS, MediaLimits(max_file_frames=8))
         with pytest.raises(MediaError, match=r"clip: 64 x 48 pixels are more than max_pixels=3000"):
             load_video(str(path), TINY_CLIPS, MediaLimits(max_pixels=3000))
         assert len(load_video(str(path), TINY_CLIPS, MediaLimits(3072, 9)).frames) == 4

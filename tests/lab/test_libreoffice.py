@@ -19,7 +19,7 @@ from lco_jax.lab.corpora.libreoffice_source import (
     font_files,
     read_pages,
 )
-from lco_jax.lab.corpora.page_picture import SIDE_PX, PagePainter
+from lco_jax.lab.corpora.page_image import SIDE_PX, PagePainter
 from lco_jax.lab.pages import page_task, page_tasks
 from tests.lab.help_pages import sentence, write_help, write_page
 

@@ -10,14 +10,14 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.lab import omni_parts
 from tests import hf_items, meshes, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import encode, random_image
-from tests.data.sound_files import plain, tones
 from tests.lab.test_whisper import SIZES, variables_of, write_variables
 from tests.tokenizers import MEDIA_IDS, write_tokenizer
 
@@ -61,7 +61,7 @@ def test_text_and_sounds_as_transformers_embeds_them(folder):
     clips = [plain(tones(seconds, seed=3)) for seconds in (0.7, 5.3)]
     items = [Item("a quick brown fox"), *(Item(audios=(clip,)) for clip in clips)]
     ask = "\nSummarize the above {} in one word:"
-    sounds = [[], *([load_sound(clip, SoundConfig())] for clip in clips)]
+    sounds = [[], *([load_audio(clip, MelConfig())] for clip in clips)]
     for item, heard, vector in zip(items, sounds, embedder.encode(items), strict=True):
         kind = "audio" if heard else "text"
         wanted = hf_items.embed(checkpoint, text=item.text, sounds=heard, prompt=ask.format(kind))

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.lab.corpora import spoken_source
 from lco_jax.lab.corpora.spoken import Spoken
-from tests.data.sound_files import plain, tones
+from tests.data.audio_files import plain, tones
 
 FOLDER = Path(__file__).parents[2] / "data" / "spoken"
 
@@ -38,7 +38,7 @@ def test_committed_files():
     with zipfile.ZipFile(FOLDER / "clips.zip") as clips:
         assert set(clips.namelist()) == {f"{name}.ogg" for name in [*train, *test]}
         for name in clips.namelist()[::40]:
-            samples = load_sound(clips.read(name), SoundConfig())
+            samples = load_audio(clips.read(name), MelConfig())
             assert 0.4 * 16_000 < len(samples) <= 30 * 16_000
             assert 0.01 < np.abs(samples).max() <= 1.1, name
     assert "CC-BY-SA-3.0" in (FOLDER / "LICENSE.asterisk-sounds").read_text(encoding="utf-8")
@@ -134,6 +134,6 @@ def test_what_is_left_out(tmp_path):
         "intro": "leave your message. When done hang up.",
         "letters/at": "at",
     }
-    samples = load_sound(found[0].audio, SoundConfig())
+    samples = load_audio(found[0].audio, MelConfig())
     assert len(samples) == 8_000
     assert len(found[0].audio) < 3_000

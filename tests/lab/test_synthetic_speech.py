@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from lco_jax.config import TfdsSource
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.sources.datasets import open_dataset, prepare
 from lco_jax.data.sources.open import open_source
 from lco_jax.data.sources.prepared import open_prepared
@@ -164,7 +164,7 @@ def test_dataset(program, make, utterances, tmp_path, monkeypatch):
     expected = {one.id: one.text for one in utterances[:6]}
     assert {record["id"]: record["transcript"] for record in records} == expected
     for record in records:
-        samples = load_sound(record["audio"], SoundConfig())
+        samples = load_audio(record["audio"], MelConfig())
         seconds = 900 * len(record["transcript"]) / 22_050
         assert abs(len(samples) / 16_000 - seconds) < 0.01
         assert 0.2 < np.abs(samples).max() < 0.4

@@ -13,9 +13,9 @@ from flax import nnx
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lco_jax.data.media.config import SoundConfig
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.media.mel import log_mel
-from lco_jax.data.media.sound import load_sound
 from lco_jax.data.sources.datasets import CACHE
 from lco_jax.lab.ctranslate2 import read_variables
 from lco_jax.lab.fetch import ensure_whisper
@@ -181,11 +181,11 @@ def real_encoder(variables: dict[str, np.ndarray]) -> WhisperEncoder:
 )
 def test_real_weights_on_real_clips():
     file = ensure_whisper()
-    config = SoundConfig(num_mels=80, buffer_seconds=30, max_seconds=30)
+    config = MelConfig(num_mels=80, buffer_seconds=30, max_seconds=30)
     mels = []
     with zipfile.ZipFile(CLIPS) as clips:
         for name in ("activated", "vm-sorry"):
-            samples = load_sound(clips.read(f"{name}.ogg"), config)
+            samples = load_audio(clips.read(f"{name}.ogg"), config)
             mels.append(log_mel(np.pad(samples, (0, config.max_samples - len(samples))), config))
     mel = np.stack(mels)
     found = run_tower(file, mel)

@@ -10,8 +10,8 @@ import pytest
 from lco_jax.cli.embed import main
 from lco_jax.embed.embedder import Embedder
 from tests import meshes, tiny
+from tests.data.audio_files import mp3, plain, tones, track
 from tests.data.media_files import cut, encode, film, noise, random_image
-from tests.data.sound_files import mp3, plain, tones, track
 
 SECONDS = 1.3
 

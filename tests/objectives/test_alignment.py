@@ -64,7 +64,7 @@ def make_batch(num_shards):
 def expected(found, table, pull):
     """The loss by its definition, on a torch tensor of the features of every item."""
     lengths = (table**2).sum(1)
-    sound = sound_features = picture = pictures = distance = count = 0
+    sound = audio_features = picture = pictures = distance = count = 0
     for kind, features, labels in found:
         chances = torch.log_softmax(-(torch.cdist(features, table) ** 2), 1)
         own = chances[:, np.searchsorted(VOCABULARY, labels).tolist()]
@@ -87,8 +87,8 @@ def expected(found, table, pull):
                     torch.logaddexp(stay, come) + chance
                     for stay, come, chance in zip(ways, before, step, strict=True)
                 ]
-            sound, sound_features = sound - ways[-1], sound_features + len(features)
-    return sound / sound_features + picture / pictures + pull * distance / count
+            sound, audio_features = sound - ways[-1], audio_features + len(features)
+    return sound / audio_features + picture / pictures + pull * distance / count
 
 
 @pytest.mark.parametrize("num_shards", [1, 2])

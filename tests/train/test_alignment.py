@@ -38,8 +38,8 @@ from lco_jax.runtime import mesh as meshes
 from lco_jax.train.metrics import read_metrics
 from lco_jax.train.stages import train_stages
 from tests import runs, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import random_image
-from tests.data.sound_files import plain, tones
 from tests.meshes import one_device as one_device
 
 pytestmark = pytest.mark.usefixtures("one_device")

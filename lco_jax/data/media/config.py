@@ -78,7 +78,7 @@ class VideoConfig:
 
 
 @dataclass(frozen=True)
-class SoundConfig:
+class MelConfig:
     """How much of a sound is read, and the mel frames that the audio tower reads of it.
 
     Source: transformers WhisperFeatureExtractor with the settings of the public Omni checkpoints.
@@ -119,11 +119,11 @@ class MediaLimits:
 
     max_pixels: int = 89_478_485
     """Of an image or a frame (Pillow's own threshold for decompression bombs)."""
-    max_clip_frames: int = 200_000
+    max_file_frames: int = 200_000
     """Of a whole clip, sampled or not: two hours at 25 frames a second fit."""
 
     def __post_init__(self):
-        if self.max_pixels < 1 or self.max_clip_frames < 1:
+        if self.max_pixels < 1 or self.max_file_frames < 1:
             raise ValueError(f"limits must be positive, got {self}")
 
 
@@ -154,7 +154,7 @@ def from_hf(preprocessor: dict[str, Any]) -> PixelConfig:
     )
 
 
-def sound_from_hf(preprocessor: dict[str, Any]) -> SoundConfig:
+def audio_from_hf(preprocessor: dict[str, Any]) -> MelConfig:
     """The settings of sound in a checkpoint's `preprocessor_config.json`, or in the
     `feature_extractor` of its `processor_config.json`; absent ones keep their default.
 
@@ -171,9 +171,9 @@ def sound_from_hf(preprocessor: dict[str, Any]) -> SoundConfig:
     for name, value in fixed.items():
         if preprocessor.get(name, value) != value:
             raise ValueError(f"{name}={preprocessor[name]!r} is not supported; expected {value}")
-    default = SoundConfig()
+    default = MelConfig()
     seconds = preprocessor.get("chunk_length", default.buffer_seconds)
-    return SoundConfig(
+    return MelConfig(
         num_mels=preprocessor.get("feature_size", default.num_mels),
         buffer_seconds=seconds,
         max_seconds=min(default.max_seconds, seconds),

@@ -5,5 +5,5 @@ class MediaError(ValueError):
     """A media file that cannot be used; the message names it and says what to do."""
 
 
-class NoSoundError(MediaError):
+class NoAudioError(MediaError):
     """A film that has no sound track."""

@@ -71,9 +71,9 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _check_num_frames(name: str, num_frames: int, limits: MediaLimits) -> None:
-    if num_frames > limits.max_clip_frames:
+    if num_frames > limits.max_file_frames:
         raise MediaError(
-            f"{name}: more than max_clip_frames={limits.max_clip_frames} frames; cut it into "
+            f"{name}: more than max_file_frames={limits.max_file_frames} frames; cut it into "
             "pieces, or raise the limit"
         )
 

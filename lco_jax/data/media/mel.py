@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32
 from transformers.audio_utils import mel_filter_bank
 
-from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ, SoundConfig
+from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
 
 _FLOOR = 1e-10
 _RANGE = 8.0
@@ -21,7 +21,7 @@ _BLOCK_FRAMES = 2000
 Frames = TypeVar("Frames", int, Int[np.ndarray, "n"])
 
 
-def log_mel(samples: Float32[np.ndarray, "n"], config: SoundConfig) -> Float32[np.ndarray, "M F"]:
+def log_mel(samples: Float32[np.ndarray, "n"], config: MelConfig) -> Float32[np.ndarray, "M F"]:
     """The log-mel frames of a mono sound at 16 kHz, one for each begun 10 ms.
 
     They are those of the clip at the start of a long silence, which is how transformers pads it.
@@ -73,7 +73,7 @@ def _filters(num_mels: int) -> Float64[np.ndarray, "f M"]:
 
 
 def mel_chunks(
-    mel: Float32[np.ndarray, "M F"], config: SoundConfig
+    mel: Float32[np.ndarray, "M F"], config: MelConfig
 ) -> tuple[Float32[np.ndarray, "k M T"], Int32[np.ndarray, "k"]]:
     """The frames of a clip in chunks of equal length, and how many of each are real.
 

@@ -19,7 +19,7 @@ from lco_jax.lab.corpora.libreoffice_source import (
     read_pages,
 )
 from lco_jax.lab.corpora.packaged import PackagedBuilder
-from lco_jax.lab.corpora.page_picture import SIDE_PX, STYLE, PagePainter
+from lco_jax.lab.corpora.page_image import SIDE_PX, STYLE, PagePainter
 
 _TEXTS = ("id", "name", "text")
 _logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, SoundConfig
-from lco_jax.data.media.errors import MediaError, NoSoundError
+from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
+from lco_jax.data.media.errors import MediaError, NoAudioError
 from lco_jax.data.media.footage import CONTAINERS
 from lco_jax.data.media.images import name_of, open_media
 from lco_jax.data.media.mel import num_audio_tokens
@@ -30,7 +30,7 @@ _UNKNOWN_BYTES = 0x7FFF0000
 Samples = Float32[np.ndarray, "n"]
 
 
-def load_sound(source: str | bytes, config: SoundConfig) -> Samples:
+def load_audio(source: str | bytes, config: MelConfig) -> Samples:
     """The sound in a file, or the sound track of a film: mono, at 16 kHz, full scale at 1.
 
     The mean of all channels is taken. Silence is a sound like any other.
@@ -40,7 +40,7 @@ def load_sound(source: str | bytes, config: SoundConfig) -> Samples:
         config: how much is read.
 
     Raises:
-        NoSoundError: a film or an animation without a sound track.
+        NoAudioError: a film or an animation without a sound track.
         MediaError: missing, empty, no sound, truncated, damaged, not finite, too short for a
             single token, or longer than a config allows that refuses instead of cutting.
     """
@@ -48,7 +48,7 @@ def load_sound(source: str | bytes, config: SoundConfig) -> Samples:
         return _decode(file, name_of(source), config)
 
 
-def _decode(file: io.BufferedIOBase, name: str, config: SoundConfig) -> Samples:
+def _decode(file: io.BufferedIOBase, name: str, config: MelConfig) -> Samples:
     max_seconds = config.max_seconds + _EXTRA_SECONDS
     try:
         # MP3 is left to FFmpeg: libsndfile believes a wrong length and stops there.
@@ -145,7 +145,7 @@ def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple
     with av.open(file, options=options, metadata_errors="ignore") as container:
         if not container.streams.audio:
             kinds = " and ".join(sorted({stream.type for stream in container.streams}))
-            raise NoSoundError(
+            raise NoAudioError(
                 f"{name}: has {kinds or 'no streams'} but no sound; correct the path, or give a "
                 "film without sound as a video only"
             )

@@ -99,7 +99,7 @@ _TRUNCATED = "so it is truncated"
 _SHORT = "too short"
 _Make = Callable[[], bytes]
 
-BAD_SOUNDS: dict[str, tuple[_Make, str]] = {
+BAD_AUDIO: dict[str, tuple[_Make, str]] = {
     "empty.wav": (lambda: b"", "the file is empty"),
     "text.wav": (lambda: b"no sound at all\n", _UNDECODABLE),
     "page.mp3": (lambda: b"<!DOCTYPE html><html>404 Not Found</html>", _UNDECODABLE),
