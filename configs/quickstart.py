@@ -3,7 +3,7 @@
 Its parts are real: SmolLM2-135M as decoder, the encoder of Whisper tiny.en as ear; the eye starts
 from nothing. Alignment teaches ear and eye the space of the decoder's tokens from spoken prompts
 and emoji. Then low-rank factors on the first 8 layers learn from WordNet, which has neither sounds
-nor pictures. Held-out texts, sounds and pictures are measured before and after. Minutes on two
+nor images. Held-out texts, sounds and images are measured before and after. Minutes on two
 cores.
 """
 

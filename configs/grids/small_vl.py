@@ -90,7 +90,7 @@ def _generate() -> TrainConfig:
 
 
 def _refine(trainable, *, peak_lr: float = 2e-3, seed: int = 0, clip: bool = False) -> TrainConfig:
-    """The contrastive stage: text only, or (`clip`) pictures and their names in both directions."""
+    """The contrastive stage: text only, or (`clip`) images and their names in both directions."""
     sources = (TfdsSource("emoji"),) if clip else (TfdsSource("wordnet"),)
     return TrainConfig(
         model=ModelRef(

@@ -61,10 +61,10 @@ class TfdsSource:
     weight: float = 1.0
     max_examples: int | None = None
     prompt: str | None = ""
-    """Generative stages: what is asked about the picture or text of each record (None: nothing is
+    """Generative stages: what is asked about the image or text of each record (None: nothing is
     shown and asked, the response is plain text)."""
     response: str | None = None
-    """Generative stages: the field that answers (None: the positive, which is `name` of pictures
+    """Generative stages: the field that answers (None: the positive, which is `name` of images
     and `transcript` of speech); the members of a list are joined by commas."""
     columns: Columns | None = None
     """What is what in the records (None: as the dataset is known for, or as its features are called
@@ -145,5 +145,5 @@ class Evaluation:
     metric: Literal["recall@1", "recall@10", "mrr"] = "mrr"
     """Decides which checkpoint is best."""
     others: tuple[Source, ...] = ()
-    """More held-out pairs, such as pictures and their names, which find each other in both
+    """More held-out pairs, such as images and their names, which find each other in both
     directions; their figures decide nothing."""

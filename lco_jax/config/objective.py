@@ -49,7 +49,7 @@ class Alignment:
     and not run.
 
     A sound is its tokens one after another, each for as long as it is heard (CTC without a blank);
-    a picture is its tokens in any order. Both are spelled in lower case, without punctuation.
+    an image is its tokens in any order. Both are spelled in lower case, without punctuation.
     """
 
     pull: float = 1.0

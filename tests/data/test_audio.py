@@ -1,4 +1,4 @@
-"""Sound files of every kind as mono samples at 16 kHz; bad files end in an error."""
+"""Audio files of every kind as mono samples at 16 kHz; bad files end in an error."""
 
 import re
 
@@ -52,7 +52,7 @@ def assert_like(found: np.ndarray, expected: np.ndarray, least: float, delay: in
 )
 def test_lossless(tmp_path, kind, subtype, error):
     samples = tones(1.5)
-    path = tmp_path / "sound.dat"  # the content says what it is
+    path = tmp_path / "audio.dat"  # the content says what it is
     path.write_bytes(plain(samples, kind, subtype))
     found = load_audio(str(path), CONFIG)
     assert found.dtype == np.float32 and len(found) == len(samples)
@@ -75,10 +75,10 @@ def test_float_values_beyond_full_scale_stay():
         # Nothing tells how much the encoder put in front.
         (lambda x: mp3(x, has_length=False), 0.99, 1105),
         (lambda x: track("mp4", "aac", x), 0.99, 0),
-        (lambda x: track("mp4", "aac", x, pictures=True), 0.99, 0),
-        (lambda x: track("mov", "aac", x, pictures=True), 0.99, 0),
-        (lambda x: track("matroska", "flac", x, pictures=True), 0.99, 0),
-        (lambda x: track("webm", "libopus", x, pictures=True), 0.98, 0),
+        (lambda x: track("mp4", "aac", x, with_video=True), 0.99, 0),
+        (lambda x: track("mov", "aac", x, with_video=True), 0.99, 0),
+        (lambda x: track("matroska", "flac", x, with_video=True), 0.99, 0),
+        (lambda x: track("webm", "libopus", x, with_video=True), 0.98, 0),
         (lambda x: track("ogg", "flac", x), 0.99, 0),
     ],
     ids=[
@@ -96,7 +96,7 @@ def test_float_values_beyond_full_scale_stay():
         "ogg-flac",
     ],
 )
-def test_lossy_and_film(make, least, delay):
+def test_lossy_and_video(make, least, delay):
     samples = tones(4)
     assert_like(load_audio(make(samples), CONFIG), samples, least, delay)
 
@@ -130,7 +130,7 @@ def test_sizes_that_the_writer_could_not_know():
         np.testing.assert_array_equal(found, whole)
 
 
-def test_silence_is_a_sound():
+def test_silence_is_audio():
     found = load_audio(plain(np.zeros(RATE_HZ, np.float32)), CONFIG)
     assert len(found) == RATE_HZ and not found.any()
 

@@ -13,7 +13,7 @@ from tests.data.audio_files import tones
 
 BUFFER_S = 12
 """In place of the 300 s of the public checkpoints, whose frames take their time in torch."""
-CLIPS = {
+RECORDINGS = {
     "0.05 s": tones(0.05),
     "a frame and a sample": tones(1)[:161],
     "two frames": tones(1)[:320],
@@ -57,18 +57,20 @@ def assert_frames(samples, num_mels, tolerance, name):
 
 @pytest.mark.parametrize("num_mels", [128, 80])
 def test_frames_are_those_of_transformers(num_mels, tolerance):
-    for name, samples in CLIPS.items():
+    for name, samples in RECORDINGS.items():
         assert_frames(samples, num_mels, tolerance, name)
 
 
-def test_long_clips_are_cut_as_in_transformers(tolerance):
+def test_long_recordings_are_cut_as_in_transformers(tolerance):
     assert_frames(tones(BUFFER_S + 1), 128, tolerance, "long")
 
 
 def test_what_the_buffer_cannot_hold():
     config = MelConfig(buffer_seconds=BUFFER_S, max_seconds=BUFFER_S)
     samples = tones(BUFFER_S + 1)
-    with pytest.raises(ValueError, match=r"208000 samples; expected 1 to 192000 .*cut the sound"):
+    with pytest.raises(
+        ValueError, match=r"208000 samples; expected 1 to 192000 .*cut the rec"
+    ):
         log_mel(samples, config)
     with pytest.raises(ValueError, match="0 samples"):
         log_mel(samples[:0], config)

@@ -68,12 +68,12 @@ def test_text_and_sounds_as_transformers_embeds_them(folder):
         np.testing.assert_allclose(vector, wanted, atol=1e-4)
 
 
-def test_a_picture_has_sixteen_tokens(folder):
+def test_an_image_has_sixteen_tokens(folder):
     embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
-    picture = encode(random_image(0, (56, 56)), "PNG")
-    (encoded,) = embedder.processor.encode([Item(images=(picture,))])
+    image = encode(random_image(0, (56, 56)), "PNG")
+    (encoded,) = embedder.processor.encode([Item(images=(image,))])
     assert len(encoded.media[0].places) == 16
-    assert np.isfinite(embedder.encode([Item(images=(picture,))])).all()
+    assert np.isfinite(embedder.encode([Item(images=(image,))])).all()
 
 
 def test_another_tokenizer_is_refused(folder, tmp_path):

@@ -109,7 +109,7 @@ def as_torch_item(embedder, item):
 
 
 def test_a_film_with_its_sound_equals_transformers(checkpoint):
-    film = track("mp4", "aac", tones(3.3), pictures=True)
+    film = track("mp4", "aac", tones(3.3), with_video=True)
     media = dataclasses.replace(MEDIA, audio_in_video=True)
     embedder = make_embedder(checkpoint.folder, media=media)
     silent = clip(5)

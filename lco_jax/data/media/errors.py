@@ -1,4 +1,4 @@
-"""The error that every unusable image, clip or sound ends in."""
+"""The error that every unusable image, video or audio file ends in."""
 
 
 class MediaError(ValueError):
@@ -6,4 +6,4 @@ class MediaError(ValueError):
 
 
 class NoAudioError(MediaError):
-    """A film that has no sound track."""
+    """A video that has no audio track."""
