@@ -63,7 +63,7 @@ class Memory:
     """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
     that holds its largest image or frame. Full attention of the vision tower runs within a row."""
     least_shape: tuple[int, int, int] = (0, 0, 0)
-    """Rows, rows of patches and chunks of sound that a training batch has at least on each data
+    """Rows, rows of patches and chunks of audio that a training batch has at least on each data
     shard (of media: if it has any), so that fewer programs are compiled."""
     feature_cache: str | None = None
     """Folder in which the features of media are kept, so that frozen towers see each file once."""

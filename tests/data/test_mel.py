@@ -68,9 +68,7 @@ def test_long_recordings_are_cut_as_in_transformers(tolerance):
 def test_what_the_buffer_cannot_hold():
     config = MelConfig(buffer_seconds=BUFFER_S, max_seconds=BUFFER_S)
     samples = tones(BUFFER_S + 1)
-    with pytest.raises(
-        ValueError, match=r"208000 samples; expected 1 to 192000 .*cut the rec"
-    ):
+    with pytest.raises(ValueError, match=r"208000 samples; expected 1 to 192000 .*cut the rec"):
         log_mel(samples, config)
     with pytest.raises(ValueError, match="0 samples"):
         log_mel(samples[:0], config)

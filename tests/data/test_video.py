@@ -240,9 +240,7 @@ def test_limits(tmp_path):
         path.write_bytes(content)
         with pytest.raises(MediaError, match=r"video: more than max_file_frames=8 frames; cut it"):
             load_video(str(path), TINY_VIDEOS, MediaLimits(max_file_frames=8))
-        with pytest.raises(
-            MediaError, match=r"video: 64 x 48 pixels are more than max_pix"
-        ):
+        with pytest.raises(MediaError, match=r"video: 64 x 48 pixels are more than max_pix"):
             load_video(str(path), TINY_VIDEOS, MediaLimits(max_pixels=3000))
         assert len(load_video(str(path), TINY_VIDEOS, MediaLimits(3072, 9)).frames) == 4
 

@@ -1,4 +1,4 @@
-"""A small omni model of a text decoder and Whisper's ear: as transformers reads it."""
+"""A small omni model of a text decoder and Whisper's encoder: as transformers reads it."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from tests.data.media_files import encode, random_image
 from tests.lab.test_whisper import SIZES, variables_of, write_variables
 from tests.tokenizers import MEDIA_IDS, write_tokenizer
 
-EAR = SIZES | {"num_mel_bins": 128}
+ENCODER = SIZES | {"num_mel_bins": 128}
 SPARE = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 SPARE += ("<|audio_start|>", "<|audio_end|>", "<|audio_pad|>")
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(decoder)
     (decoder / "generation_config.json").write_text("{}")
     torch.manual_seed(0)
-    encoder = WhisperEncoder(WhisperConfig(**EAR)).eval().requires_grad_(False)
+    encoder = WhisperEncoder(WhisperConfig(**ENCODER)).eval().requires_grad_(False)
     for name, parameter in encoder.named_parameters():
         spread = 0.3 if parameter.ndim == 1 else 0.1
         parameter.copy_(spread * torch.randn_like(parameter) + ("norm.weight" in name))
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     return target
 
 
-def test_text_and_sounds_as_transformers_embeds_them(folder):
+def test_text_and_audio_as_transformers_embeds_them(folder):
     model, loading = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         folder, output_loading_info=True
     )
@@ -58,11 +58,11 @@ def test_text_and_sounds_as_transformers_embeds_them(folder):
     checkpoint = tiny.Tiny(folder, model)
     embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
     assert embedder.modalities == ("text", "image", "video", "audio")
-    clips = [plain(tones(seconds, seed=3)) for seconds in (0.7, 5.3)]
-    items = [Item("a quick brown fox"), *(Item(audios=(clip,)) for clip in clips)]
+    recordings = [plain(tones(seconds, seed=3)) for seconds in (0.7, 5.3)]
+    items = [Item("a quick brown fox"), *(Item(audios=(one,)) for one in recordings)]
     ask = "\nSummarize the above {} in one word:"
-    sounds = [[], *([load_audio(clip, MelConfig())] for clip in clips)]
-    for item, heard, vector in zip(items, sounds, embedder.encode(items), strict=True):
+    audio = [[], *([load_audio(one, MelConfig())] for one in recordings)]
+    for item, heard, vector in zip(items, audio, embedder.encode(items), strict=True):
         kind = "audio" if heard else "text"
         wanted = hf_items.embed(checkpoint, text=item.text, sounds=heard, prompt=ask.format(kind))
         np.testing.assert_allclose(vector, wanted, atol=1e-4)

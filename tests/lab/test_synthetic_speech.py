@@ -64,13 +64,13 @@ def program(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make(tmp_path):
-    """The builder of a few clips."""
+    """The builder of a few recordings."""
     return functools.partial(
         SyntheticSpeech,
         config_name="",
         data_dir=str(tmp_path / "tfds"),
         work_dir=str(tmp_path / "work"),
-        max_clips=6,
+        max_recordings=6,
     )
 
 
@@ -210,9 +210,9 @@ def test_interrupted_preparation_goes_on(program, make, utterances):
 def test_a_text_is_never_an_option(program, tmp_path):
     log = program()
     one = source.Utterance("emoji-0", "--version; $(exit) été")
-    source.synthesize([one], tmp_path / "clips")
+    source.synthesize([one], tmp_path / "speech")
     assert log.read_text() == one.text + "\n"
-    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["emoji-0.flac"]
+    assert [path.name for path in (tmp_path / "speech").iterdir()] == ["emoji-0.flac"]
 
 
 @pytest.mark.parametrize(
@@ -221,14 +221,14 @@ def test_a_text_is_never_an_option(program, tmp_path):
         ("sys.exit('no such voice')", 9000, "exit status 1 for ID .*no such voice; check"),
         ("sys.stderr.write('disk full'); sys.exit(0)", 9000, "that can be read for ID .*disk full"),
         ("text = ''", 9000, "nothing but silence for ID .*no message"),
-        ("", 0, "nothing but silence for ID .*finished clips are kept"),
+        ("", 0, "nothing but silence for ID .*finished recordings are kept"),
     ],
 )
 def test_failures_name_the_text(program, make, utterances, before, amplitude, message):
     program(before, amplitude)
     named = f"{utterances[0].id} .*{re.escape(utterances[0].voice)}.*"
     with pytest.raises(ValueError, match=message.replace("ID ", named)):
-        make(max_clips=1).download_and_prepare()
+        make(max_recordings=1).download_and_prepare()
 
 
 def test_errors_say_what_to_do(program, make, tmp_path):
