@@ -49,8 +49,8 @@ class Memory:
     logit_chunks: int = 1
     """Gather and compare the candidates in this many blocks."""
     candidates: Literal["auto", "gathered", "ring"] = "auto"
-    """How all candidates meet all anchors: copied to every device, or sent round the devices
-    (auto: the ring where a copy would take half a GiB)."""
+    """How all candidates meet all anchors: replicated on every device, or sent round them
+    (auto: the ring where replicas would take half a GiB)."""
     head_tokens: int = 512
     """Compute next-token logits of this many tokens of a device at a time."""
     remat: Literal["none", "full", "dots"] = "dots"

@@ -44,7 +44,7 @@ _SPARE = {
 """Control tokens of SmolLM2 that take the parts of `MARKERS`, in order, and their ids."""
 
 CHUNK_FRAMES = 200
-"""Mel frames that the audio tower hears together, as in public Omni models; Whisper hears 3,000."""
+"""Mel frames that the audio tower encodes together, as in public Omni models; Whisper, 3,000."""
 _FIRST_FEATURES = 0.1
 """Of the spread that features would have if projections kept that of their inputs: near that of
 token embeddings, whose place they take."""

@@ -25,11 +25,13 @@ work of a blank and leave one feature to each of the others."""
 def alignment_objective(
     graph: nnx.GraphDef, objective: Alignment, memory: Memory
 ) -> Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]:
-    """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`, for
+    """The function `(trainable, frozen, dropout key, batch, preamble) -> (loss, metrics)`, for
     batches of one chunk.
     """
 
-    def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
+    def loss_fn(
+        trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, preamble: Array
+    ):
         model = nnx.merge(graph, trainable, frozen)
         chunk = jax.tree.map(lambda x: x[0], batch)
         features = media_features(model, chunk, memory.remat)

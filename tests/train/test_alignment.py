@@ -127,7 +127,7 @@ def test_alignment_learns_and_moves_towers_alone(folder, job):
         assert same == (path[0].key not in ("vision", "audio")), path
 
 
-def test_batches_have_one_shape_and_long_clips_are_left_out(folder):
+def test_batches_have_one_shape_and_long_recordings_are_left_out(folder):
     config = make_align(folder)
     processor = Processor(folder / "model", read_config(folder / "model"), media=MEDIA)
     with pytest.raises(MediaError, match="longer than max_seconds=2"):

@@ -13,7 +13,7 @@ _FLOOR = 1e-10
 _RANGE = 8.0
 """Powers of ten below the loudest value of a recording; what is quieter is raised to it."""
 _TAIL_SAMPLES = 5 * HOP_SAMPLES
-"""Silence behind a recording, so that the frames which still hear its end mirror none of it."""
+"""Silence behind a recording, so that the frames which still reach its end mirror none of it."""
 _BLOCK_FRAMES = 2000
 """Frames that are transformed together; bounds the memory of long recordings."""
 
@@ -38,7 +38,7 @@ def log_mel(samples: Float32[np.ndarray, "n"], config: MelConfig) -> Float32[np.
             f"{config.buffer_seconds}); cut the recording"
         )
     num_frames = -(-len(samples) // HOP_SAMPLES)
-    # Two more frames hear the end of the recording, and one of them may be the loudest.
+    # Two more frames reach the end of the recording, and one of them may be the loudest.
     num_heard = min(num_frames + 2, buffer_samples // HOP_SAMPLES)
     padded = np.pad(samples, (0, min(_TAIL_SAMPLES, buffer_samples - len(samples))))
     padded = np.pad(padded, FFT_SAMPLES // 2, mode="reflect")
