@@ -77,7 +77,7 @@ def choose_exchange(
 
 
 def meet_gathered(anchors: Anchors, block: Block, config: Contrastive, chunks: int) -> Stats:
-    """All candidates are replicated on every device, one of `chunks` pieces of each shard at a time."""
+    """Candidates are replicated on every device, one of `chunks` pieces of each shard at a time."""
 
     def visit(stats: Stats, piece: Block) -> tuple[Stats, None]:
         everywhere = Block(*(jax.lax.all_gather(x, BATCH_AXES, tiled=True) for x in piece))
