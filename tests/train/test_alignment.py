@@ -1,5 +1,6 @@
 """Alignment, refinement with text only, and their report: a tiny job from end to end."""
 
+import functools
 import json
 import re
 
