@@ -128,10 +128,12 @@ class Embedding:
 
         encoder, processor = self._embedder._encoder, self._embedder.processor
         encoded = processor.encode([Item(text=text) for text in texts])
-        head = len(processor.head)
-        stream = pack_texts(encoded, encoder.memory.row_tokens, encoder.tokens_per_batch, 1, head)
-        computed = sum(batch.tokens.size + head for batch, _ in stream)
-        return sum(len(item.tokens) + head for item in encoded), computed
+        preamble = len(processor.head)
+        stream = pack_texts(
+            encoded, encoder.memory.row_tokens, encoder.tokens_per_batch, 1, preamble
+        )
+        computed = sum(batch.tokens.size + preamble for batch, _ in stream)
+        return sum(len(item.tokens) + preamble for item in encoded), computed
 
 
 def _sentence_embedding(folder: Path, dtype: str) -> Side:

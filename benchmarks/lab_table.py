@@ -2,7 +2,7 @@
 several seeds and arms together; run from the root of the repository.
 
 `python -m benchmarks.lab_table WORKDIR …` reads jobs that have ended. With `--seen N` it also
-embeds N pictures and N sounds of the training data before and after the last stage: minutes.
+embeds N images and N recordings of the training data before and after the last stage: minutes.
 """
 
 from dataclasses import dataclass

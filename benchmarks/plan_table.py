@@ -45,14 +45,14 @@ _HEADER = """# Plans
 
 The training step of each command, compiled by the TPU compiler: made by
 `python -m benchmarks.plan_table`. Bytes are of one chip; times are bounds. The batch is assumed:
-items of 32 tokens behind a shared head, a quarter of the items of a multimodal config with an image
-of the largest size; the plan of pages has one page an example. Flops a token are counted over all
-slots of the rows, the towers' products among them. The useful work behind MFU is 4 N for each real
+items of 32 tokens behind the preamble, a quarter of the items of a multimodal config with an image
+of the largest size; the plan of pages has one page an example. FLOPs a token are counted over all
+slots of the rows, those of the towers among them. The useful work behind MFU is 4 N for each real
 token (text and image), and the forward pass of the vision tower over the patches; attention, the
 language model's head and the gradients of trained matrices are left out.
 
 | `python launch/plan.py …` | fits | arguments GB | temporaries GB | peak / available GB \
-| flops a token | roofline ms | MFU at most | messages | revision |
+| FLOPs a token | roofline ms | MFU at most | collectives | revision |
 |---|---|---|---|---|---|---|---|---|---|"""
 _LOSSES = "losses"
 _LOSS_CHIPS = "v5p:4x4x4"
@@ -116,7 +116,7 @@ def _row(options: str, plan: dict) -> str:
         return f"| `{options}` | no: {plan['problem']} | | | | | | | | {revision} |"
     sizes = plan["bytes_per_chip"]
     gigabytes = {name: f"{size / 1e9:.1f}" for name, size in sizes.items()}
-    messages = ", ".join(
+    collectives = ", ".join(
         f"{row['count']:,} {row['kind']} ({row['num_bytes'] / 1e9:.2f} GB)"
         for row in plan["collectives"]
     )
@@ -124,7 +124,7 @@ def _row(options: str, plan: dict) -> str:
         f"| `{options}` | yes | {gigabytes['arguments in all']} | {gigabytes['temporaries']} "
         f"| {gigabytes['peak']} / {plan['available_bytes'] / 1e9:.1f} "
         f"| {plan['flops_in_n']:.2f} N | {plan['roofline']['step_s'] * 1e3:.0f} "
-        f"| {plan['mfu_bound']:.0%} | {messages} | {revision} |"
+        f"| {plan['mfu_bound']:.0%} | {collectives} | {revision} |"
     )
 
 

@@ -72,7 +72,7 @@ class StepSettings:
     learning_rate: float
     clip_norm: float
     prompt: str
-    head: tuple[int, ...]
+    preamble: tuple[int, ...]
     """Tokens that begin every item."""
 
 
@@ -185,13 +185,13 @@ class GroupedStep(_TrainingStep):
         return out.last_hidden_state[range(len(ids)), [len(row) - 1 for row in ids]]
 
 
-class SharedHeadStep(GroupedStep):
+class SharedPreambleStep(GroupedStep):
     """As `GroupedStep`, and the tokens that begin every item run once, as in lco_jax."""
 
     def _encode(self, task: Sequence[Triplet]) -> torch.Tensor:
-        head = torch.tensor([self._settings.head])
-        self._computed += head.numel()
-        shared = self._decoder(input_ids=head, use_cache=True).past_key_values
+        preamble = torch.tensor([self._settings.preamble])
+        self._computed += preamble.numel()
+        shared = self._decoder(input_ids=preamble, use_cache=True).past_key_values
         self._shared = [(layer.keys, layer.values) for layer in shared.layers]
         return super()._encode(task)
 
@@ -200,5 +200,5 @@ class SharedHeadStep(GroupedStep):
             (keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1))
             for keys, values in self._shared
         ]
-        rest = [row[len(self._settings.head) :] for row in ids]
+        rest = [row[len(self._settings.preamble) :] for row in ids]
         return super()._forward(rest, DynamicCache(expanded))

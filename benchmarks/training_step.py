@@ -31,7 +31,7 @@ _OURS = "lco_jax"
 _LOSS_TOLERANCE = 1e-4
 
 Triplet = tuple[str, str, str]
-_SideName = Literal["official", "official, no checkpointing", "grouped", "shared head"]
+_SideName = Literal["official", "official, no checkpointing", "grouped", "shared preamble"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Arguments:
     """Different batches; ours runs each once before it is timed."""
     group_size: int = 48
     """Items of one forward of the grouped torch steps."""
-    sides: tuple[_SideName, ...] = ("official", "grouped", "shared head")
+    sides: tuple[_SideName, ...] = ("official", "grouped", "shared preamble")
     """Torch steps to compare with (official without checkpointing: twice the memory)."""
     threads: int = 2
     json: Path | None = None
@@ -120,7 +120,7 @@ class ContrastiveStep:
         folder = Path(config.model.path)
         with jax.set_mesh(self._mesh):
             self._prompter = Prompter(folder)
-            self._head = jnp.asarray(self._prompter.head)
+            self._preamble = jnp.asarray(self._prompter.head)
             model = describe_model(config.model, read_config(folder), with_head=False)
             optimizer = make_optimizer(config.optimizer, config.num_steps)
             self._state = initial_state(config, model, folder, optimizer)
@@ -136,11 +136,11 @@ class ContrastiveStep:
         batch = self._load(task)
         with jax.set_mesh(self._mesh):
             inputs = to_global(self._mesh, batch, BATCH_SPECS)
-            self._state, metrics = self._step(self._state, inputs, self._head)
+            self._state, metrics = self._step(self._state, inputs, self._preamble)
             jax.block_until_ready(self._state)
-        head = len(self._head)
-        real_tokens = int((batch.segments > 0).sum()) + head * int(batch.valid.sum())
-        return Work(real_tokens, batch.tokens.size + head, loss=float(metrics["loss"]))
+        num_shared = len(self._preamble)
+        real_tokens = int((batch.segments > 0).sum()) + num_shared * int(batch.valid.sum())
+        return Work(real_tokens, batch.tokens.size + num_shared, loss=float(metrics["loss"]))
 
     def multiply(self, shape: tuple[int, int, int]) -> Callable[[], None]:
         """A matrix product in float32."""
@@ -183,7 +183,7 @@ def _torch_step(config: TrainConfig, side: _SideName, group_size: int) -> Side:
         learning_rate=config.optimizer.peak_lr,
         clip_norm=config.optimizer.clip_norm,
         prompt=prompter.prompt,
-        head=tuple(prompter.head.tolist()),
+        preamble=tuple(prompter.head.tolist()),
     )
     makers = {
         "official": lambda: torch_reference.OfficialStep(settings, checkpointing=True),
@@ -191,7 +191,7 @@ def _torch_step(config: TrainConfig, side: _SideName, group_size: int) -> Side:
             settings, checkpointing=False
         ),
         "grouped": lambda: torch_reference.GroupedStep(settings, group_size),
-        "shared head": lambda: torch_reference.SharedHeadStep(settings, group_size),
+        "shared preamble": lambda: torch_reference.SharedPreambleStep(settings, group_size),
     }
     return makers[side]()
 

@@ -1,6 +1,6 @@
 """The lab's model learns 32 emoji and 10 spoken prompts by heart, through all 30 layers.
 
-A loss below 0.1 nats a token says that gradients reach eye and ear. Eight minutes on two cores.
+A loss below 0.1 nats a token says that gradients reach both towers. Eight minutes on two cores.
 """
 
 from lco_jax.config import TrainConfig

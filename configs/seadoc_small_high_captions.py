@@ -1,4 +1,4 @@
-"""SeaDoc in small, third arm: pages of 100 tokens beside captioned pictures. See
+"""SeaDoc in small, third arm: pages of 100 tokens beside captioned images. See
 `seadoc_small_low`.
 """
 

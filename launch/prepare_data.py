@@ -106,7 +106,7 @@ class SyntheticSpeech:
 
 @dataclass(frozen=True)
 class LibreOffice:
-    """Pages of LibreOffice's help as pictures, from Debian packages (needs `.[documents]`)."""
+    """Pages of LibreOffice's help as images, from Debian packages (needs `.[documents]`)."""
 
     config: str = ""
     """Language: id, vi or km; empty: all three."""
@@ -122,7 +122,7 @@ class LibreOffice:
 
 @dataclass(frozen=True)
 class OpenClipArt:
-    """Pictures of Open Clip Art with names, from Debian packages (needs `.[documents]`)."""
+    """Images of Open Clip Art with names, from Debian packages (needs `.[documents]`)."""
 
     source_dir: Path | None = None
     """Folder of unpacked packages; None: fetched with `apt-get download` (156 MB)."""

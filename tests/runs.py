@@ -29,8 +29,8 @@ from lco_jax.runtime import processes
 from lco_jax.train.optimizer import make_optimizer
 from lco_jax.train.setup import initial_state
 from lco_jax.train.update import TrainState, make_step
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import random_image
-from tests.data.sound_files import plain, tones
 
 WORDS = ("a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "market", "busy")
 

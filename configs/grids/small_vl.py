@@ -1,4 +1,4 @@
-"""The scaling law in a small lab: a decoder and an eye that start from nothing.
+"""The scaling law in a small lab: a decoder and a vision tower that start from nothing.
 
 Generative stages of four lengths read WordNet (definitions, and definitions after an example
 sentence) and name emoji. Each is followed by the same text-only contrastive stage on WordNet.
@@ -90,7 +90,7 @@ def _generate() -> TrainConfig:
 
 
 def _refine(trainable, *, peak_lr: float = 2e-3, seed: int = 0, clip: bool = False) -> TrainConfig:
-    """The contrastive stage: text only, or (`clip`) pictures and their names in both directions."""
+    """The contrastive stage: text only, or (`clip`) images and their names in both directions."""
     sources = (TfdsSource("emoji"),) if clip else (TfdsSource("wordnet"),)
     return TrainConfig(
         model=ModelRef(

@@ -97,11 +97,11 @@ class LayerEncoder(Encoder):
 @functools.lru_cache(maxsize=4)
 def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I LD"]]:
     @jax.jit
-    def embed(params: dict[str, Any], batch, prefix: Array) -> Float[Array, "I LD"]:
+    def embed(params: dict[str, Any], batch, preamble: Array) -> Float[Array, "I LD"]:
         model = nnx.merge(graph, params)
         chunk = jax.tree.map(lambda x: x[0], batch)
         features = media_features(model, chunk)
-        pooled, taps = encode(model, chunk, prefix, features, tap=lambda states: states)
+        pooled, taps = encode(model, chunk, preamble, features, tap=lambda states: states)
         # (L + 1, J, I, D) with one role J; the last layer's is replaced by the normed output.
         states = jnp.concatenate([taps[:-1, 0].astype(jnp.float32), pooled[:1]])
         states = states.swapaxes(0, 1)  # (I, L + 1, D)

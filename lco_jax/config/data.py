@@ -61,10 +61,10 @@ class TfdsSource:
     weight: float = 1.0
     max_examples: int | None = None
     prompt: str | None = ""
-    """Generative stages: what is asked about the picture or text of each record (None: nothing is
+    """Generative stages: what is asked about the image or text of each record (None: nothing is
     shown and asked, the response is plain text)."""
     response: str | None = None
-    """Generative stages: the field that answers (None: the positive, which is `name` of pictures
+    """Generative stages: the field that answers (None: the positive, which is `name` of images
     and `transcript` of speech); the members of a list are joined by commas."""
     columns: Columns | None = None
     """What is what in the records (None: as the dataset is known for, or as its features are called
@@ -76,9 +76,9 @@ Source = JsonlSource | TfdsSource
 
 @dataclass(frozen=True)
 class MediaConfig:
-    """How images, clips and sounds are read: larger ones are scaled down, longer ones thinned out.
+    """How images, videos and audio are read: larger ones are scaled down, longer ones thinned out.
 
-    Source: LCO-Emb model cards (pixels of an image); qwen-vl-utils (clips).
+    Source: LCO-Emb model cards (pixels of an image); qwen-vl-utils (videos).
     """
 
     image_min_pixels: int = 56 * 56
@@ -91,19 +91,19 @@ class MediaConfig:
     """Of each frame."""
     video_max_pixels: int = 768 * 28 * 28
     video_max_total_pixels: int = 115_200 * 28 * 28
-    """Of all pairs of frames of a clip."""
+    """Of all pairs of frames of a video."""
     after_video: Literal["last", "extent"] = "last"
-    """Where text goes on after a clip: behind its last position, as the models were trained, or
+    """Where text goes on after a video: behind its last position, as the models were trained, or
     behind its height and width, as transformers 5 does for Qwen2.5-VL."""
     audio_max_seconds: float = 300.0
     audio_when_longer: Literal["cut", "refuse"] = "cut"
-    """Refused sounds are unreadable; see `on_error`."""
+    """Refused recordings are unreadable; see `on_error`."""
     audio_in_video: bool = False
-    """Whether the sound track of a film is read with it (Omni; off in the paper)."""
-    sound_features: Literal["all", "tokens"] = "all"
-    """What embedding reads of a sound: all features of its tower, or the embeddings of the tokens
-    that they are nearest to, those on end that are alike once. The latter is for towers that were
-    aligned with the space of tokens; neither training nor transformers reads sounds so."""
+    """Whether the audio track of a video is read with it (Omni; off in the paper)."""
+    audio_features: Literal["all", "tokens"] = "all"
+    """What embedding reads of a recording: all features of its tower, or the embeddings of the
+    tokens that they are nearest to, those on end that are alike once. The latter is for towers that
+    were aligned with the space of tokens; neither training nor transformers reads audio so."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a damaged file stops a training run, or its example is replaced and counted."""
 
@@ -145,5 +145,5 @@ class Evaluation:
     metric: Literal["recall@1", "recall@10", "mrr"] = "mrr"
     """Decides which checkpoint is best."""
     others: tuple[Source, ...] = ()
-    """More held-out pairs, such as pictures and their names, which find each other in both
+    """More held-out pairs, such as images and their names, which find each other in both
     directions; their figures decide nothing."""

@@ -49,8 +49,8 @@ class Memory:
     logit_chunks: int = 1
     """Gather and compare the candidates in this many blocks."""
     candidates: Literal["auto", "gathered", "ring"] = "auto"
-    """How all candidates meet all anchors: copied to every device, or sent round the devices
-    (auto: the ring where a copy would take half a GiB)."""
+    """How all candidates meet all anchors: replicated on every device, or sent round them
+    (auto: the ring where replicas would take half a GiB)."""
     head_tokens: int = 512
     """Compute next-token logits of this many tokens of a device at a time."""
     remat: Literal["none", "full", "dots"] = "dots"
@@ -63,7 +63,7 @@ class Memory:
     """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
     that holds its largest image or frame. Full attention of the vision tower runs within a row."""
     least_shape: tuple[int, int, int] = (0, 0, 0)
-    """Rows, rows of patches and chunks of sound that a training batch has at least on each data
+    """Rows, rows of patches and chunks of audio that a training batch has at least on each data
     shard (of media: if it has any), so that fewer programs are compiled."""
     feature_cache: str | None = None
     """Folder in which the features of media are kept, so that frozen towers see each file once."""

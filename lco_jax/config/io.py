@@ -7,6 +7,10 @@ from typing import Any
 from lco_jax import config as config_module
 from lco_jax.config import SCIENCE, TrainConfig
 
+_FORMER_NAMES = {("MediaConfig", "audio_features"): "sound_features"}
+"""What fields of a class were called in files and digests of earlier revisions."""
+_NAMES_TODAY = {(cls, former): name for (cls, name), former in _FORMER_NAMES.items()}
+
 
 class ScienceChangedError(ValueError):
     """A resume was asked to go on with settings that change the numbers of the run."""
@@ -23,7 +27,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """The config that `to_json` wrote.
+    """The config that `to_json` wrote, in this revision or an earlier one.
 
     Raises:
         ValueError: unknown class or field, with the nearest known one.
@@ -37,12 +41,34 @@ def from_json(value: Any) -> Any:
     if not dataclasses.is_dataclass(cls):
         raise ValueError(f"config has an object of unknown type {name!r}")
     known = [field.name for field in dataclasses.fields(cls)]
+    value = with_names_of_today(value)
     fields = {key: from_json(item) for key, item in value.items() if key != "type"}
     for key in fields:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1) or known
             raise ValueError(f"{name} has no field {key!r}; did you mean {near[0]!r}?")
     return cls(**fields)
+
+
+def with_names_of_today(content: Any) -> Any:
+    """JSON of configs that an earlier revision wrote, with fields called as they are now."""
+    return _renamed(content, _NAMES_TODAY)
+
+
+def with_former_names(content: Any) -> Any:
+    """JSON of configs with fields called as in the first revision: what digests are taken of, so
+    that caches stay valid.
+    """
+    return _renamed(content, _FORMER_NAMES)
+
+
+def _renamed(content: Any, names: dict[tuple[str, str], str]) -> Any:
+    if isinstance(content, list):
+        return [_renamed(item, names) for item in content]
+    if not isinstance(content, dict):
+        return content
+    cls = str(content.get("type"))
+    return {names.get((cls, key), key): _renamed(item, names) for key, item in content.items()}
 
 
 def check_resumable(old: TrainConfig, new: TrainConfig) -> None:

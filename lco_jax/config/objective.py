@@ -48,8 +48,9 @@ class Alignment:
     """Features of media become the embeddings of the tokens that name them; the decoder is frozen
     and not run.
 
-    A sound is its tokens one after another, each for as long as it is heard (CTC without a blank);
-    a picture is its tokens in any order. Both are spelled in lower case, without punctuation.
+    A recording is its tokens one after another, each for as long as it is heard (CTC without a
+    blank); an image is its tokens in any order. Both are spelled in lower case, without
+    punctuation.
     """
 
     pull: float = 1.0

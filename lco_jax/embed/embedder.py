@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from lco_jax.config import MediaConfig, Memory, MeshConfig
+from lco_jax.config.io import with_former_names
 from lco_jax.data.records import Item, parse_item
 from lco_jax.embed.encoder import Encoder, Errors, MakeReader, progress_bar
 from lco_jax.embed.open import open_model
@@ -87,7 +88,7 @@ class Embedder:
             opened.step,
             opened.dtype,
             truncate_dim,
-            opened.processor.describe(),
+            with_former_names(opened.processor.describe()),
         )
         """What vectors depend on besides their items."""
         self._encoder = Encoder(

@@ -139,13 +139,13 @@ class _Written:
 
 def _as_transformers_reads(media: MediaConfig) -> MediaConfig:
     """Of a run; exports that were made of runs are so already."""
-    if media.sound_features != "all":
+    if media.audio_features != "all":
         log.warning(
             "sounds: transformers reads all features of a sound, and so does the export; with "
-            "data.media.sound_features=%s this run's vectors of sounds are others",
-            media.sound_features,
+            "data.media.audio_features=%s this run's vectors of sounds are others",
+            media.audio_features,
         )
-    return replace(media, sound_features="all")
+    return replace(media, audio_features="all")
 
 
 def _write(

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageSequence
 
-from lco_jax.data.media.config import SAMPLE_RATE_HZ, SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import SAMPLE_RATE_HZ, MelConfig
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.export.probes import Probes
 from lco_jax.export.sentence_transformers import TEXT_VIEW
@@ -59,7 +59,7 @@ def to_input(item: Item) -> dict[str, Any]:
         parts["video"] = _clip(video)
     if item.audios:
         (sound,) = item.audios
-        samples = load_sound(sound, SoundConfig())
+        samples = load_audio(sound, MelConfig())
         parts["audio"] = {"array": samples, "sampling_rate": SAMPLE_RATE_HZ}
     return parts | ({"text": item.text} if item.text else {})
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lco_jax.data.encode.encoded import Encoded, Picture
-from lco_jax.data.media.config import SAMPLE_RATE_HZ, SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import SAMPLE_RATE_HZ, MelConfig
 from lco_jax.data.records import MediaSource
 from lco_jax.export.probes import Probe
 from lco_jax.export.processors import IMAGE_FILE
@@ -117,7 +117,7 @@ class TorchReader:
         num_mels = self._model.config.audio_config.num_mel_bins
         extractor = WhisperFeatureExtractor(feature_size=num_mels, chunk_length=_BUFFER_SECONDS)
         return extractor(
-            [load_sound(sound, SoundConfig()) for sound in sounds],
+            [load_audio(sound, MelConfig()) for sound in sounds],
             sampling_rate=SAMPLE_RATE_HZ,
             padding="max_length",
             return_attention_mask=True,

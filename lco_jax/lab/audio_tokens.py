@@ -41,7 +41,7 @@ class AudioTokens:
         memory: Memory,
     ):
         if jax.process_count() > 1:
-            raise ValueError("data.media.sound_features=tokens is for one process; use all")
+            raise ValueError("data.media.audio_features=tokens is for one process; use all")
         self._processor, self._mesh, self._memory = processor, mesh, memory
         self._params = params
         with jax.set_mesh(mesh):
@@ -99,8 +99,8 @@ def make_reader(
     mesh: jax.sharding.Mesh,
     memory: Memory,
 ) -> AudioTokens | None:
-    """What an encoder reads audio with, as `data.media.sound_features` says (None: the tower)."""
-    if processor.media.sound_features == "tokens" and "audio" in processor.kinds:
+    """What an encoder reads audio with, as `data.media.audio_features` says (None: the tower)."""
+    if processor.media.audio_features == "tokens" and "audio" in processor.kinds:
         return AudioTokens(graph, params, processor, mesh, memory)
     return None
 

@@ -85,8 +85,9 @@ def ensure_whisper(cache: Path = CACHE) -> Path:
 
 
 def ensure_omni(cache: Path = CACHE) -> Path:
-    """The hub folder of the lab's small omni model under `cache`: SmolLM2 with Whisper's ear and an
-    eye that has seen nothing yet. Its parts are fetched, and it is put together, if absent.
+    """The hub folder of the lab's small omni model under `cache`: SmolLM2 with Whisper's encoder
+    as audio tower and a vision tower with random weights. Its parts are fetched, and it is
+    put together, if absent.
 
     Raises:
         ConnectionError, OSError, ValueError: as `ensure`.

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from lco_jax.config import PREVIOUS_STAGE, SCIENCE, Stage, Stages, TrainConfig
-from lco_jax.config.io import to_json
+from lco_jax.config.io import to_json, with_names_of_today
 from lco_jax.data.records import Triplet
 from lco_jax.data.sources.open import open_source
 from lco_jax.embed.embedder import Embedder
@@ -218,7 +218,7 @@ def _read(file: Path, settings: Any) -> Record | None:
     if not file.exists():
         return None
     content = json.loads(file.read_text())
-    if _science(content.pop("settings")) != _science(settings):
+    if _science(with_names_of_today(content.pop("settings"))) != _science(settings):
         raise ValueError(
             f"{file} was measured with other settings; set them back, or choose another --output"
         )

@@ -58,11 +58,11 @@ def response_loss(opened: OpenedModel, source: Source, data: DataConfig) -> Resp
     )
     steps = loader.steps_per_epoch
     loss_fn = _compiled(opened.graph)
-    prefix = jnp.asarray(opened.processor.head)
+    preamble = jnp.asarray(opened.processor.head)
     loss = correct = tokens = 0.0
     for (_, local, _), _ in zip(loader, range(steps), strict=False):
         batch = processes.to_global(mesh, local, batch_specs(local))
-        mean, metrics = loss_fn({}, opened.params, jax.random.key(0), batch, prefix)
+        mean, metrics = loss_fn({}, opened.params, jax.random.key(0), batch, preamble)
         count = float(metrics["target_tokens"])
         loss += float(mean) * count
         correct += float(metrics["accuracy@1"]) * count

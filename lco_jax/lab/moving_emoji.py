@@ -1,7 +1,7 @@
-"""Clips of emoji that move, grow or turn: what a clip shows depends on the order of its frames.
+"""Videos of emoji that move, grow or turn: what one shows depends on the order of its frames.
 
-Every clip has a mirror in time with the opposite caption, so a model that sees a clip as a bag of
-frames tells no clip from its mirror.
+Every video has a mirror in time with the opposite caption, so a model that sees a video as a bag of
+frames tells none from its mirror.
 """
 
 import math
@@ -52,15 +52,13 @@ MOTIONS: tuple[tuple[str, str, Callable[[float], Place]], ...] = (
 )
 
 
-def frames_of(
-    picture: Image.Image, place: Callable[[float], Place]
-) -> UInt8[np.ndarray, "T 3 H W"]:
-    """The frames of a clip in which time rises."""
+def frames_of(image: Image.Image, place: Callable[[float], Place]) -> UInt8[np.ndarray, "T 3 H W"]:
+    """The frames of a video in which time rises."""
     frames = []
     for time in np.linspace(-1, 1, NUM_FRAMES):
         x, y, scale, angle = place(float(time))
-        size = [max(1, round(scale * side)) for side in picture.size]
-        drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        size = [max(1, round(scale * side)) for side in image.size]
+        drawn = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
         drawn = drawn.rotate(angle, Image.Resampling.BICUBIC, fillcolor="white")
         canvas = Image.new("RGB", (SIDE_PX, SIDE_PX), "white")
         canvas.paste(drawn, (round(x - size[0] / 2), round(y - size[1] / 2)))
@@ -69,47 +67,47 @@ def frames_of(
 
 
 def moving_emoji_tasks(records: Sequence[dict], archive: Path, folder: Path) -> Iterable[Task]:
-    """Clips find their captions, captions their clips, and clips the right one of two captions.
+    """Videos find their captions, captions their videos, and videos the right one of two captions.
 
     Args:
         records: emoji with English `names`; the first ones with different names are taken.
-        archive: zip file of their pictures.
-        folder: where clips are written to.
+        archive: zip file of their images.
+        folder: where videos are written to.
     """
     chosen = list({record["names"]["en"]: record for record in records}.values())[:NUM_EMOJI]
-    clips, captions, opposites = [], [], []
-    with zipfile.ZipFile(archive) as pictures:
+    paths, captions, opposites = [], [], []
+    with zipfile.ZipFile(archive) as images:
         for record in chosen:
             name = record["names"]["en"]
             for number, (forward, backward, place) in enumerate(MOTIONS):
                 stems = [folder / f"{record['id']}-{number}-{way}" for way in ("a", "b")]
-                clips += _write(stems, pictures, record, place)
+                paths += _write(stems, images, record, place)
                 captions += [f"{name} that {forward}", f"{name} that {backward}"]
                 opposites += [f"{name} that {backward}", f"{name} that {forward}"]
-    films = tuple(Item(videos=(clip,)) for clip in clips)
+    videos = tuple(Item(videos=(path,)) for path in paths)
     texts = tuple(map(Item, captions))
     common = {"languages": (ENGLISH,), "licence": _LICENCE}
     yield RetrievalTask(
-        "MovingEmojiV2T", "A clip finds its caption.", queries=films, documents=texts, **common
+        "MovingEmojiV2T", "A video finds its caption.", queries=videos, documents=texts, **common
     )
     yield RetrievalTask(
-        "MovingEmojiT2V", "A caption finds its clip.", queries=texts, documents=films, **common
+        "MovingEmojiT2V", "A caption finds its video.", queries=texts, documents=videos, **common
     )
     yield ChoiceTask(
         "MovingEmojiOrder",
-        "A clip is nearer to its caption than to that of the same frames in reverse.",
-        queries=films,
+        "A video is nearer to its caption than to that of the same frames in reverse.",
+        queries=videos,
         right=texts,
         wrong=tuple(map(Item, opposites)),
         **common,
     )
 
 
-def _write(stems, pictures: zipfile.ZipFile, record: dict, place) -> list[str]:
-    """The paths of a clip and of its mirror; those that exist are not drawn again."""
+def _write(stems, images: zipfile.ZipFile, record: dict, place) -> list[str]:
+    """The paths of a video and of its mirror; those that exist are not drawn again."""
     paths = [stem.with_name(stem.name + ".mkv") for stem in stems]
     if not all(path.exists() for path in paths):
-        with pictures.open(f"{record['id']}.png") as file:
+        with images.open(f"{record['id']}.png") as file:
             frames = frames_of(Image.open(file), place)
         for stem, ordered in zip(stems, (frames, frames[::-1]), strict=True):
             write_frames(ordered, FPS, stem)

@@ -2,8 +2,8 @@
 
 WordNet: an example sentence finds the definition of its word (held-out words). Emoji: names find
 their translations, keywords find names, and names of emoji with common keywords are similar.
-Pictures of emoji and their names find each other in five languages, spoken prompts and their
-transcripts too, and clips of moving emoji their captions, for models that read such media.
+Images of emoji and their names find each other in five languages, spoken prompts and their
+transcripts too, and videos of moving emoji their captions, for models that read such media.
 """
 
 import itertools
@@ -23,7 +23,7 @@ def offline_tasks(media_folder: str | Path, data: Path = committed.DATA) -> dict
     """All offline tasks by name.
 
     Args:
-        media_folder: where pictures, sounds and clips are unpacked to.
+        media_folder: where images, recordings and videos are unpacked to.
 
     Raises:
         FileNotFoundError: the data folder of the repository is absent.
@@ -34,12 +34,12 @@ def offline_tasks(media_folder: str | Path, data: Path = committed.DATA) -> dict
     pairs, records, prompts = (list(committed.read_lines(file)) for file in files)
     media = Path(media_folder)
     archive = data / "emoji" / "pictures.zip"
-    pictures = _unpack(archive, records, media / "emoji", ".png")
-    sounds = _unpack(data / "spoken" / "clips.zip", prompts, media / "spoken", ".ogg")
+    images = _unpack(archive, records, media / "emoji", ".png")
+    recordings = _unpack(data / "spoken" / "clips.zip", prompts, media / "spoken", ".ogg")
     tasks = [
         _examples(pairs),
-        *_emoji_tasks(records, pictures),
-        *_spoken_tasks(prompts, sounds),
+        *_emoji_tasks(records, images),
+        *_spoken_tasks(prompts, recordings),
         *moving_emoji_tasks(records, archive, media / "moving"),
     ]
     return {task.name: task for task in tasks}
@@ -56,7 +56,7 @@ def _examples(lines: list[dict]) -> RetrievalTask:
     )
 
 
-def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
+def _emoji_tasks(records: list[dict], folder: Path) -> Iterable[Task]:
     licence = "https://www.unicode.org/license.txt"
     for code in list(LANGUAGES)[1:]:
         kept = _distinct(records, lambda record, code=code: record["names"][code])
@@ -80,11 +80,11 @@ def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
     yield _similar_names(records, licence)
     for code, language in LANGUAGES.items():
         kept = _distinct(records, lambda record, code=code: record["names"][code])
-        images = tuple(Item(images=(str(pictures / f"{r['id']}.png"),)) for r in kept)
+        images = tuple(Item(images=(str(folder / f"{r['id']}.png"),)) for r in kept)
         names = tuple(Item(record["names"][code]) for record in kept)
         for kind, queries, documents, what in (
-            ("I2T", images, names, "The picture of an emoji finds its name"),
-            ("T2I", names, images, "The name of an emoji finds its picture"),
+            ("I2T", images, names, "The image of an emoji finds its name"),
+            ("T2I", names, images, "The name of an emoji finds its image"),
         ):
             yield RetrievalTask(
                 name=f"EmojiPictures{kind}-{code}",
@@ -96,12 +96,12 @@ def _emoji_tasks(records: list[dict], pictures: Path) -> Iterable[Task]:
             )
 
 
-def _spoken_tasks(records: list[dict], sounds: Path) -> Iterable[Task]:
-    heard = tuple(Item(audios=(str(sounds / f"{record['id']}.ogg"),)) for record in records)
+def _spoken_tasks(records: list[dict], folder: Path) -> Iterable[Task]:
+    heard = tuple(Item(audios=(str(folder / f"{record['id']}.ogg"),)) for record in records)
     transcripts = tuple(Item(record["transcript"]) for record in records)
     for kind, queries, documents, what in (
         ("A2T", heard, transcripts, "A spoken prompt finds its transcript."),
-        ("T2A", transcripts, heard, "The transcript of a prompt finds its sound."),
+        ("T2A", transcripts, heard, "The transcript of a prompt finds its recording."),
     ):
         yield RetrievalTask(
             name=f"SpokenPrompts{kind}",

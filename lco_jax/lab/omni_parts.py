@@ -1,4 +1,5 @@
-"""A small omni model put together from real parts: a text decoder and an ear, and a blank eye.
+"""A small omni model put together from real parts: a text decoder and an audio tower, and a blank
+vision tower.
 
 The result is an ordinary hub folder of type `qwen2_5_omni_thinker`: what the towers do not say to
 the decoder yet is for training to align.
@@ -45,7 +46,7 @@ _SPARE = {
 """Control tokens of SmolLM2 that take the parts of `MARKERS`, in order, and their ids."""
 
 CHUNK_FRAMES = 200
-"""Mel frames that the ear hears together, as in public Omni models; Whisper hears 3,000."""
+"""Mel frames that the audio tower encodes together, as in public Omni models; Whisper, 3,000."""
 _FIRST_FEATURES = 0.1
 """Of the spread that features would have if projections kept that of their inputs: near that of
 token embeddings, whose place they take."""
@@ -64,7 +65,7 @@ _VISION = {
     "hidden_act": "silu",
     "tokens_per_second": 25,
 }
-"""Of the eye: 16 tokens of a picture of 56 px."""
+"""Of the vision tower: 16 tokens of an image of 56 px."""
 _MROPE_SHARES = (16, 24, 24)
 """Of the frequencies that turn with time, height and width. Source: Qwen2.5-VL."""
 _CHAT_TEMPLATE = """\
@@ -98,8 +99,8 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
 
     Args:
         decoder: hub folder of SmolLM2 (type `qwen2`, with its spare control tokens).
-        whisper: `model.bin` of a Whisper model, whose encoder becomes the ear. What projects its
-            features, and all of the eye, is random.
+        whisper: `model.bin` of a Whisper model, whose encoder becomes the audio tower. What
+            projects its features, and all of the vision tower, is random.
         seed: of the random weights.
 
     Raises:
@@ -134,8 +135,8 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
 
 
 def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
-    """The `config.json`, from that of the decoder and the sizes of the ear."""
-    ear, _ = read_encoder(whisper)
+    """The `config.json`, from that of the decoder and the sizes of the audio tower."""
+    encoder, _ = read_encoder(whisper)
     sizes = from_hf(dict(text)).text
     half = sizes.head_dim // 2
     time, height, _ = (share * half // sum(_MROPE_SHARES) for share in _MROPE_SHARES)
@@ -164,13 +165,13 @@ def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
         },
         "audio_config": {
             "model_type": part_types["audio_config"],
-            "encoder_layers": ear.num_layers,
-            "d_model": ear.hidden_size,
-            "encoder_ffn_dim": ear.intermediate_size,
-            "encoder_attention_heads": ear.num_heads,
-            "num_mel_bins": ear.num_mels,
+            "encoder_layers": encoder.num_layers,
+            "d_model": encoder.hidden_size,
+            "encoder_ffn_dim": encoder.intermediate_size,
+            "encoder_attention_heads": encoder.num_heads,
+            "num_mel_bins": encoder.num_mels,
             "n_window": CHUNK_FRAMES // 2,
-            "max_source_positions": ear.chunk_frames // 2,
+            "max_source_positions": encoder.chunk_frames // 2,
             "output_dim": sizes.hidden_size,
         },
         **{f"{role}_token_id": token for role, token in ids.items()},

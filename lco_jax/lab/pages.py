@@ -1,4 +1,4 @@
-"""Help pages as evaluation tasks: an English title finds the picture of a translated page.
+"""Help pages as evaluation tasks: an English title finds the image of a translated page.
 
 Data of `launch/prepare_data.py libreoffice`, which is not in the repository.
 """
@@ -22,7 +22,7 @@ def page_tasks(media_folder: str | Path, data_dir: str | None = None) -> dict[st
     """The tasks whose pages are prepared, by name; the others are named in the log.
 
     Args:
-        media_folder: where pictures are unpacked to.
+        media_folder: where images are unpacked to.
         data_dir: where datasets are prepared (None: `tfds` in the cache folder).
     """
     tasks = {}
@@ -46,7 +46,7 @@ def page_task(
 
     Args:
         max_pages: take only so many of them.
-        as_text: in place of a page's picture, the text on it: what reading could reach.
+        as_text: in place of a page's image, the text on it: what reading could reach.
 
     Raises:
         FileNotFoundError: the pages are not prepared.

@@ -30,11 +30,11 @@ LAB_MODEL = str(Path("~/.cache/lco_jax/lab-omni").expanduser())
 """The small omni model that `launch/fetch.py --omni` puts together."""
 _PIXELS = 56 * 56
 _MEDIA = MediaConfig(image_max_pixels=_PIXELS, video_min_pixels=_PIXELS, video_max_pixels=_PIXELS)
-"""Pictures and frames of clips at the size that the eye learns from."""
+"""Images and frames of videos at the size that the vision tower learns from."""
 _TRAINING_MEDIA = replace(
     _MEDIA, audio_max_seconds=6.0, audio_when_longer="refuse", on_error="skip"
 )
-"""Longer clips are left out of training; 94 % are shorter."""
+"""Longer recordings are left out of training; 94 % are shorter."""
 _WHAT_IS_SHOWN, _WHAT_IS_SAID = "\nWhat is in this picture?", "\nWrite down what is said."
 _ASKED = {
     "emoji": _WHAT_IS_SHOWN,
@@ -63,20 +63,21 @@ def lab_alignment(
     *,
     num_steps: int,
     seed: int = 42,
-    pictures: Mapping[str, int] = MappingProxyType({"emoji": 30}),
-    sounds: Mapping[str, int] = MappingProxyType({"spoken": 18}),
+    images: Mapping[str, int] = MappingProxyType({"emoji": 30}),
+    audio: Mapping[str, int] = MappingProxyType({"spoken": 18}),
     least_shape: tuple[int, int, int] = (10, 8, 32),
 ) -> TrainConfig:
-    """Eye and projectors learn to speak the decoder's tokens: pictures their names and keywords,
-    sounds their transcripts. The ear stays as it is: its features tell words apart.
+    """Vision tower and projectors learn to speak the decoder's tokens: images their names and
+    keywords, recordings their transcripts. The audio tower stays as it is: its features tell words
+    apart.
 
     Args:
-        pictures: how many of a dataset are in a batch, half of them with their keywords.
-        sounds: likewise.
+        images: how many of a dataset are in a batch, half of them with their keywords.
+        audio: how many recordings, likewise.
         least_shape: one for nearly all batches, so that few programs are compiled.
     """
-    sources = [TfdsSource(name, weight=float(count)) for name, count in sounds.items()]
-    for name, count in pictures.items():
+    sources = [TfdsSource(name, weight=float(count)) for name, count in audio.items()]
+    for name, count in images.items():
         sources.append(TfdsSource(name, weight=count / 2))
         sources.append(TfdsSource(name, response="keywords", weight=count / 2))
     return TrainConfig(
@@ -87,7 +88,7 @@ def lab_alignment(
         ),
         data=DataConfig(
             sources=tuple(sources),
-            batch_size=sum(pictures.values()) + sum(sounds.values()),
+            batch_size=sum(images.values()) + sum(audio.values()),
             media=_TRAINING_MEDIA,
         ),
         objective=Alignment(),
@@ -105,9 +106,9 @@ def lab_refinement(
     num_steps: int,
     seed: int,
     batch_size: int = 32,
-    sound_features: Literal["all", "tokens"] = "tokens",
+    audio_features: Literal["all", "tokens"] = "tokens",
 ) -> TrainConfig:
-    """Low-rank factors on the decoder learn from WordNet; pictures and sounds are only measured."""
+    """Low-rank factors on the decoder learn from WordNet; images and audio are only measured."""
     held_out = tuple(TfdsSource(name, split="test") for name in ("emoji", "spoken"))
     return TrainConfig(
         model=ModelRef(
@@ -119,7 +120,7 @@ def lab_refinement(
         data=DataConfig(
             sources=(TfdsSource("wordnet"),),
             batch_size=batch_size,
-            media=replace(_MEDIA, sound_features=sound_features),
+            media=replace(_MEDIA, audio_features=audio_features),
         ),
         optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
         num_steps=num_steps,
@@ -131,7 +132,7 @@ def lab_refinement(
 
 def lab_full(*, decoder: Lora | None, seed: int = 42) -> Stages:
     """The faithful version: after alignment the towers learn through all layers of the decoder what
-    to say of pictures and sounds; then the decoder is refined with text only.
+    to say of images and recordings; then the decoder is refined with text only.
 
     Args:
         decoder: what of the decoder trains while it speaks (None: nothing).
@@ -139,8 +140,8 @@ def lab_full(*, decoder: Lora | None, seed: int = 42) -> Stages:
     align = lab_alignment(
         num_steps=400,
         seed=seed,
-        pictures={"emoji": 36, "openclipart": 12},
-        sounds={"spoken": 8, "synthetic_speech": 8},
+        images={"emoji": 36, "openclipart": 12},
+        audio={"spoken": 8, "synthetic_speech": 8},
         least_shape=(16, 12, 32),
     )
     speak = replace(
@@ -158,7 +159,7 @@ def lab_full(*, decoder: Lora | None, seed: int = 42) -> Stages:
         data=replace(speak.data, media=_TRAINING_MEDIA),
         memory=Memory(row_tokens=(256,), frame_rows=(256,), least_shape=(6, 4, 16)),
     )
-    refine = lab_refinement(num_layers=None, num_steps=60, seed=seed, sound_features="all")
+    refine = lab_refinement(num_layers=None, num_steps=60, seed=seed, audio_features="all")
     return Stages(
         (Stage("align", align), Stage("speak", speak), Stage("refine", refine)),
         samples=lab_samples("speak"),
@@ -182,7 +183,7 @@ def lab_overfit() -> TrainConfig:
 def lab_speaking(
     *, decoder: Lora | None, batches: Mapping[str, int], num_steps: int, peak_lr: float
 ) -> TrainConfig:
-    """The lab's model learns through its decoder what pictures are called and what sounds say.
+    """The lab's model learns through its decoder what images are called and what recordings say.
 
     Args:
         batches: how many of a dataset are in a batch.
@@ -225,7 +226,7 @@ def seadoc_small(*, page_tokens: int, captions: bool = False) -> Stages:
 
     Args:
         page_tokens: pages are scaled down to this many tokens, a square number.
-        captions: whether a batch has as many captioned pictures as pages.
+        captions: whether a batch has as many captioned images as pages.
     """
     pages_per_step = 8
     sources = (TfdsSource("libreoffice/id", prompt="Read the page.", response="text"),)

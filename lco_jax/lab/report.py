@@ -1,5 +1,5 @@
 """The report of a job of several stages that ends with refinement by text: one page with figures,
-tables, pictures and sounds inside it, and the same numbers as JSON.
+tables, images and audio inside it, and the same numbers as JSON.
 """
 
 import base64

@@ -30,7 +30,7 @@ _TASKS = {
     "LibreOfficePages-vi": "Vietnamese, held-out language",
     "LibreOfficePages-km": "Khmer, held-out language",
     "EmojiPicturesT2I-en": "emoji by name",
-    "LibreOfficePages-id-text": "Indonesian, text in place of pictures",
+    "LibreOfficePages-id-text": "Indonesian, text in place of images",
 }
 _LOSS_STEPS = 5
 """At either end of the generative stage."""
@@ -170,12 +170,12 @@ _PAGE = """\
 # SeaDoc in small
 
 Made by `python launch/seadoc.py`: the paper's three arms on LibreOffice's help. A document is the
-picture of a page, its query the English title. The generative stage sees Indonesian pages;
+image of a page, its query the English title. The generative stage sees Indonesian pages;
 Vietnamese and Khmer ones are held out as languages, and no test page was seen in any language.
 
 * **low**: pages of 25 tokens (70 x 70 pixels): little more than titles can be made out.
 * **high**: pages of 100 tokens (140 x 140 pixels), on which all text can be read.
-* **high + captions**: as high, and as many pictures of emoji with their names.
+* **high + captions**: as high, and as many images of emoji with their names.
 
 Generative stage: {read_steps} steps of {pages} pages, of whose text the first {response_tokens}
 tokens are learned, by the vision tower, the projector and low-rank factors of the first {layers}

@@ -32,10 +32,10 @@ def read_encoder(file: Path) -> tuple[AudioConfig, dict[str, Any]]:
     The arrays are those of an `AudioTower` of these sizes, under `"audio"`. Whisper's encoder is
     what the Omni tower was made of; they differ in this:
 
-    * Whisper tiny.en hears 80 mels and the public Omni towers 128, so an Omni tower with these
-      weights needs `num_mel_bins` 80, and mel frames made with `SoundConfig(num_mels=80)`.
+    * Whisper tiny.en reads 80 mels and the public Omni towers 128, so an Omni tower with these
+      weights needs `num_mel_bins` 80, and mel frames made with `MelConfig(num_mels=80)`.
     * Whisper encodes 30 s at once, of which all frames attend to all others; Omni encodes chunks
-      of 2 s on their own, so there the same weights hear less context.
+      of 2 s on their own, so there the same weights have less context.
     * Whisper stores its positions (`positions`, one for each 20 ms). They are sinusoids, which the
       Omni tower computes and restarts in each chunk: without them the arrays fit such a tower.
     * Omni makes one feature of two rows and projects it to the decoder's width (`output`).

@@ -1,6 +1,6 @@
 """Kernel alignment by nearest neighbours: do two spaces find the same items near each other?
 
-Row i of both spaces belongs to the same item (a picture and its caption, say). All metrics are
+Row i of both spaces belongs to the same item (an image and its caption, say). All metrics are
 means over items in [0, 1], but CKNNA, which is at most 1. They see neighbours only, so they do
 not change with rotation, and those of 100,000 items fit into a few megabytes.
 

@@ -1,4 +1,4 @@
-"""Masked grouped-query attention over packed rows, with an optional prefix shared by all rows."""
+"""Masked grouped-query attention over packed rows, with an optional preamble shared by all rows."""
 
 from typing import NamedTuple
 
@@ -42,21 +42,21 @@ def attend(
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K H"],
     mask: Mask,
-    prefix: tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]] | None = None,
+    preamble: tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]] | None = None,
 ) -> Float[Array, "B S N H"]:
-    """Softmax attention; the keys and values of `prefix` are visible to every query of every row.
+    """Softmax attention; the keys and values of `preamble` are visible to every query of every row.
 
-    The prefix is one set of keys for the whole batch and stands in front of the keys of every row,
-    so the result is that of rows which begin with the prefix.
+    The preamble is one set of keys for the whole batch and stands in front of those of every row,
+    so the result is that of rows which begin with it.
     """
     if isinstance(mask, LongRows):
-        return attend_long(query, key, value, mask.segments, prefix)
+        return attend_long(query, key, value, mask.segments, preamble)
     rows, length, num_heads, head_dim = query.shape
     num_kv_heads = key.shape[2]
     spec = jax.typeof(query).sharding.spec
-    if prefix is not None:
-        key, value = (_join(*parts) for parts in zip(prefix, (key, value), strict=True))
-        mask = jnp.pad(mask, ((0, 0), (0, 0), (prefix[0].shape[1], 0)), constant_values=True)
+    if preamble is not None:
+        key, value = (_join(*parts) for parts in zip(preamble, (key, value), strict=True))
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (preamble[0].shape[1], 0)), constant_values=True)
 
     grouped = (rows, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
     query = jax.lax.reshape(query, grouped, out_sharding=jax.P(*spec[:3], None, None))
@@ -67,12 +67,14 @@ def attend(
     return jax.lax.reshape(context, (rows, length, num_heads, head_dim), out_sharding=spec)
 
 
-def _join(prefix: Float[Array, "1 P K H"], own: Float[Array, "B T K H"]) -> Float[Array, "B U K H"]:
-    shape = (own.shape[0], *prefix.shape[1:])
-    spread = jax.lax.broadcast_in_dim(
-        prefix[0], shape, (1, 2, 3), out_sharding=jax.typeof(own).sharding.spec
+def _join(
+    preamble: Float[Array, "1 P K H"], own: Float[Array, "B T K H"]
+) -> Float[Array, "B U K H"]:
+    shape = (own.shape[0], *preamble.shape[1:])
+    repeated = jax.lax.broadcast_in_dim(
+        preamble[0], shape, (1, 2, 3), out_sharding=jax.typeof(own).sharding.spec
     )
-    return jnp.concatenate([spread, own], axis=1)
+    return jnp.concatenate([repeated, own], axis=1)
 
 
 @jax.custom_vjp

@@ -11,7 +11,7 @@ class TokenDropout:
     """Zeroes inputs of the low-rank branches.
 
     The mask of a token is a function of the step's key, the layer, the item and the position in
-    the item. So it is the same however items are packed, chunked or spread over devices, and a
+    the item. So it is the same however items are packed, chunked or sharded over devices, and a
     recomputed forward pass (remat, gradient cache) draws it again.
     """
 

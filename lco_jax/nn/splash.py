@@ -1,7 +1,7 @@
-"""Attention over long packed rows on TPUs: JAX's splash kernel, with a shared prefix beside it.
+"""Attention over long packed rows on TPUs: JAX's splash kernel, with a shared preamble beside it.
 
 The kernel tells packed items apart by segment numbers, which it compares for equality, so it cannot
-express keys that every segment sees. The prefix is therefore attended by a matrix product, and
+express keys that every segment sees. The preamble is therefore attended by a matrix product, and
 both parts are merged by their log-sum-exps. The backward kernels only need the log-sum-exp and the
 output that belong to the whole row of scores: with the merged ones their gradients are exact.
 """
@@ -22,7 +22,7 @@ _BLOCKS = (512, 256, 128)
 SHORTEST_ROW = 512
 """Shorter rows are faster as plain products: their scores are few, and blocks are mostly masked."""
 
-Prefix = tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]]
+Preamble = tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]]
 
 
 def splash_fits(length: int, head_dim: int) -> bool:
@@ -35,7 +35,7 @@ def attend_long(
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K H"],
     segments: Int[Array, "B S"],
-    prefix: Prefix | None = None,
+    preamble: Preamble | None = None,
     *,
     interpret: bool = False,
 ) -> Float[Array, "B S N H"]:
@@ -45,18 +45,18 @@ def attend_long(
     # The kernel does not say how its results vary over the mesh, so this is not checked.
     return jax.shard_map(
         functools.partial(_attend, interpret),
-        in_specs=(heads, keys, keys, act_spec("B S"), None if prefix is None else one_set),
+        in_specs=(heads, keys, keys, act_spec("B S"), None if preamble is None else one_set),
         out_specs=heads,
         check_vma=False,
-    )(query, key, value, segments, prefix)
+    )(query, key, value, segments, preamble)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(interpret, query, key, value, segments, prefix) -> Float[Array, "B S N H"]:
-    return _forward(interpret, query, key, value, segments, prefix)[0]
+def _attend(interpret, query, key, value, segments, preamble) -> Float[Array, "B S N H"]:
+    return _forward(interpret, query, key, value, segments, preamble)[0]
 
 
-def _forward(interpret, query, key, value, segments, prefix):
+def _forward(interpret, query, key, value, segments, preamble):
     kernel = _kernel(query.shape[1], query.shape[2], interpret)
     static = {**kernel.kwargs, "save_residuals": True}
 
@@ -69,19 +69,19 @@ def _forward(interpret, query, key, value, segments, prefix):
     scaled = query * query.shape[-1] ** -0.5
     context, (log_sum,) = jax.vmap(row)(*map(_heads_first, (scaled, key, value)), segments)
     context = _heads_first(context)
-    if prefix is not None:
-        scores = _prefix_scores(scaled, prefix[0])
+    if preamble is not None:
+        scores = _preamble_scores(scaled, preamble[0])
         total = jnp.logaddexp(log_sum, jax.nn.logsumexp(scores, axis=-1))
         weights = jnp.exp(scores - total[..., None])
         own = jnp.exp(log_sum - total).swapaxes(1, 2)[..., None]
-        context = (own * context + _prefix_context(weights, prefix[1])).astype(value.dtype)
+        context = (own * context + _preamble_context(weights, preamble[1])).astype(value.dtype)
         log_sum = total
     context, log_sum = keep(context), keep(log_sum)
-    return context, (query, key, value, segments, prefix, context, log_sum)
+    return context, (query, key, value, segments, preamble, context, log_sum)
 
 
 def _backward(interpret, saved, cotangent):
-    query, key, value, segments, prefix, context, log_sum = saved
+    query, key, value, segments, preamble, context, log_sum = saved
     kernel = _kernel(query.shape[1], query.shape[2], interpret)
     scale = query.shape[-1] ** -0.5
     scaled = query * scale
@@ -99,45 +99,56 @@ def _backward(interpret, saved, cotangent):
     outs = map(_heads_first, (context, cotangent))
     rows = (*parts, segments, next(outs), log_sum, next(outs))
     grad_query, grad_key, grad_value = map(_heads_first, jax.vmap(row)(*rows))
-    grad_prefix = None
-    if prefix is not None:
-        prefix_grads, grad_prefix = _prefix_backward(scaled, prefix, context, log_sum, cotangent)
-        grad_query = grad_query.astype(jnp.float32) + prefix_grads
+    grad_preamble = None
+    if preamble is not None:
+        preamble_grads, grad_preamble = _preamble_backward(
+            scaled, preamble, context, log_sum, cotangent
+        )
+        grad_query = grad_query.astype(jnp.float32) + preamble_grads
     grad_query = (scale * grad_query).astype(query.dtype)
-    return grad_query, grad_key.astype(key.dtype), grad_value.astype(value.dtype), None, grad_prefix
+    return (
+        grad_query,
+        grad_key.astype(key.dtype),
+        grad_value.astype(value.dtype),
+        None,
+        grad_preamble,
+    )
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _prefix_backward(query, prefix, context, log_sum, cotangent):
-    """Gradients of the scaled query and of the prefix, from the softmax over the whole row."""
-    prefix_key, prefix_value = (part[0] for part in prefix)
-    weights = jnp.exp(_prefix_scores(query, prefix[0]) - log_sum[..., None])
-    grouped = _grouped(cotangent, prefix_key.shape[1])
-    grad_weights = dot("BSKGH,PKH->BKGSP", grouped, prefix_value)
+def _preamble_backward(query, preamble, context, log_sum, cotangent):
+    """Gradients of the scaled query and of the preamble, from the softmax over the whole row."""
+    preamble_key, preamble_value = (part[0] for part in preamble)
+    weights = jnp.exp(_preamble_scores(query, preamble[0]) - log_sum[..., None])
+    grouped = _grouped(cotangent, preamble_key.shape[1])
+    grad_weights = dot("BSKGH,PKH->BKGSP", grouped, preamble_value)
     grad_weights = grad_weights.reshape(weights.shape)
     inner = dot("BSNH,BSNH->BNS", context, cotangent)[..., None]
     grad_scores = weights * (grad_weights - inner)
-    by_group = (weights.shape[0], prefix_key.shape[1], -1, *weights.shape[2:])
+    by_group = (weights.shape[0], preamble_key.shape[1], -1, *weights.shape[2:])
     grad_scores, weights = grad_scores.reshape(by_group), weights.reshape(by_group)
-    grad_query = dot("BKGSP,PKH->BSKGH", grad_scores.astype(query.dtype), prefix_key)
-    grad_key = dot("BKGSP,BSKGH->PKH", grad_scores, _grouped(query, prefix_key.shape[1]))
+    grad_query = dot("BKGSP,PKH->BSKGH", grad_scores.astype(query.dtype), preamble_key)
+    grad_key = dot("BKGSP,BSKGH->PKH", grad_scores, _grouped(query, preamble_key.shape[1]))
     grad_value = dot("BKGSP,BSKGH->PKH", weights, grouped)
-    grads = (grad_key[None].astype(prefix_key.dtype), grad_value[None].astype(prefix_value.dtype))
+    grads = (
+        grad_key[None].astype(preamble_key.dtype),
+        grad_value[None].astype(preamble_value.dtype),
+    )
     return grad_query.reshape(query.shape), grads
 
 
-def _prefix_scores(query, prefix_key) -> Float[Array, "B N S P"]:
-    num_kv_heads = prefix_key.shape[2]
-    scores = dot("BSKGH,PKH->BKGSP", _grouped(query, num_kv_heads), prefix_key[0])
+def _preamble_scores(query, preamble_key) -> Float[Array, "B N S P"]:
+    num_kv_heads = preamble_key.shape[2]
+    scores = dot("BSKGH,PKH->BKGSP", _grouped(query, num_kv_heads), preamble_key[0])
     return scores.reshape(scores.shape[0], -1, *scores.shape[3:])
 
 
-def _prefix_context(weights, prefix_value) -> Float[Array, "B S N H"]:
+def _preamble_context(weights, preamble_value) -> Float[Array, "B S N H"]:
     rows, heads, length, _ = weights.shape
-    grouped = weights.reshape(rows, prefix_value.shape[2], -1, *weights.shape[2:])
-    context = dot("BKGSP,PKH->BSKGH", grouped.astype(prefix_value.dtype), prefix_value[0])
+    grouped = weights.reshape(rows, preamble_value.shape[2], -1, *weights.shape[2:])
+    context = dot("BKGSP,PKH->BSKGH", grouped.astype(preamble_value.dtype), preamble_value[0])
     return context.reshape(rows, length, heads, -1)
 
 

@@ -25,11 +25,13 @@ work of a blank and leave one feature to each of the others."""
 def alignment_objective(
     graph: nnx.GraphDef, objective: Alignment, memory: Memory
 ) -> Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]:
-    """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`, for
+    """The function `(trainable, frozen, dropout key, batch, preamble) -> (loss, metrics)`, for
     batches of one chunk.
     """
 
-    def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
+    def loss_fn(
+        trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, preamble: Array
+    ):
         model = nnx.merge(graph, trainable, frozen)
         chunk = jax.tree.map(lambda x: x[0], batch)
         features = media_features(model, chunk, memory.remat)
@@ -39,7 +41,7 @@ def alignment_objective(
         if chunk.media.vision is not None:
             units = features.shape[1]
             if chunk.media.audio is not None:
-                units -= _num_sound_features(chunk.media.audio)
+                units -= _num_audio_features(chunk.media.audio)
         return alignment_loss(features, chunk, table, units, objective)
 
     return loss_fn
@@ -55,15 +57,15 @@ def alignment_loss(
     """What the features of a chunk's media are worth as embeddings of the tokens that name them.
 
     The chance of a token falls with the squared distance of its embedding from the feature. The
-    loss of a sound is that of its tokens one after another, each on one feature or several on end
-    (CTC without blank) not far from an even share of the time, divided by the number of features;
-    that of a picture is the mean over its tokens of the negative logarithm of the token's mean
-    chance on the picture's features. To their sum comes the squared distance of
-    features from the mean embedding of what they say.
+    loss of a recording is that of its tokens one after another, each on one feature or several on
+    end (CTC without blank) not far from an even share of the time, divided by the number of
+    features; that of an image is the mean over its tokens of the negative logarithm of the token's
+    mean chance on the image's features. To their sum comes the squared distance of features from
+    the mean embedding of what they say.
 
     Args:
         table: embeddings of the vocabulary.
-        num_units: how many of the features are of pictures; they come first.
+        num_units: how many of the features are of images; they come first.
 
     Returns:
         The loss and its parts; `read` is the share of features whose likeliest token is one of
@@ -89,17 +91,17 @@ def alignment_loss(
         table.astype(jnp.float32),
         chunk.vocabulary,
     )
-    sound = sums["sound"] / jnp.maximum(sums["sound_features"], 1)
-    picture = sums["picture"] / jnp.maximum(sums["pictures"], 1)
+    audio_loss = sums["audio"] / jnp.maximum(sums["audio_features"], 1)
+    image_loss = sums["image"] / jnp.maximum(sums["images"], 1)
     used = jnp.maximum(sums["features"], 1)
     distance = sums["distance"] / used
     metrics = {
-        "sound_loss": sound,
-        "picture_loss": picture,
+        "audio_loss": audio_loss,
+        "image_loss": image_loss,
         "distance": distance,
         "read": sums["read"] / used,
     }
-    return sound + picture + objective.pull * distance, jax.lax.stop_gradient(metrics)
+    return audio_loss + image_loss + objective.pull * distance, jax.lax.stop_gradient(metrics)
 
 
 class _Items(NamedTuple):
@@ -148,23 +150,23 @@ def _sums(
         - lengths[places][:, None, :]
         - log_total[slots][..., None]
     )
-    sound_chances = jnp.where(is_label[:, None, :], log_chances, _NEVER)
+    audio_chances = jnp.where(is_label[:, None, :], log_chances, _NEVER)
     log_chances = jnp.where(is_first[:, None, :], log_chances, _NEVER)
 
-    is_sound = is_media & (items.slots >= num_units)
+    is_audio = is_media & (items.slots >= num_units)
     counts = is_label.sum(1)
-    sounds = (is_sound.sum(1) >= counts) & (counts > 0) & is_sound.any(1)
-    near = _near_even_share(is_sound, counts, log_chances.shape[2])
-    sound = _in_order(jnp.where(near, sound_chances, _NEVER), is_sound, is_label)
+    has_audio = (is_audio.sum(1) >= counts) & (counts > 0) & is_audio.any(1)
+    near = _near_even_share(is_audio, counts, log_chances.shape[2])
+    audio_losses = _in_order(jnp.where(near, audio_chances, _NEVER), is_audio, is_label)
 
     is_unit = is_media & (items.slots < num_units)
-    pictures = is_unit.any(1) & (counts > 0)
+    has_image = is_unit.any(1) & (counts > 0)
     per_label = (
         jax.nn.logsumexp(jnp.where(is_unit[:, :, None], log_chances, _NEVER), axis=1)
         - jnp.log(jnp.maximum(is_unit.sum(1), 1))[:, None]
     )
     per_label = jnp.where(is_first, per_label, 0)
-    picture = -per_label.sum(1) / jnp.maximum(is_first.sum(1), 1)
+    image_losses = -per_label.sum(1) / jnp.maximum(is_first.sum(1), 1)
 
     used = jnp.zeros(len(features)).at[slots.ravel()].max(is_media.ravel().astype(jnp.float32))
     said = jax.lax.stop_gradient(jnp.exp(logits - log_total[:, None]) @ table)
@@ -172,10 +174,10 @@ def _sums(
     likeliest = logits.argmax(-1)[slots]
     hits = ((likeliest[:, :, None] == places[:, None, :]) & is_label[:, None, :]).any(2) & is_media
     return {
-        "sound": jnp.where(sounds, sound, 0).sum(),
-        "sound_features": jnp.where(sounds, is_sound.sum(1), 0).sum().astype(jnp.float32),
-        "picture": jnp.where(pictures, picture, 0).sum(),
-        "pictures": pictures.sum().astype(jnp.float32),
+        "audio": jnp.where(has_audio, audio_losses, 0).sum(),
+        "audio_features": jnp.where(has_audio, is_audio.sum(1), 0).sum().astype(jnp.float32),
+        "image": jnp.where(has_image, image_losses, 0).sum(),
+        "images": has_image.sum().astype(jnp.float32),
         "distance": (used * distances).sum(),
         "features": used.sum(),
         "read": hits.sum().astype(jnp.float32),
@@ -183,11 +185,11 @@ def _sums(
 
 
 def _near_even_share(
-    is_sound: Bool[Array, "I S"], counts: Int[Array, "I"], most: int
+    is_audio: Bool[Array, "I S"], counts: Int[Array, "I"], most: int
 ) -> Bool[Array, "I S N"]:
     """Whether a token may lie on a feature: near its share, were all tokens equally long."""
-    length = jnp.maximum(is_sound.sum(1), 1)[:, None]
-    middle = (jnp.cumsum(is_sound, axis=1) - 0.5) / length * counts[:, None]
+    length = jnp.maximum(is_audio.sum(1), 1)[:, None]
+    middle = (jnp.cumsum(is_audio, axis=1) - 0.5) / length * counts[:, None]
     token = jnp.arange(most)
     distance = jnp.abs(middle[..., None] - (token + 0.5))
     # With few features to a token, its share may have none of their middles.
@@ -197,7 +199,7 @@ def _near_even_share(
 
 def _in_order(
     allowed: Float[Array, "I S N"],
-    is_sound: Bool[Array, "I S"],
+    is_audio: Bool[Array, "I S"],
     is_label: Bool[Array, "I N"],
 ) -> Float[Array, "I"]:
     """The negative log-likelihood of each item's labels in order, without a blank, each where it is
@@ -209,14 +211,14 @@ def _in_order(
     total = jax.nn.logsumexp(logits, axis=2)
     loss = optax.ctc_loss(
         logits,
-        (~is_sound).astype(jnp.float32),
+        (~is_audio).astype(jnp.float32),
         numbers,
         (~is_label).astype(jnp.float32),
     )
-    return loss - jnp.where(is_sound, total, 0).sum(1)
+    return loss - jnp.where(is_audio, total, 0).sum(1)
 
 
-def _num_sound_features(audio) -> int:
+def _num_audio_features(audio) -> int:
     """Of a shard: half of the rows of each chunk, which are half of its frames."""
     _, chunks, _, frames = audio.mels.shape
     return chunks * (frames // 4)

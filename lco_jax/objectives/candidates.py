@@ -26,7 +26,7 @@ Exchange = Literal["gathered", "ring"]
 
 _NEVER = jnp.finfo(jnp.float32).min
 _GATHERED_BYTES = 2**29
-"""Up to here a copy of the candidates and their cosines is worth its shorter program; with width
+"""Up to here a replica of the candidates and their cosines is worth its shorter program; with width
 3584 this is reached at some 16,000 triplets."""
 
 
@@ -77,7 +77,7 @@ def choose_exchange(
 
 
 def meet_gathered(anchors: Anchors, block: Block, config: Contrastive, chunks: int) -> Stats:
-    """All candidates come to every device, one of `chunks` pieces of every shard at a time."""
+    """Candidates are replicated on every device, one of `chunks` pieces of each shard at a time."""
 
     def visit(stats: Stats, piece: Block) -> tuple[Stats, None]:
         everywhere = Block(*(jax.lax.all_gather(x, BATCH_AXES, tiled=True) for x in piece))

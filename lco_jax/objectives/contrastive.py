@@ -26,9 +26,11 @@ from lco_jax.runtime.axes import BATCH_AXES, act_spec
 def contrastive_objective(
     graph: nnx.GraphDef, objective: Contrastive, memory: Memory
 ) -> Callable[..., tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]:
-    """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`."""
+    """The function `(trainable, frozen, dropout key, batch, preamble) -> (loss, metrics)`."""
 
-    def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
+    def loss_fn(
+        trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, preamble: Array
+    ):
         towers_train = bool(trainable.keys() & {"vision", "audio"})
 
         def run_towers(trainable: Params, chunk: Batch) -> Float[Array, "G X D"] | None:
@@ -38,7 +40,7 @@ def contrastive_objective(
             model = nnx.merge(graph, trainable, frozen)
             if towers_train:
                 features = run_towers(trainable, chunk)
-            return encode(model, chunk, prefix, features, dropout_key=key, remat=memory.remat)[0]
+            return encode(model, chunk, preamble, features, dropout_key=key, remat=memory.remat)[0]
 
         def frozen_features(chunk: Batch) -> Float[Array, "G X D"] | None:
             return None if towers_train else run_towers(trainable, chunk)

@@ -26,7 +26,7 @@ def media_features(
 def encode(
     model: OmniModel,
     chunk: Batch,
-    prefix: Int[Array, "P"],
+    preamble: Int[Array, "P"],
     features: Float[Array, "G X D"] | None,
     *,
     dropout_key: PRNGKeyArray | None = None,
@@ -51,7 +51,7 @@ def encode(
         chunk.tokens,
         chunk.positions,
         chunk.segments,
-        prefix=prefix,
+        prefix=preamble,
         media=None if features is None else (features, chunk.media.slots),
         dropout_key=dropout_key,
         remat=remat,

@@ -19,14 +19,16 @@ Metrics = dict[str, Float[Array, ""]]
 def generative_objective(
     graph: nnx.GraphDef, memory: Memory
 ) -> Callable[..., tuple[Float[Array, ""], Metrics]]:
-    """The function `(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`, for
+    """The function `(trainable, frozen, dropout key, batch, preamble) -> (loss, metrics)`, for
     batches of one chunk.
     """
     sums_fn = _chunk_sums(graph, memory)
 
-    def loss_fn(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
+    def loss_fn(
+        trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, preamble: Array
+    ):
         chunk = jax.tree.map(lambda x: x[0], batch)
-        loss, sums = sums_fn(trainable, frozen, key, chunk, prefix, _num_targets(batch))
+        loss, sums = sums_fn(trainable, frozen, key, chunk, preamble, _num_targets(batch))
         return loss, _metrics(loss, sums, _num_targets(batch))
 
     return loss_fn
@@ -40,11 +42,13 @@ def generative_gradient(graph: nnx.GraphDef, memory: Memory) -> Callable[..., tu
     """
     gradient_fn = jax.value_and_grad(_chunk_sums(graph, memory), has_aux=True)
 
-    def gradient(trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, prefix: Array):
+    def gradient(
+        trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, preamble: Array
+    ):
         count = _num_targets(batch)
 
         def run(chunk: Batch) -> tuple:
-            return gradient_fn(trainable, frozen, key, chunk, prefix, count)
+            return gradient_fn(trainable, frozen, key, chunk, preamble, count)
 
         def add(total: tuple, chunk: Batch) -> tuple[tuple, None]:
             return jax.tree.map(jnp.add, total, run(chunk)), None
@@ -66,14 +70,14 @@ def _chunk_sums(
 ) -> Callable[..., tuple[Float[Array, ""], TokenSums]]:
     """The function that gives a chunk's part of the loss, and its sums."""
 
-    def sums_fn(trainable, frozen, key, chunk, prefix, count):
+    def sums_fn(trainable, frozen, key, chunk, preamble, count):
         model = nnx.merge(graph, trainable, frozen)
         features = media_features(model, chunk, memory.remat)
         hidden, _ = model(
             chunk.tokens,
             chunk.positions,
             chunk.segments,
-            prefix=prefix,
+            prefix=preamble,
             media=None if features is None else (features, chunk.media.slots),
             dropout_key=key,
             remat=memory.remat,

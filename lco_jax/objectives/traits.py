@@ -18,7 +18,7 @@ from lco_jax.runtime import processes
 from lco_jax.runtime.mesh import num_shards
 
 LossFn = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-"""`(trainable, frozen, dropout key, batch, prefix) -> (loss, metrics)`."""
+"""`(trainable, frozen, dropout key, batch, preamble) -> (loss, metrics)`."""
 GradientFn = Callable[..., tuple[tuple[jax.Array, dict[str, jax.Array]], Any]]
 """The same arguments to `((loss, metrics), gradient of what trains)`."""
 

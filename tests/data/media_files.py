@@ -1,4 +1,4 @@
-"""Images and clips made on the spot: sound ones to compare with, and malformed ones."""
+"""Images and videos made on the spot: intact ones to compare with, and malformed ones."""
 
 import io
 import struct
@@ -12,10 +12,10 @@ import av
 import numpy as np
 from PIL import Image
 
-SOUND_IMAGE = (64, 48)
+INTACT_SIZE = (64, 48)
 
 
-def random_image(seed: int, size: tuple[int, int] = SOUND_IMAGE, mode: str = "RGB") -> Image.Image:
+def random_image(seed: int, size: tuple[int, int] = INTACT_SIZE, mode: str = "RGB") -> Image.Image:
     shape = (size[1], size[0], len(Image.new(mode, (1, 1)).getbands()))
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     return Image.frombytes(mode, size, pixels.tobytes())
@@ -32,15 +32,15 @@ def animation(kind: str, num_frames: int = 6, **options: object) -> bytes:
     return encode(first, kind, save_all=True, append_images=rest, **options)
 
 
-def film(
+def video_file(
     container: str,
     frames: Iterable[np.ndarray],
     fps: int | Fraction = 10,
     codec: str = "libx264",
-    size: tuple[int, int] = SOUND_IMAGE,
+    size: tuple[int, int] = INTACT_SIZE,
     **options: str,
 ) -> bytes:
-    """An encoded film of the given frames, all of one size."""
+    """An encoded video of the given frames, all of one size."""
     # A real file, because `faststart` reads it again.
     with tempfile.NamedTemporaryFile() as file:
         with av.open(file.name, "w", format=container, options=options) as output:
@@ -54,17 +54,17 @@ def film(
         return Path(file.name).read_bytes()
 
 
-def noise(num_frames: int, size: tuple[int, int] = SOUND_IMAGE) -> list[np.ndarray]:
+def noise(num_frames: int, size: tuple[int, int] = INTACT_SIZE) -> list[np.ndarray]:
     return [np.asarray(random_image(seed, size)) for seed in range(num_frames)]
 
 
-def greys(levels: Iterable[int], size: tuple[int, int] = SOUND_IMAGE) -> list[np.ndarray]:
+def greys(levels: Iterable[int], size: tuple[int, int] = INTACT_SIZE) -> list[np.ndarray]:
     """Flat frames, so that a decoded frame says which it was."""
     return [np.full((size[1], size[0], 3), level, np.uint8) for level in levels]
 
 
-def sound(container: str = "mp4") -> bytes:
-    """A file with sound only."""
+def audio_only(container: str = "mp4") -> bytes:
+    """A file with audio only."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream("aac", rate=16_000, layout="mono")
@@ -78,7 +78,7 @@ def sound(container: str = "mp4") -> bytes:
 
 
 def turned(content: bytes, degrees: int) -> bytes:
-    """An mp4 film whose header asks for a clockwise turn."""
+    """An mp4 video whose header asks for a clockwise turn."""
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     matrix = struct.pack(">9i", cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1)
     start = content.index(b"tkhd") + 44
@@ -137,12 +137,12 @@ _Make = Callable[[], bytes]
 
 BAD_IMAGES: dict[str, tuple[_Make, str]] = {
     "empty.png": (lambda: b"", "the file is empty"),
-    "text.png": (lambda: b"no picture at all\n", _UNKNOWN),
+    "text.png": (lambda: b"no image at all\n", _UNKNOWN),
     "page.jpg": (lambda: b"<!DOCTYPE html><html>404 Not Found</html>", _UNKNOWN),
     "drawing.png": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", _UNKNOWN),
     "drawing.svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", _UNKNOWN),
     "noise.jpg": (lambda: np.random.default_rng(0).bytes(4096), _UNKNOWN),
-    "film.png": (lambda: film("mp4", noise(3)), _UNKNOWN),
+    "video.png": (lambda: video_file("mp4", noise(3)), _UNKNOWN),
     "start.png": (lambda: encode(random_image(0), "PNG")[:10], _UNKNOWN),
     "cut.png": (lambda: cut(encode(random_image(0), "PNG"), 0.5), _UNDECODABLE),
     "cut.jpg": (lambda: cut(encode(random_image(0), "JPEG"), 0.5), _UNDECODABLE),
@@ -172,31 +172,37 @@ BAD_IMAGES: dict[str, tuple[_Make, str]] = {
 }
 """What each file holds, and what the error must say of it."""
 
-_NO_CLIP = "the clip cannot be decoded"
+_NO_VIDEO = "the video cannot be decoded"
 
-BAD_CLIPS: dict[str, tuple[_Make, str]] = {
+BAD_VIDEOS: dict[str, tuple[_Make, str]] = {
     "empty.mp4": (lambda: b"", "the file is empty"),
-    "text.mp4": (lambda: b"no film at all\n", _NO_CLIP),
-    "noise.webm": (lambda: np.random.default_rng(0).bytes(4096), _NO_CLIP),
+    "text.mp4": (lambda: b"no video at all\n", _NO_VIDEO),
+    "noise.webm": (lambda: np.random.default_rng(0).bytes(4096), _NO_VIDEO),
     "still.mp4": (lambda: encode(random_image(0), "JPEG"), "give a still image as an image"),
-    "sound.mp4": (sound, "has audio but no film"),
-    "no_index.mp4": (lambda: cut(film("mp4", noise(25)), 0.9), _NO_CLIP),
-    "cut.mp4": (lambda: cut(film("mp4", noise(25), movflags="faststart"), 0.9), _NO_CLIP),
-    "cut.mkv": (lambda: cut(film("matroska", noise(25)), 0.6), "of 2.5 seconds, so it is trunc"),
-    "cut.webm": (
-        lambda: cut(film("webm", noise(25), codec="libvpx-vp9"), 0.6),
+    "audio.mp4": (audio_only, "has audio but no video"),
+    "no_index.mp4": (lambda: cut(video_file("mp4", noise(25)), 0.9), _NO_VIDEO),
+    "cut.mp4": (lambda: cut(video_file("mp4", noise(25), movflags="faststart"), 0.9), _NO_VIDEO),
+    "cut.mkv": (
+        lambda: cut(video_file("matroska", noise(25)), 0.6),
         "of 2.5 seconds, so it is trunc",
     ),
-    "cut.avi": (lambda: cut(film("avi", noise(25), codec="mpeg4"), 0.6), "so it is truncated"),
-    "cut.gif": (lambda: cut(animation("GIF"), 0.7), _NO_CLIP),
-    "cut.webp": (lambda: cut(animation("WEBP"), 0.7), _NO_CLIP),
-    "cut_animated.png": (lambda: cut(animation("PNG"), 0.7), _NO_CLIP),
-    "scratched.mp4": (lambda: scratched(film("mp4", noise(25))), "frame .* is damaged"),
+    "cut.webm": (
+        lambda: cut(video_file("webm", noise(25), codec="libvpx-vp9"), 0.6),
+        "of 2.5 seconds, so it is trunc",
+    ),
+    "cut.avi": (
+        lambda: cut(video_file("avi", noise(25), codec="mpeg4"), 0.6),
+        "so it is truncated",
+    ),
+    "cut.gif": (lambda: cut(animation("GIF"), 0.7), _NO_VIDEO),
+    "cut.webp": (lambda: cut(animation("WEBP"), 0.7), _NO_VIDEO),
+    "cut_animated.png": (lambda: cut(animation("PNG"), 0.7), _NO_VIDEO),
+    "scratched.mp4": (lambda: scratched(video_file("mp4", noise(25))), "frame .* is damaged"),
     "scratched.avi": (
-        lambda: scratched(film("avi", noise(25), codec="mpeg4")),
+        lambda: scratched(video_file("avi", noise(25), codec="mpeg4")),
         "frame .* is damaged",
     ),
-    "no_frames.mp4": (lambda: film("mp4", [], movflags="empty_moov"), "has no frames"),
-    "thin.mp4": (lambda: film("mp4", noise(3, (2, 402)), size=(2, 402)), "at most 200 to 1"),
+    "no_frames.mp4": (lambda: video_file("mp4", [], movflags="empty_moov"), "has no frames"),
+    "thin.mp4": (lambda: video_file("mp4", noise(3, (2, 402)), size=(2, 402)), "at most 200 to 1"),
     "bomb.gif": (lambda: gif_canvas(animation("GIF"), 65_535), "exceeds limit of"),
 }

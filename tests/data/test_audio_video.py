@@ -1,4 +1,4 @@
-"""Audio and videos with sound: order and positions of tokens, as in transformers."""
+"""Audio and videos with audio: order and positions of tokens, as in transformers."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ def sound_video(frames, side, fps, audio_frames):
 
 SOUND_VIDEOS = {
     "as recorded": sound_video(5, 4, 2.0, 401),
-    "sound ends first": sound_video(6, 4, 2.0, 51),
+    "audio ends first": sound_video(6, 4, 2.0, 51),
     "video ends first": sound_video(1, 4, 2.0, 401),
     "many frames a turn": sound_video(9, 4, 8.0, 300),
     "less than a frame a turn": sound_video(7, 2, 0.3, 401),
@@ -46,7 +46,7 @@ SOUND_VIDEOS = {
 
 
 def processor_order(video):
-    """The tokens of a video and its sound as the processor writes them."""
+    """The tokens of a video and its audio as the processor writes them."""
     grid = video.grid
     processor = object.__new__(Qwen2_5OmniProcessor)
     times = np.repeat(np.arange(grid.frames), grid.rows * grid.columns // 4)
@@ -62,7 +62,7 @@ def processor_order(video):
 
 
 def rope_index(model, parts):
-    """The positions that transformers gives to text, audio, grids and videos with sound."""
+    """The positions that transformers gives to text, audio, grids and videos with audio."""
     tokens, audio, images, videos, seconds = [], [], [], [], []
     for part in parts:
         if isinstance(part, int):
@@ -113,11 +113,11 @@ def config(omni: Qwen2_5OmniThinkerForConditionalGeneration):  # noqa: F811
 
 
 MIXTURES = {
-    "several sounds": [3, "51", 1, "401", "3", 4],
-    "sounds in a row, nothing else": ["300", "51", "3001"],
-    "sound, picture and text": [2, "300", Grid(1, 6, 4), 5, "51", 3],
-    "picture first": [Grid(1, 8, 4), "401", 2, Grid(1, 2, 2), 1],
-    "sound and a silent video": [4, Grid(3, 4, 6, 1.0), "300", 2],
+    "several recordings": [3, "51", 1, "401", "3", 4],
+    "recordings in a row, nothing else": ["300", "51", "3001"],
+    "audio, image and text": [2, "300", Grid(1, 6, 4), 5, "51", 3],
+    "image first": [Grid(1, 8, 4), "401", 2, Grid(1, 2, 2), 1],
+    "audio and a silent video": [4, Grid(3, 4, 6, 1.0), "300", 2],
     "all": [1, Grid(1, 4, 4), "51", Grid(4, 4, 6, 0.5), 2, "3", Grid(2, 2, 2, 1 / 3), 3],
 }
 
@@ -129,7 +129,7 @@ def test_audio(omni, config, case):  # noqa: F811
 
 
 @pytest.mark.parametrize("case", SOUND_VIDEOS)
-def test_video_with_sound(omni, config, case):  # noqa: F811
+def test_video_with_audio(omni, config, case):  # noqa: F811
     video, _ = SOUND_VIDEOS[case]
     assert config.audio.seconds_per_turn == video.seconds_per_turn
     assert video_turns(video, config.vision).tolist() == processor_order(video)
@@ -138,26 +138,26 @@ def test_video_with_sound(omni, config, case):  # noqa: F811
         np.testing.assert_array_equal(our_ids(parts, config.vision), expected)
 
 
-def test_videos_with_sound_among_other_media(omni, config):  # noqa: F811
-    first, second = SOUND_VIDEOS["as recorded"], SOUND_VIDEOS["sound ends first"]
+def test_videos_with_audio_among_other_media(omni, config):  # noqa: F811
+    first, second = SOUND_VIDEOS["as recorded"], SOUND_VIDEOS["audio ends first"]
     parts = [2, first, Grid(1, 4, 6), 1, "300", 3, second, 1, "51", 2]
     np.testing.assert_array_equal(our_ids(parts, config.vision), rope_index(omni, parts))
 
 
 def test_rate_at_which_transformers_disagrees_with_itself(omni, config):  # noqa: F811
-    """Its processor gives a token to the video that its model counts as sound; we do not."""
+    """Its processor gives a token to the video that its model counts as audio; we do not."""
     video, audio_frames = sound_video(60, 2, 7.4, 1200)
     turns = video_turns(video, config.vision)
     assert turns.tolist() != processor_order(video)
     ids = mrope_ids([video], config.vision)
     np.testing.assert_array_equal(ids, rope_index(omni, [(video, audio_frames)]))
     start = ids[2, 0]
-    sound = ids[2:-2][~turns]
-    assert (sound == start + np.arange(video.num_audio_tokens)[:, None]).all()
+    audio = ids[2:-2][~turns]
+    assert (audio == start + np.arange(video.num_audio_tokens)[:, None]).all()
 
 
 def test_turns():
-    """Five seconds at two frames a second, 12 tokens a turn, and 84 tokens of sound."""
+    """Five seconds at two frames a second, 12 tokens a turn, and 84 tokens of audio."""
     video = SoundVideo(Grid(5, 4, 6, 1.0), 84, 2.0)
     vision = dataclasses.replace(CONFIG, ids_per_second=25.0)
     is_video = video_turns(video, vision)

@@ -33,7 +33,7 @@ def processor(folder):
 
 
 def whole_turns(folder, exchange):
-    """Tokens of question and answer as the chat template writes them, without pictures."""
+    """Tokens of question and answer as the chat template writes them, without images."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     turn = {"role": "user", "content": exchange.prompt.text}
     asked = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
@@ -74,7 +74,7 @@ def test_long_responses_are_cut_and_do_not_end(processor):
     assert learned.tolist() == whole.targets[whole.targets >= 0][:7].tolist()
 
 
-def test_pictures_stand_before_what_is_learned(processor):
+def test_images_stand_before_what_is_learned(processor):
     image = encode(random_image(0, (80, 61)), "PNG")
     with_image, without = processor.try_encode_exchanges(
         [Exchange(Item("what", images=(image,)), "a fox"), Exchange(Item("what"), "a fox")], 9

@@ -255,11 +255,11 @@ def test_limits_are_checked_before_decoding():
 @pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"])
 def test_any_damage_ends_in_an_image_or_the_error(kind):
     rng = random.Random(7)
-    sound = encode(random_image(7), kind)
+    intact = encode(random_image(7), kind)
     chunk = png_chunk(b"tEXt", b"a\0b")
-    files = [cut(sound, rng.random()) for _ in range(15)]
-    files += [scratched(sound, num_bytes) for num_bytes in range(1, 15)]
-    files += [sound[: len(sound) // 2] + chunk + sound[len(sound) // 2 :]]
+    files = [cut(intact, rng.random()) for _ in range(15)]
+    files += [scratched(intact, num_bytes) for num_bytes in range(1, 15)]
+    files += [intact[: len(intact) // 2] + chunk + intact[len(intact) // 2 :]]
     for content in files:
         try:
             assert load_image(content).size[0] > 0

@@ -7,13 +7,13 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 from transformers.models.whisper import feature_extraction_whisper
 
-from lco_jax.data.media.config import SoundConfig
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.media.mel import log_mel, mel_chunks, num_audio_tokens
-from tests.data.sound_files import tones
+from tests.data.audio_files import tones
 
 BUFFER_S = 12
 """In place of the 300 s of the public checkpoints, whose frames take their time in torch."""
-CLIPS = {
+RECORDINGS = {
     "0.05 s": tones(0.05),
     "a frame and a sample": tones(1)[:161],
     "two frames": tones(1)[:320],
@@ -37,7 +37,7 @@ def tolerance(request, monkeypatch):
 
 
 def assert_frames(samples, num_mels, tolerance, name):
-    config = SoundConfig(num_mels=num_mels, buffer_seconds=BUFFER_S, max_seconds=BUFFER_S)
+    config = MelConfig(num_mels=num_mels, buffer_seconds=BUFFER_S, max_seconds=BUFFER_S)
     theirs = WhisperFeatureExtractor(feature_size=num_mels, chunk_length=BUFFER_S)
     options = {"sampling_rate": 16_000, "return_attention_mask": True, "return_tensors": "np"}
     expected = theirs(samples, **options)
@@ -57,18 +57,18 @@ def assert_frames(samples, num_mels, tolerance, name):
 
 @pytest.mark.parametrize("num_mels", [128, 80])
 def test_frames_are_those_of_transformers(num_mels, tolerance):
-    for name, samples in CLIPS.items():
+    for name, samples in RECORDINGS.items():
         assert_frames(samples, num_mels, tolerance, name)
 
 
-def test_long_clips_are_cut_as_in_transformers(tolerance):
+def test_long_recordings_are_cut_as_in_transformers(tolerance):
     assert_frames(tones(BUFFER_S + 1), 128, tolerance, "long")
 
 
 def test_what_the_buffer_cannot_hold():
-    config = SoundConfig(buffer_seconds=BUFFER_S, max_seconds=BUFFER_S)
+    config = MelConfig(buffer_seconds=BUFFER_S, max_seconds=BUFFER_S)
     samples = tones(BUFFER_S + 1)
-    with pytest.raises(ValueError, match=r"208000 samples; expected 1 to 192000 .*cut the sound"):
+    with pytest.raises(ValueError, match=r"208000 samples; expected 1 to 192000 .*cut the rec"):
         log_mel(samples, config)
     with pytest.raises(ValueError, match="0 samples"):
         log_mel(samples[:0], config)
@@ -77,7 +77,7 @@ def test_what_the_buffer_cannot_hold():
 @pytest.mark.parametrize("num_frames", [1, 199, 200, 201, 403])
 def test_chunks(num_frames):
     mel = np.random.default_rng(0).normal(size=(128, num_frames)).astype(np.float32)
-    chunks, lengths = mel_chunks(mel, SoundConfig())
+    chunks, lengths = mel_chunks(mel, MelConfig())
     assert chunks.shape == (-(-num_frames // 200), 128, 200)
     assert lengths.dtype == np.int32 and lengths.sum() == num_frames
     assert (lengths[:-1] == 200).all() and 0 < lengths[-1] <= 200

@@ -206,13 +206,13 @@ def test_vl_positions_are_those_of_transformers(vl, seed):
 
 
 def test_text_goes_on_behind_the_last_frame():
-    clip = Grid(4, 4, 6, seconds_per_frame=1.5)
-    found = mrope_ids([2, clip, 2], CONFIG)
+    video = Grid(4, 4, 6, seconds_per_frame=1.5)
+    found = mrope_ids([2, video, 2], CONFIG)
     assert found[:2].tolist() == [[0] * 3, [1] * 3]
     assert found[2:8].tolist() == [[2, 2 + h, 2 + w] for h in (0, 1) for w in (0, 1, 2)]
     assert found[2::6, 0].tolist() == [2, 5, 8, 11, 12]
     assert found[-2:].tolist() == [[12] * 3, [13] * 3]
-    assert mrope_ids([2, clip, 2], CONFIG, after_video="extent")[-1].tolist() == [6] * 3
+    assert mrope_ids([2, video, 2], CONFIG, after_video="extent")[-1].tolist() == [6] * 3
 
 
 @pytest.fixture(scope="module")

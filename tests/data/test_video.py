@@ -1,4 +1,4 @@
-"""Clips: the right frames at the right rate, in transformers' order; bad files end in an error."""
+"""Videos: the right frames at the right rate, in transformers' order; bad files end in an error."""
 
 import random
 from fractions import Fraction
@@ -15,7 +15,7 @@ from lco_jax.data.media.config import MediaLimits, PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import image_patches
 from lco_jax.data.media.video import (
-    Clip,
+    SampledVideo,
     frame_size,
     load_video,
     sample_indices,
@@ -23,26 +23,26 @@ from lco_jax.data.media.video import (
     video_patches,
 )
 from tests.data.media_files import (
-    BAD_CLIPS,
+    BAD_VIDEOS,
     PLAYLIST,
     animation,
     cut,
     encode,
-    film,
     greys,
     noise,
     random_image,
     scratched,
     turned,
+    video_file,
 )
 
 TINY = PixelConfig(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
-TINY_CLIPS = VideoConfig(pixels=TINY)
+TINY_VIDEOS = VideoConfig(pixels=TINY)
 
 
-def levels(clip: Clip) -> list[int]:
-    """Which frames of `greys(range(0, 10 * n, 10))` a clip holds, by their shade."""
-    means = clip.frames.reshape(len(clip.frames), -1).mean(1)
+def levels(sampled: SampledVideo) -> list[int]:
+    """Which frames of `greys(range(0, 10 * n, 10))` a video holds, by their shade."""
+    means = sampled.frames.reshape(len(sampled.frames), -1).mean(1)
     assert np.abs(means - 10 * np.round(means / 10)).max() < 3
     return np.round(means / 10).astype(int).tolist()
 
@@ -101,24 +101,24 @@ def test_size_shares_the_total():
         ("mpegts", "libx264"),
     ],
 )
-def test_frames_of_films(tmp_path, container, codec):
-    path = tmp_path / "film.dat"  # the content says what it is
-    path.write_bytes(film(container, greys(range(0, 250, 10)), codec=codec))
-    clip = load_video(str(path), TINY_CLIPS)
-    assert levels(clip) == [0, 8, 16, 24]
-    assert clip.frames.shape[1:] == (*frame_size(48, 64, 4, TINY_CLIPS), 3)
-    assert clip.fps == 4 / 25 * 10
-    assert seconds_per_grid(clip, TINY_CLIPS) == 2 / clip.fps
+def test_frames_of_containers(tmp_path, container, codec):
+    path = tmp_path / "video.dat"  # the content says what it is
+    path.write_bytes(video_file(container, greys(range(0, 250, 10)), codec=codec))
+    sampled = load_video(str(path), TINY_VIDEOS)
+    assert levels(sampled) == [0, 8, 16, 24]
+    assert sampled.frames.shape[1:] == (*frame_size(48, 64, 4, TINY_VIDEOS), 3)
+    assert sampled.fps == 4 / 25 * 10
+    assert seconds_per_grid(sampled, TINY_VIDEOS) == 2 / sampled.fps
     dense = load_video(str(path), VideoConfig(fps=100.0, pixels=TINY))
     assert levels(dense) == sample_indices(25, 10.0, VideoConfig(fps=100.0)).tolist()
 
 
 @pytest.mark.parametrize("fps", [1, 5, 24, 30, Fraction(30000, 1001)])
 def test_rate_of_the_sample(tmp_path, fps):
-    path = tmp_path / "film.mp4"
-    path.write_bytes(film("mp4", greys([0] * 61), fps=fps))
-    clip = load_video(str(path), TINY_CLIPS)
-    assert clip.fps == len(clip.frames) / 61 * float(fps)
+    path = tmp_path / "video.mp4"
+    path.write_bytes(video_file("mp4", greys([0] * 61), fps=fps))
+    sampled = load_video(str(path), TINY_VIDEOS)
+    assert sampled.fps == len(sampled.frames) / 61 * float(fps)
 
 
 def test_frames_that_are_never_shown_do_not_count(tmp_path, monkeypatch):
@@ -127,24 +127,24 @@ def test_frames_that_are_never_shown_do_not_count(tmp_path, monkeypatch):
 
     read = footage.read_footage
     monkeypatch.setattr(video, "read_footage", count_invisible_ones)
-    path = tmp_path / "film.webm"
-    path.write_bytes(film("webm", greys(range(0, 250, 10)), codec="libvpx"))
-    clip = load_video(str(path), TINY_CLIPS)
-    assert levels(clip) == [0, 8, 16, 24]
-    assert clip.fps == 4 / 25 * 10
+    path = tmp_path / "video.webm"
+    path.write_bytes(video_file("webm", greys(range(0, 250, 10)), codec="libvpx"))
+    sampled = load_video(str(path), TINY_VIDEOS)
+    assert levels(sampled) == [0, 8, 16, 24]
+    assert sampled.fps == 4 / 25 * 10
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_telephones_film_sideways(tmp_path, degrees):
+def test_telephones_record_sideways(tmp_path, degrees):
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:24, :32] = 255  # a light corner, at the top left before the turn
-    path = tmp_path / "film.mp4"
-    path.write_bytes(turned(film("mp4", [frame] * 4), degrees))
-    clip = load_video(str(path), TINY_CLIPS)
-    picture = Image.fromarray(frame).rotate(-degrees, expand=True)
-    height, width = clip.frames.shape[1:3]
-    expected = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-    assert np.abs(clip.frames[0].astype(float) - expected).mean() < 8
+    path = tmp_path / "video.mp4"
+    path.write_bytes(turned(video_file("mp4", [frame] * 4), degrees))
+    sampled = load_video(str(path), TINY_VIDEOS)
+    image = Image.fromarray(frame).rotate(-degrees, expand=True)
+    height, width = sampled.frames.shape[1:3]
+    expected = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    assert np.abs(sampled.frames[0].astype(float) - expected).mean() < 8
 
 
 # ------------------------------------------------------------------------------ animated images
@@ -153,24 +153,24 @@ def test_telephones_film_sideways(tmp_path, degrees):
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_frames_of_animated_images(tmp_path, kind):
     first, *rest = (Image.fromarray(pixels) for pixels in greys(range(0, 110, 10)))
-    path = tmp_path / "clip.dat"
+    path = tmp_path / "video.dat"
     options = {"lossless": True} if kind == "WEBP" else {}
     path.write_bytes(
         encode(first, kind, save_all=True, append_images=rest, duration=250, **options)
     )
-    clip = load_video(str(path), TINY_CLIPS)
-    assert levels(clip) == [0, 3, 7, 10]
-    assert clip.fps == 4 / 11 * 4
+    sampled = load_video(str(path), TINY_VIDEOS)
+    assert levels(sampled) == [0, 3, 7, 10]
+    assert sampled.fps == 4 / 11 * 4
 
 
 def test_animated_images_without_durations_and_stills(tmp_path):
-    path = tmp_path / "clip.gif"
+    path = tmp_path / "video.gif"
     path.write_bytes(animation("GIF", 12, duration=0))
     assert load_video(str(path), VideoConfig(fps=5.0, pixels=TINY)).fps == 6 / 12 * 10
     path.write_bytes(encode(random_image(0), "PNG"))
-    clip = load_video(str(path), TINY_CLIPS)
-    assert clip.frames.shape[0] == 1
-    assert video_patches(clip, TINY_CLIPS).grid[0] == 1
+    sampled = load_video(str(path), TINY_VIDEOS)
+    assert sampled.frames.shape[0] == 1
+    assert video_patches(sampled, TINY_VIDEOS).grid[0] == 1
 
 
 # -------------------------------------------------------------------------------------- patches
@@ -180,7 +180,7 @@ def test_animated_images_without_durations_and_stills(tmp_path):
 def test_patches_equal_transformers(num_frames):
     frames = np.stack(noise(num_frames, (84, 56)))
     config = VideoConfig(pixels=PixelConfig(min_pixels=84 * 56, max_pixels=84 * 56))
-    values, grid = video_patches(Clip(frames, 2.0), config)
+    values, grid = video_patches(SampledVideo(frames, 2.0), config)
     # The frames of transformers' image processor, then the view of Qwen2VLVideoProcessor.patchify.
     planes = normalised_planes(frames)
     if num_frames % 2:
@@ -200,20 +200,20 @@ def normalised_planes(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack([processor.normalize(frame, mean, std) for frame in rescaled]))
 
 
-def test_a_still_clip_equals_the_image(tmp_path):
+def test_a_still_video_equals_the_image(tmp_path):
     image = random_image(1, (80, 60))
-    path = tmp_path / "clip.png"
+    path = tmp_path / "video.png"
     path.write_bytes(encode(image, "PNG"))
-    clip = video_patches(load_video(str(path), TINY_CLIPS), TINY_CLIPS)
-    np.testing.assert_array_equal(clip.values, image_patches(image, TINY).values)
+    sampled = video_patches(load_video(str(path), TINY_VIDEOS), TINY_VIDEOS)
+    np.testing.assert_array_equal(sampled.values, image_patches(image, TINY).values)
 
 
 # ------------------------------------------------------------------------------------ bad files
 
 
-@pytest.mark.parametrize("name", BAD_CLIPS)
+@pytest.mark.parametrize("name", BAD_VIDEOS)
 def test_bad_files_are_named(tmp_path, name):
-    make, message = BAD_CLIPS[name]
+    make, message = BAD_VIDEOS[name]
     path = tmp_path / name
     path.write_bytes(make())
     with pytest.raises(MediaError, match=message) as error:
@@ -223,38 +223,38 @@ def test_bad_files_are_named(tmp_path, name):
 
 
 def test_playlists_open_nothing(tmp_path):
-    target = tmp_path / "film.ts"
-    target.write_bytes(film("mpegts", noise(5)))
-    playlist = tmp_path / "film.mp4"
+    target = tmp_path / "video.ts"
+    target.write_bytes(video_file("mpegts", noise(5)))
+    playlist = tmp_path / "video.mp4"
     playlist.write_text(PLAYLIST.format(target=target))
-    assert len(load_video(str(target), TINY_CLIPS).frames) == 4
+    assert len(load_video(str(target), TINY_VIDEOS).frames) == 4
     with pytest.raises(MediaError, match="cannot be decoded"):
-        load_video(str(playlist), TINY_CLIPS)
+        load_video(str(playlist), TINY_VIDEOS)
     with pytest.raises(MediaError, match="no such file"):
-        load_video(str(tmp_path / "absent.mp4"), TINY_CLIPS)
+        load_video(str(tmp_path / "absent.mp4"), TINY_VIDEOS)
 
 
 def test_limits(tmp_path):
-    for content in (film("mp4", noise(9)), animation("GIF", 9)):
-        path = tmp_path / "clip"
+    for content in (video_file("mp4", noise(9)), animation("GIF", 9)):
+        path = tmp_path / "video"
         path.write_bytes(content)
-        with pytest.raises(MediaError, match=r"clip: more than max_clip_frames=8 frames; cut it"):
-            load_video(str(path), TINY_CLIPS, MediaLimits(max_clip_frames=8))
-        with pytest.raises(MediaError, match=r"clip: 64 x 48 pixels are more than max_pixels=3000"):
-            load_video(str(path), TINY_CLIPS, MediaLimits(max_pixels=3000))
-        assert len(load_video(str(path), TINY_CLIPS, MediaLimits(3072, 9)).frames) == 4
+        with pytest.raises(MediaError, match=r"video: more than max_file_frames=8 frames; cut it"):
+            load_video(str(path), TINY_VIDEOS, MediaLimits(max_file_frames=8))
+        with pytest.raises(MediaError, match=r"video: 64 x 48 pixels are more than max_pix"):
+            load_video(str(path), TINY_VIDEOS, MediaLimits(max_pixels=3000))
+        assert len(load_video(str(path), TINY_VIDEOS, MediaLimits(3072, 9)).frames) == 4
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "GIF", "WEBP", "PNG"])
-def test_any_damage_ends_in_a_clip_or_the_error(tmp_path, container):
+def test_any_damage_ends_in_a_video_or_the_error(tmp_path, container):
     rng = random.Random(8)
-    sound = animation(container) if container.isupper() else film(container, noise(12))
-    path = tmp_path / "clip"
-    files = [cut(sound, rng.random()) for _ in range(8)]
-    files += [scratched(sound, num_bytes) for num_bytes in range(1, 9)]
+    intact = animation(container) if container.isupper() else video_file(container, noise(12))
+    path = tmp_path / "video"
+    files = [cut(intact, rng.random()) for _ in range(8)]
+    files += [scratched(intact, num_bytes) for num_bytes in range(1, 9)]
     for content in files:
         path.write_bytes(content)
         try:
-            assert len(load_video(str(path), TINY_CLIPS).frames) <= 4
+            assert len(load_video(str(path), TINY_VIDEOS).frames) <= 4
         except MediaError:
             continue

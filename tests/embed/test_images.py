@@ -15,7 +15,7 @@ from lco_jax.embed.embedder import Embedder
 from lco_jax.models.config import read_config
 from lco_jax.objectives.loaders import ContrastiveLoader
 from tests import meshes, tiny
-from tests.data.media_files import cut, encode, film, noise, random_image
+from tests.data.media_files import cut, encode, noise, random_image, video_file
 
 MEDIA = MediaConfig(
     image_max_pixels=1280 * 28 * 28, video_min_pixels=4 * 784, video_max_pixels=16 * 784
@@ -79,7 +79,7 @@ def test_images_of_pillow_and_paths_are_inputs(embedder, tmp_path):
 def test_a_file_of_all_kinds_with_bad_lines(embedder, tmp_path):
     random_image(0, (60, 40)).save(tmp_path / "a.png")
     random_image(1, (60, 40)).save(tmp_path / "b.jpg")
-    (tmp_path / "c.mp4").write_bytes(film("mp4", noise(6, (64, 48)), 4, size=(64, 48)))
+    (tmp_path / "c.mp4").write_bytes(video_file("mp4", noise(6, (64, 48)), 4, size=(64, 48)))
     (tmp_path / "d.gif").write_bytes(
         encode(random_image(2), "GIF", save_all=True, append_images=[random_image(3)])
     )

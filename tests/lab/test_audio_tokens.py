@@ -12,10 +12,10 @@ from lco_jax.embed.open import open_model
 from lco_jax.lab.audio_tokens import AudioTokens, make_reader
 from lco_jax.train.known_features import compiled_towers, compute_features
 from tests import meshes, tiny
-from tests.data.sound_files import plain as wav
-from tests.data.sound_files import tones
+from tests.data.audio_files import plain as wav
+from tests.data.audio_files import tones
 
-MEDIA = MediaConfig(sound_features="tokens")
+MEDIA = MediaConfig(audio_features="tokens")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_training_refuses_the_setting_and_broken_sounds_stay_errors(folder):
         folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32", make_reader=make_reader
     )
     (found,) = embedder.processor.try_encode([Item(audios=(wav(tones(0.5)),))])
-    assert "sound_features=all" in str(found)
+    assert "audio_features=all" in str(found)
     errors = {}
     embedder.encode([Item(audios=(b"no sound",)), Item("a text")], errors=errors)
     assert list(errors) == [0]

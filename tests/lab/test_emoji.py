@@ -45,21 +45,21 @@ def test_committed_files():
     assert len({line["names"]["en"] for line in lines}) == len(lines)
     motifs = [{emoji_source.motif(symbol(key)) for key in split} for split in (train, test)]
     assert motifs[0].isdisjoint(motifs[1])
-    with zipfile.ZipFile(FOLDER / "pictures.zip") as pictures:
-        assert set(pictures.namelist()) == {f"{line['id']}.png" for line in lines}
+    with zipfile.ZipFile(FOLDER / "pictures.zip") as images:
+        assert set(images.namelist()) == {f"{line['id']}.png" for line in lines}
         seen = set()
-        for name in pictures.namelist():
-            picture = load_image(pictures.read(name))
-            assert picture.size == (56, 56)
-            assert np.asarray(picture).min() < 250, name  # something is drawn
-            seen.add(picture.tobytes())
+        for name in images.namelist():
+            image = load_image(images.read(name))
+            assert image.size == (56, 56)
+            assert np.asarray(image).min() < 250, name  # something is drawn
+            seen.add(image.tobytes())
     assert len(seen) == len(lines)
     assert "UNICODE LICENSE V3" in (FOLDER / "LICENSE.cldr").read_text()
     assert "SIL Open Font License" in (FOLDER / "LICENSE.noto-emoji").read_text()
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6_000_000
 
 
-def test_names_fit_their_pictures():
+def test_names_fit_their_images():
     lines = read_lines("train") | read_lines("test")
     assert lines["1f408"]["names"]["en"] == "cat"
     assert lines["1f408"]["names"]["id"] == "kucing"
@@ -73,7 +73,7 @@ def test_names_fit_their_pictures():
 
 
 def test_dataset_gives_back_the_files(tmp_path):
-    pictures = zipfile.ZipFile(FOLDER / "pictures.zip")
+    images = zipfile.ZipFile(FOLDER / "pictures.zip")
     for split in ("train", "test"):
         lines = read_lines(split)
         source = pickle.loads(pickle.dumps(open_dataset("emoji", split, str(tmp_path))))
@@ -81,13 +81,13 @@ def test_dataset_gives_back_the_files(tmp_path):
         assert {record["id"] for record in source} == set(lines)
         for index in range(0, len(source), 7):
             record = dict(source[index])
-            assert bytes(record.pop("image")) == pictures.read(f"{record['id']}.png")
+            assert bytes(record.pop("image")) == images.read(f"{record['id']}.png")
             assert record.pop("name") == record["names"]["en"]
             assert record == lines[record["id"]]
     thai = open_dataset("emoji/th", "test", str(tmp_path))[3]
     assert thai["name"] == thai["names"]["th"]
-    picture = load_image(source[3]["image"])
-    assert image_patches(picture, PixelConfig()).grid == (1, 4, 4)
+    image = load_image(source[3]["image"])
+    assert image_patches(image, PixelConfig()).grid == (1, 4, 4)
     with pytest.raises(IndexError, match="record 250 of 250"):
         source[250]
     with pytest.raises(ValueError, match="emoji has no names in 'xx'"):
@@ -109,7 +109,7 @@ def test_reading_needs_neither_tensorflow_nor_torch(tmp_path):
 
 
 def make_emoji(text: str) -> emoji_source.Emoji:
-    return emoji_source.Emoji(symbol=text, names={"en": text}, keywords=[], picture=b"")
+    return emoji_source.Emoji(symbol=text, names={"en": text}, keywords=[], image=b"")
 
 
 def test_variants_of_a_motif_stay_together():
@@ -136,15 +136,15 @@ def test_split(monkeypatch):
     assert {one.symbol[-1] for one in train}.isdisjoint(one.symbol[-1] for one in test)
 
 
-def test_shrunk_pictures_lie_on_white():
+def test_shrunk_images_lie_on_white():
     glyph = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
     glyph.paste((200, 30, 40, 255), (34, 32, 102, 96))
-    picture = np.asarray(Image.open(io.BytesIO(square_png(glyph)))).astype(int)
-    assert picture.shape == (56, 56, 3)
-    assert (picture[[0, -1]] == 255).all()
-    assert (picture[24:32, 24:32] == (200, 30, 40)).all()
+    image = np.asarray(Image.open(io.BytesIO(square_png(glyph)))).astype(int)
+    assert image.shape == (56, 56, 3)
+    assert (image[[0, -1]] == 255).all()
+    assert (image[24:32, 24:32] == (200, 30, 40)).all()
     # Edges mix the colour with white, never with the black that lies under transparency.
-    assert picture[..., 0].min() >= 195
+    assert image[..., 0].min() >= 195
 
 
 def test_what_is_left_out(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from lco_jax.config import (
     JsonlSource,
     LoggingConfig,
     Lora,
+    MediaConfig,
     MeshConfig,
     ModelRef,
     OptimizerConfig,
@@ -25,7 +26,7 @@ from lco_jax.config import (
     Towers,
     TrainConfig,
 )
-from lco_jax.config.io import to_json
+from lco_jax.config.io import to_json, with_former_names
 from lco_jax.data.records import Item, Triplet
 from lco_jax.embed.open import open_model
 from lco_jax.lab import grid, grid_report
@@ -149,6 +150,13 @@ def test_records_from_before_a_setting_was_added(tmp_path):
     own = to_json((TfdsSource("wordnet", columns=Columns("anchor", anchor="positive")),))
     with pytest.raises(ValueError, match="measured with other settings"):
         grid._read(tmp_path / "cell.json", own)
+
+
+def test_records_from_before_a_field_was_renamed(tmp_path):
+    settings = to_json((MediaConfig(audio_features="tokens"),))
+    grid._write(tmp_path / "cell.json", {"name": "one"}, with_former_names(settings))
+    assert '"sound_features": "tokens"' in (tmp_path / "cell.json").read_text()
+    assert grid._read(tmp_path / "cell.json", settings) == {"name": "one"}
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from lco_jax.lab.corpora.libreoffice_source import (
     font_files,
     read_pages,
 )
-from lco_jax.lab.corpora.page_picture import SIDE_PX, PagePainter
+from lco_jax.lab.corpora.page_image import SIDE_PX, PagePainter
 from lco_jax.lab.pages import page_task, page_tasks
 from tests.lab.help_pages import sentence, write_help, write_page
 
@@ -78,7 +78,7 @@ def test_pages_are_held_out_in_all_languages(packages):
     assert held_out["id"] == held_out["vi"] and 0 < len(held_out["id"]) < 6
 
 
-def test_a_picture_shows_its_text_and_nothing_else(painter):
+def test_an_image_shows_its_text_and_nothing_else(painter):
     blocks = [Block("title", "Judul"), Block("text", "satu\u200bdua"), Block("item", "x < y & z")]
     png, text = painter.paint(blocks, "id")
     assert text == "Judul\nsatudua\nx < y & z"
@@ -135,7 +135,7 @@ def test_dataset(packages, painter, pinned, tmp_path, monkeypatch):
     with Image.open(io.BytesIO(record["image"])) as image:
         assert image.size == (SIDE_PX, SIDE_PX)
 
-    # As a stage reads it: the picture is to be read.
+    # As a stage reads it: the image is to be read.
     source = TfdsSource("libreoffice/id", data_dir=data, prompt="Read.", response="text")
     exchange = open_source(source, Exchange).records[0]
     assert exchange.prompt.text == "Read." and exchange.prompt.images == (

@@ -1,4 +1,4 @@
-"""A small omni model of a text decoder and Whisper's ear: as transformers reads it."""
+"""A small omni model of a text decoder and Whisper's encoder: as transformers reads it."""
 
 import numpy as np
 import pytest
@@ -10,18 +10,18 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.lab import omni_parts
 from tests import hf_items, meshes, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import encode, random_image
-from tests.data.sound_files import plain, tones
 from tests.lab.test_whisper import SIZES, variables_of, write_variables
 from tests.tokenizers import MEDIA_IDS, write_tokenizer
 
-EAR = SIZES | {"num_mel_bins": 128}
+ENCODER = SIZES | {"num_mel_bins": 128}
 SPARE = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 SPARE += ("<|audio_start|>", "<|audio_end|>", "<|audio_pad|>")
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(decoder)
     (decoder / "generation_config.json").write_text("{}")
     torch.manual_seed(0)
-    encoder = WhisperEncoder(WhisperConfig(**EAR)).eval().requires_grad_(False)
+    encoder = WhisperEncoder(WhisperConfig(**ENCODER)).eval().requires_grad_(False)
     for name, parameter in encoder.named_parameters():
         spread = 0.3 if parameter.ndim == 1 else 0.1
         parameter.copy_(spread * torch.randn_like(parameter) + ("norm.weight" in name))
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     return target
 
 
-def test_text_and_sounds_as_transformers_embeds_them(folder):
+def test_text_and_audio_as_transformers_embeds_them(folder):
     model, loading = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         folder, output_loading_info=True
     )
@@ -58,22 +58,22 @@ def test_text_and_sounds_as_transformers_embeds_them(folder):
     checkpoint = tiny.Tiny(folder, model)
     embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
     assert embedder.modalities == ("text", "image", "video", "audio")
-    clips = [plain(tones(seconds, seed=3)) for seconds in (0.7, 5.3)]
-    items = [Item("a quick brown fox"), *(Item(audios=(clip,)) for clip in clips)]
+    recordings = [plain(tones(seconds, seed=3)) for seconds in (0.7, 5.3)]
+    items = [Item("a quick brown fox"), *(Item(audios=(one,)) for one in recordings)]
     ask = "\nSummarize the above {} in one word:"
-    sounds = [[], *([load_sound(clip, SoundConfig())] for clip in clips)]
-    for item, heard, vector in zip(items, sounds, embedder.encode(items), strict=True):
+    audio = [[], *([load_audio(one, MelConfig())] for one in recordings)]
+    for item, heard, vector in zip(items, audio, embedder.encode(items), strict=True):
         kind = "audio" if heard else "text"
         wanted = hf_items.embed(checkpoint, text=item.text, sounds=heard, prompt=ask.format(kind))
         np.testing.assert_allclose(vector, wanted, atol=1e-4)
 
 
-def test_a_picture_has_sixteen_tokens(folder):
+def test_an_image_has_sixteen_tokens(folder):
     embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
-    picture = encode(random_image(0, (56, 56)), "PNG")
-    (encoded,) = embedder.processor.encode([Item(images=(picture,))])
+    image = encode(random_image(0, (56, 56)), "PNG")
+    (encoded,) = embedder.processor.encode([Item(images=(image,))])
     assert len(encoded.media[0].places) == 16
-    assert np.isfinite(embedder.encode([Item(images=(picture,))])).all()
+    assert np.isfinite(embedder.encode([Item(images=(image,))])).all()
 
 
 def test_another_tokenizer_is_refused(folder, tmp_path):

@@ -37,9 +37,9 @@ def write_art(
         file.parent.mkdir(parents=True, exist_ok=True)
     items = "".join(f"<rdf:li>{word}</rdf:li>" for word in keywords)
     svg.write_text(SVG.format(title=title, keywords=items, creator=creator), encoding="utf-8")
-    picture = Image.new("RGBA", size)
-    picture.paste((200, 30, 40, 255), ink)
-    picture.save(png)
+    image = Image.new("RGBA", size)
+    image.paste((200, 30, 40, 255), ink)
+    image.save(png)
     return png
 
 
@@ -81,22 +81,22 @@ def test_what_is_read(packages, monkeypatch):
     assert not list(read_clip_art(packages))
 
 
-def test_pictures_fill_their_squares(packages):
+def test_images_fill_their_squares(packages):
     png = write_art(packages, "food/tall", "tall", size=(70, 300), ink=(10, 40, 30, 240))
     (art,) = (art for art in read_clip_art(packages) if art.id == "food/tall")
-    picture = np.asarray(Image.open(io.BytesIO(art.picture()))).astype(int)
-    assert picture.shape == (56, 56, 3)
-    ink = (picture[..., 1] < 128).nonzero()
+    image = np.asarray(Image.open(io.BytesIO(art.image()))).astype(int)
+    assert image.shape == (56, 56, 3)
+    ink = (image[..., 1] < 128).nonzero()
     assert (ink[0].min(), ink[0].max()) == (0, 55)
     assert ink[1].max() - ink[1].min() + 1 == round(56 * 20 / 200)
     assert abs(ink[1].mean() - 27.5) <= 1
-    # A grey picture, and one that shows nothing at all.
+    # A grey image, and one that shows nothing at all.
     for blank in (Image.new("LA", (5, 9), (255, 0)), Image.new("RGB", (9, 5), "white")):
         blank.save(png)
-        assert (np.asarray(Image.open(io.BytesIO(art.picture()))) == 255).all()
+        assert (np.asarray(Image.open(io.BytesIO(art.image()))) == 255).all()
     png.write_bytes(png.read_bytes()[:45])
     with pytest.raises(ValueError, match=r"tall\.png: .*fetch them again"):
-        art.picture()
+        art.image()
     png.write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(ValueError, match=r"tall\.png is no PNG file"):
         list(read_clip_art(packages))
@@ -109,8 +109,8 @@ def test_dataset(packages, pinned, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"prepare_data\.py openclipart"):
         open_dataset("openclipart", data_dir=data)
     prepare("openclipart", data, source_dir=str(packages))
-    pictures = pickle.loads(pickle.dumps(open_dataset("openclipart", data_dir=data)))
-    records = {pictures[index]["id"]: pictures[index] for index in range(len(pictures))}
+    images = pickle.loads(pickle.dumps(open_dataset("openclipart", data_dir=data)))
+    records = {images[index]["id"]: images[index] for index in range(len(images))}
     expected = {art.id: art for art in read_clip_art(packages, {"mushroom"})}  # a held-out emoji
     assert set(records) == set(expected)
     for key, record in records.items():
@@ -120,7 +120,7 @@ def test_dataset(packages, pinned, tmp_path):
         with Image.open(io.BytesIO(record["image"])) as image:
             assert image.size == (56, 56)
     with pytest.raises(IndexError, match="record 3 of 3"):
-        pictures[3]
+        images[3]
 
     source = TfdsSource("openclipart", data_dir=data, prompt="What?", response="keywords")
     exchanges = open_source(source, Exchange).records

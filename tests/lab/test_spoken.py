@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.lab.corpora import spoken_source
 from lco_jax.lab.corpora.spoken import Spoken
-from tests.data.sound_files import plain, tones
+from tests.data.audio_files import plain, tones
 
 FOLDER = Path(__file__).parents[2] / "data" / "spoken"
 
@@ -35,10 +35,10 @@ def spoken(name: str, transcript: str) -> spoken_source.Spoken:
 def test_committed_files():
     train, test = read_lines("train"), read_lines("test")
     assert [len(train), len(test)] == [482, 60]
-    with zipfile.ZipFile(FOLDER / "clips.zip") as clips:
-        assert set(clips.namelist()) == {f"{name}.ogg" for name in [*train, *test]}
-        for name in clips.namelist()[::40]:
-            samples = load_sound(clips.read(name), SoundConfig())
+    with zipfile.ZipFile(FOLDER / "clips.zip") as recordings:
+        assert set(recordings.namelist()) == {f"{name}.ogg" for name in [*train, *test]}
+        for name in recordings.namelist()[::40]:
+            samples = load_audio(recordings.read(name), MelConfig())
             assert 0.4 * 16_000 < len(samples) <= 30 * 16_000
             assert 0.01 < np.abs(samples).max() <= 1.1, name
     assert "CC-BY-SA-3.0" in (FOLDER / "LICENSE.asterisk-sounds").read_text(encoding="utf-8")
@@ -65,14 +65,14 @@ def test_held_out_sentences_are_not_heard_in_training():
 
 
 def test_dataset_gives_back_the_files(tmp_path):
-    clips = zipfile.ZipFile(FOLDER / "clips.zip")
+    recordings = zipfile.ZipFile(FOLDER / "clips.zip")
     for split in ("train", "test"):
         lines = read_lines(split)
         source = pickle.loads(pickle.dumps(open_dataset("spoken", split, str(tmp_path))))
         assert {record["id"] for record in source} == set(lines)
         for index in range(0, len(source), 7):
             record = dict(source[index])
-            assert record.pop("audio") == clips.read(f"{record['id']}.ogg")
+            assert record.pop("audio") == recordings.read(f"{record['id']}.ogg")
             assert record == lines[record["id"]]
     with pytest.raises(IndexError, match="record 60 of 60"):
         source[60]
@@ -98,25 +98,25 @@ def test_variants_are_grouped():
 def test_split(monkeypatch):
     monkeypatch.setattr(spoken_source, "NUM_TEST", 10)
     words = [f"word{index}" for index in range(400)]
-    clips = [spoken(f"{at}", " ".join(words[at : at + 1 + at % 7])) for at in range(0, 392, 8)]
-    clips += [spoken(f"again {one.id}", one.transcript.upper()) for one in clips[::2]]
-    train, test = spoken_source.split_spoken(clips, random.Random(0))
-    assert (train, test) == spoken_source.split_spoken(clips, random.Random(0))
+    recordings = [spoken(f"{at}", " ".join(words[at : at + 1 + at % 7])) for at in range(0, 392, 8)]
+    recordings += [spoken(f"again {one.id}", one.transcript.upper()) for one in recordings[::2]]
+    train, test = spoken_source.split_spoken(recordings, random.Random(0))
+    assert (train, test) == spoken_source.split_spoken(recordings, random.Random(0))
     assert len(test) == 10
     held_out = {one.words for one in test}
     assert len(held_out) == 10 and min(map(len, held_out)) >= 4
     assert held_out.isdisjoint(one.words for one in train)
-    assert len(train) == sum(one.words not in held_out for one in clips)
+    assert len(train) == sum(one.words not in held_out for one in recordings)
     assert not any(one.id.startswith("again") for one in test)
 
 
 def test_what_is_left_out(tmp_path):
-    """Sounds without words, long clips, entries without a clip; remarks go, the rest stays."""
+    """Mere noises, long recordings, entries without one; remarks go, the rest stays."""
     lines = {
         "beep": "[this is a simple beep tone]",
         "silence/1": "(1 second of silence)",
         "join": "<beep ascending>",
-        "gone": "There is no clip.",
+        "gone": "There is no recording.",
         "long": "This takes its time.",
         "letters/at": "at [@]",
         "intro": "...leave your message.  When done hang up. (simple tone sound plays)",
@@ -126,7 +126,7 @@ def test_what_is_left_out(tmp_path):
     text = "; A title\n\n" + "".join(f"{name}: {line}\n" for name, line in lines.items())
     transcripts.write_bytes(gzip.compress(text.encode()))
     for name in lines.keys() - {"gone"}:
-        file = tmp_path / spoken_source._CLIPS / f"{name}.wav"
+        file = tmp_path / spoken_source._RECORDINGS / f"{name}.wav"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(plain(tones(31 if name == "long" else 0.5, 8_000), rate_hz=8_000))
     found = spoken_source.read_spoken(tmp_path)
@@ -134,6 +134,6 @@ def test_what_is_left_out(tmp_path):
         "intro": "leave your message. When done hang up.",
         "letters/at": "at",
     }
-    samples = load_sound(found[0].audio, SoundConfig())
+    samples = load_audio(found[0].audio, MelConfig())
     assert len(samples) == 8_000
     assert len(found[0].audio) < 3_000

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from lco_jax.config import TfdsSource
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.sources.datasets import open_dataset, prepare
 from lco_jax.data.sources.open import open_source
 from lco_jax.data.sources.prepared import open_prepared
@@ -64,13 +64,13 @@ def program(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make(tmp_path):
-    """The builder of a few clips."""
+    """The builder of a few recordings."""
     return functools.partial(
         SyntheticSpeech,
         config_name="",
         data_dir=str(tmp_path / "tfds"),
         work_dir=str(tmp_path / "work"),
-        max_clips=6,
+        max_recordings=6,
     )
 
 
@@ -164,7 +164,7 @@ def test_dataset(program, make, utterances, tmp_path, monkeypatch):
     expected = {one.id: one.text for one in utterances[:6]}
     assert {record["id"]: record["transcript"] for record in records} == expected
     for record in records:
-        samples = load_sound(record["audio"], SoundConfig())
+        samples = load_audio(record["audio"], MelConfig())
         seconds = 900 * len(record["transcript"]) / 22_050
         assert abs(len(samples) / 16_000 - seconds) < 0.01
         assert 0.2 < np.abs(samples).max() < 0.4
@@ -210,9 +210,9 @@ def test_interrupted_preparation_goes_on(program, make, utterances):
 def test_a_text_is_never_an_option(program, tmp_path):
     log = program()
     one = source.Utterance("emoji-0", "--version; $(exit) été")
-    source.synthesize([one], tmp_path / "clips")
+    source.synthesize([one], tmp_path / "speech")
     assert log.read_text() == one.text + "\n"
-    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["emoji-0.flac"]
+    assert [path.name for path in (tmp_path / "speech").iterdir()] == ["emoji-0.flac"]
 
 
 @pytest.mark.parametrize(
@@ -221,14 +221,14 @@ def test_a_text_is_never_an_option(program, tmp_path):
         ("sys.exit('no such voice')", 9000, "exit status 1 for ID .*no such voice; check"),
         ("sys.stderr.write('disk full'); sys.exit(0)", 9000, "that can be read for ID .*disk full"),
         ("text = ''", 9000, "nothing but silence for ID .*no message"),
-        ("", 0, "nothing but silence for ID .*finished clips are kept"),
+        ("", 0, "nothing but silence for ID .*finished recordings are kept"),
     ],
 )
 def test_failures_name_the_text(program, make, utterances, before, amplitude, message):
     program(before, amplitude)
     named = f"{utterances[0].id} .*{re.escape(utterances[0].voice)}.*"
     with pytest.raises(ValueError, match=message.replace("ID ", named)):
-        make(max_clips=1).download_and_prepare()
+        make(max_recordings=1).download_and_prepare()
 
 
 def test_errors_say_what_to_do(program, make, tmp_path):

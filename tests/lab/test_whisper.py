@@ -13,16 +13,16 @@ from flax import nnx
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from lco_jax.data.media.config import SoundConfig
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.media.mel import log_mel
-from lco_jax.data.media.sound import load_sound
 from lco_jax.data.sources.datasets import CACHE
 from lco_jax.lab.ctranslate2 import read_variables
 from lco_jax.lab.fetch import ensure_whisper
 from lco_jax.lab.whisper import read_encoder
 from lco_jax.models.audio import AudioTower, _sinusoids
 
-CLIPS = Path(__file__).parents[2] / "data" / "spoken" / "clips.zip"
+RECORDINGS = Path(__file__).parents[2] / "data" / "spoken" / "clips.zip"
 SIZES = {
     "num_mel_bins": 80,
     "d_model": 24,
@@ -179,20 +179,20 @@ def real_encoder(variables: dict[str, np.ndarray]) -> WhisperEncoder:
 @pytest.mark.skipif(
     not (CACHE / "whisper-tiny-en").exists(), reason="fetched by `launch/fetch.py --whisper`"
 )
-def test_real_weights_on_real_clips():
+def test_real_weights_on_real_recordings():
     file = ensure_whisper()
-    config = SoundConfig(num_mels=80, buffer_seconds=30, max_seconds=30)
+    config = MelConfig(num_mels=80, buffer_seconds=30, max_seconds=30)
     mels = []
-    with zipfile.ZipFile(CLIPS) as clips:
+    with zipfile.ZipFile(RECORDINGS) as recordings:
         for name in ("activated", "vm-sorry"):
-            samples = load_sound(clips.read(f"{name}.ogg"), config)
+            samples = load_audio(recordings.read(f"{name}.ogg"), config)
             mels.append(log_mel(np.pad(samples, (0, config.max_samples - len(samples))), config))
     mel = np.stack(mels)
     found = run_tower(file, mel)
     encoder = real_encoder(read_variables(file))
     expected = encoder(torch.tensor(mel[:1])).last_hidden_state.numpy()
     np.testing.assert_allclose(found[:1], expected, atol=1e-4)
-    # In other clips some features are near 13, and transformers in float32 strays further from
+    # In other recordings some features are near 13, and transformers in float32 strays further from
     # itself in float64 than that; so their bar is a share of the largest.
     exact = encoder.double()(torch.tensor(mel).double()).last_hidden_state.numpy()
     assert np.abs(found - exact).max() < 1e-4 * np.abs(exact).max()

@@ -10,8 +10,8 @@ import pytest
 from lco_jax.cli.embed import main
 from lco_jax.embed.embedder import Embedder
 from tests import meshes, tiny
-from tests.data.media_files import cut, encode, film, noise, random_image
-from tests.data.sound_files import mp3, plain, tones, track
+from tests.data.audio_files import mp3, plain, tones, track
+from tests.data.media_files import cut, encode, noise, random_image, video_file
 
 SECONDS = 1.3
 
@@ -29,8 +29,8 @@ def write_media(folder):
         "a.ogg": plain(voice, "OGG"),
         "a.mp3": mp3(voice),
         "a.m4a": track("mp4", "aac", voice),
-        "a.mp4": film("mp4", frames, 5, size=(64, 48)),
-        "a.webm": film("webm", frames, 5, "libvpx", size=(64, 48)),
+        "a.mp4": video_file("mp4", frames, 5, size=(64, 48)),
+        "a.webm": video_file("webm", frames, 5, "libvpx", size=(64, 48)),
         "a.gif": encode(pictures[0], "GIF", save_all=True, append_images=pictures[1:]),
         "cut.flac": cut(plain(voice, "FLAC"), 0.4),
         "empty.wav": b"",

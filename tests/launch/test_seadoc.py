@@ -10,7 +10,7 @@ from lco_jax.cli.seadoc import main
 from lco_jax.data.sources import datasets
 from lco_jax.lab.corpora import libreoffice
 from lco_jax.lab.corpora.libreoffice_source import font_files
-from lco_jax.lab.corpora.page_picture import PagePainter
+from lco_jax.lab.corpora.page_image import PagePainter
 from tests import tiny
 from tests.lab.help_pages import LANGUAGES, write_help
 

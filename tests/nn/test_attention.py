@@ -9,39 +9,39 @@ from lco_jax.nn.attention import attend, causal_mask
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
-ROWS, LENGTH, HEADS, KV_HEADS, WIDTH, PREFIX = 2, 12, 4, 2, 8, 5
+ROWS, LENGTH, HEADS, KV_HEADS, WIDTH, PREAMBLE = 2, 12, 4, 2, 8, 5
 
 
-def formula(query, key, value, mask, prefix):
-    if prefix is not None:
+def formula(query, key, value, mask, preamble):
+    if preamble is not None:
         key, value = (
             jnp.concatenate([jnp.repeat(shared, ROWS, 0), own], 1)
-            for shared, own in zip(prefix, (key, value), strict=True)
+            for shared, own in zip(preamble, (key, value), strict=True)
         )
-        mask = jnp.concatenate([jnp.ones((ROWS, LENGTH, PREFIX), bool), mask], -1)
+        mask = jnp.concatenate([jnp.ones((ROWS, LENGTH, PREAMBLE), bool), mask], -1)
     key, value = (jnp.repeat(x, HEADS // KV_HEADS, 2) for x in (key, value))
     scores = jnp.einsum("bsnh,btnh->bnst", query, key) / np.sqrt(WIDTH)
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf), axis=-1)
     return jnp.einsum("bnst,btnh->bsnh", weights, value)
 
 
-@pytest.mark.parametrize("with_prefix", [True, False], ids=["prefix", "no prefix"])
+@pytest.mark.parametrize("with_preamble", [True, False], ids=["preamble", "no preamble"])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 2)], ids=str)
-def test_values_and_gradients(sizes, with_prefix):
+def test_values_and_gradients(sizes, with_preamble):
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     heads = [draw(ROWS, LENGTH, n, WIDTH) for n in (HEADS, KV_HEADS, KV_HEADS)]
-    prefix = [draw(1, PREFIX, KV_HEADS, WIDTH) for _ in range(2)] if with_prefix else None
+    preamble = [draw(1, PREAMBLE, KV_HEADS, WIDTH) for _ in range(2)] if with_preamble else None
     segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH)), axis=1).astype(np.int32)
     weights = draw(ROWS, LENGTH, HEADS, WIDTH)
 
     def run(attention, place):
-        def loss(heads, prefix):
-            context = attention(*heads, causal_mask(place(segments, "B S")), prefix)
+        def loss(heads, preamble):
+            context = attention(*heads, causal_mask(place(segments, "B S")), preamble)
             return jnp.sum(context * place(weights, "B S N H")), context
 
         placed = [place(x, f"B S {n} H") for x, n in zip(heads, "NKK", strict=True)]
-        shared = prefix and [place(x, "X X K H") for x in prefix]
+        shared = preamble and [place(x, "X X K H") for x in preamble]
         gradients, context = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(placed, shared)
         return jax.tree.leaves(jax.tree.map(np.asarray, (context, gradients)))
 

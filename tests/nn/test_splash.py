@@ -10,7 +10,7 @@ from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
-HEADS, KV_HEADS, WIDTH, PREFIX = 4, 2, 128, 14
+HEADS, KV_HEADS, WIDTH, PREAMBLE = 4, 2, 128, 14
 
 
 def make(rows, length, seed=0):
@@ -19,25 +19,25 @@ def make(rows, length, seed=0):
     bounds = np.sort(rng.choice(np.arange(1, length), (rows, 5)), axis=1)
     segments = (np.arange(length)[None, :, None] >= bounds[:, None]).sum(-1)  # 0 is padding
     keys = (draw(rows, length, KV_HEADS, WIDTH) for _ in range(2))
-    prefix = (draw(1, PREFIX, KV_HEADS, WIDTH), draw(1, PREFIX, KV_HEADS, WIDTH))
-    return draw(rows, length, HEADS, WIDTH), *keys, prefix, segments.astype(np.int32)
+    preamble = (draw(1, PREAMBLE, KV_HEADS, WIDTH), draw(1, PREAMBLE, KV_HEADS, WIDTH))
+    return draw(rows, length, HEADS, WIDTH), *keys, preamble, segments.astype(np.int32)
 
 
-@pytest.mark.parametrize("with_prefix", [True, False], ids=["prefix", "no prefix"])
+@pytest.mark.parametrize("with_preamble", [True, False], ids=["preamble", "no preamble"])
 @pytest.mark.parametrize(
     ("length", "sizes"), [(512, (1, 1, 1)), (640, (1, 1, 1)), (512, (1, 2, 2))], ids=str
 )
-def test_values_and_gradients(length, sizes, with_prefix):
-    *arrays, prefix, segments = make(2, length)
+def test_values_and_gradients(length, sizes, with_preamble):
+    *arrays, preamble, segments = make(2, length)
     weights = np.random.default_rng(1).normal(size=arrays[0].shape).astype(np.float32)
-    prefix = prefix if with_prefix else None
+    preamble = preamble if with_preamble else None
 
     def run(attention, sizes):
         with jax.set_mesh(meshes.make(sizes)):
             place = lambda x, letters: jax.device_put(x, act_spec(letters))  # noqa: E731
             heads = [place(x, f"B S {n} H") for x, n in zip(arrays, "NKK", strict=True)]
-            shared = prefix and tuple(
-                jax.device_put(x, jax.P(None, None, "tensor")) for x in prefix
+            shared = preamble and tuple(
+                jax.device_put(x, jax.P(None, None, "tensor")) for x in preamble
             )
             ids = place(segments, "B S")
 

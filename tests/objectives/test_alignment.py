@@ -15,32 +15,32 @@ from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
 NEVER = -1e30
-WIDTH, LENGTH, UNITS, SOUNDS = 6, 24, 8, 12
+WIDTH, LENGTH, UNITS, AUDIO = 6, 24, 8, 12
 VOCABULARY = np.array([3, 5, 7, 8, 11, 20, 21], np.int32)
 ITEMS = (  # kind, number of features, tokens; two shards of two rows each
-    ("sound", 7, (5, 7, 5)),
-    ("picture", 4, (3, 20)),
-    ("sound", 2, (8, 11, 20)),  # more tokens than features: left out
-    ("picture", 3, (21,)),
-    ("sound", 5, (21, 3, 8, 5, 7)),
-    ("sound", 6, (11,)),
+    ("audio", 7, (5, 7, 5)),
+    ("image", 4, (3, 20)),
+    ("audio", 2, (8, 11, 20)),  # more tokens than features: left out
+    ("image", 3, (21,)),
+    ("audio", 5, (21, 3, 8, 5, 7)),
+    ("audio", 6, (11,)),
 )
 
 
 def make_batch(num_shards):
     """The items in rows, two on each; each shard has its own features."""
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(2, UNITS + SOUNDS, WIDTH)).astype(np.float32)
+    features = rng.normal(size=(2, UNITS + AUDIO, WIDTH)).astype(np.float32)
     shape = (4, LENGTH)
     tokens, segments, slots = np.ones(shape, np.int32), np.zeros(shape, np.int32), None
     slots, targets = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
     pool, valid = np.zeros((1, 8), np.int32), np.zeros((1, 8), bool)
-    taken = {(shard, kind): 0 for shard in (0, 1) for kind in ("sound", "picture")}
+    taken = {(shard, kind): 0 for shard in (0, 1) for kind in ("audio", "image")}
     found = []
     for number, (kind, count, labels) in enumerate(ITEMS):
         shard, place = divmod(number, 3)
         row, start = shard * 2 + place // 2, 12 * (place % 2)
-        first = taken[shard, kind] + (UNITS if kind == "sound" else 0)
+        first = taken[shard, kind] + (UNITS if kind == "audio" else 0)
         taken[shard, kind] += count
         own = np.arange(first, first + count)
         slots[row, start : start + count] = own
@@ -55,7 +55,7 @@ def make_batch(num_shards):
             [features[:, :UNITS].reshape(-1, WIDTH), features[:, UNITS:].reshape(-1, WIDTH)]
         )[None]
         moved = slots[2:]
-        slots[2:] = np.where(moved >= UNITS, moved + UNITS + SOUNDS, moved + UNITS * (moved >= 0))
+        slots[2:] = np.where(moved >= UNITS, moved + UNITS + AUDIO, moved + UNITS * (moved >= 0))
         slots[:2] = np.where(slots[:2] >= UNITS, slots[:2] + UNITS, slots[:2])
         pool[0, 4:] += 2 * LENGTH
     return features, found, (tokens, targets, segments, slots, pool, valid)
@@ -64,16 +64,16 @@ def make_batch(num_shards):
 def expected(found, table, pull):
     """The loss by its definition, on a torch tensor of the features of every item."""
     lengths = (table**2).sum(1)
-    sound = sound_features = picture = pictures = distance = count = 0
+    audio = audio_features = image = images = distance = count = 0
     for kind, features, labels in found:
         chances = torch.log_softmax(-(torch.cdist(features, table) ** 2), 1)
         own = chances[:, np.searchsorted(VOCABULARY, labels).tolist()]
         said = chances.exp().detach() @ table
         distance = distance + ((features - said) ** 2).sum() / lengths.mean()
         count += len(features)
-        if kind == "picture":
-            picture = picture - torch.logsumexp(own - np.log(len(own)), 0).mean()
-            pictures += 1
+        if kind == "image":
+            image = image - torch.logsumexp(own - np.log(len(own)), 0).mean()
+            images += 1
         elif len(own) >= len(labels):
             # The sum over all ways to give every token one feature or several on end.
             middles = (torch.arange(len(own)) + 0.5) * len(labels) / len(own)
@@ -87,8 +87,8 @@ def expected(found, table, pull):
                     torch.logaddexp(stay, come) + chance
                     for stay, come, chance in zip(ways, before, step, strict=True)
                 ]
-            sound, sound_features = sound - ways[-1], sound_features + len(features)
-    return sound / sound_features + picture / pictures + pull * distance / count
+            audio, audio_features = audio - ways[-1], audio_features + len(features)
+    return audio / audio_features + image / images + pull * distance / count
 
 
 @pytest.mark.parametrize("num_shards", [1, 2])

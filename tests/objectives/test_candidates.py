@@ -25,7 +25,7 @@ WAYS = {
 
 
 def run(batch, config, memory, sizes):
-    """Loss, metrics and gradient with the batch spread over a mesh."""
+    """Loss, metrics and gradient with the batch sharded over a mesh."""
     with jax.set_mesh(meshes.make(sizes)):
         letters = ("C J I D", "C J I", "C J I X")
         arrays = [jax.device_put(x, act_spec(spec)) for x, spec in zip(batch, letters, strict=True)]

@@ -10,15 +10,15 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lco_jax.config import MediaConfig
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.records import Exchange, Item
 from lco_jax.embed.generate import Generator, Sampling
 from lco_jax.embed.open import open_model
 from lco_jax.lab.fetch import ensure_smollm2
 from tests import hf_items, meshes, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import encode, random_image
-from tests.data.sound_files import plain, tones
 
 MEDIA = MediaConfig(image_max_pixels=9 * 28 * 28)
 SIZES = [(80, 61), (57, 100), (28, 28)]
@@ -87,7 +87,7 @@ def test_equals_transformers(checkpoint, items, written):
             checkpoint,
             text=item.text,
             images=images,
-            sounds=[load_sound(content, SoundConfig()) for content in item.audios],
+            sounds=[load_audio(content, MelConfig()) for content in item.audios],
             max_pixels=MEDIA.image_max_pixels,
         )
         assert tokens == of_transformers(checkpoint.model, inputs, end)

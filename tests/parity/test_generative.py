@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from lco_jax.config import Full, MediaConfig, Memory, Towers
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.pack.batch import choose_shape, item_lengths, measure, pack, split_items
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.specs import batch_specs
@@ -25,8 +25,8 @@ from lco_jax.objectives.generative import generative_objective
 from lco_jax.runtime.processes import to_global
 from lco_jax.weights.hub import load_params
 from tests import hf_items, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import encode, random_image
-from tests.data.sound_files import plain, tones
 
 MEDIA = MediaConfig(image_max_pixels=9 * 28 * 28)
 
@@ -62,7 +62,7 @@ def torch_loss_and_gradients(checkpoint, exchanges, folder, end):
             checkpoint,
             text=exchange.prompt.text,
             images=images,
-            sounds=[load_sound(content, SoundConfig()) for content in exchange.prompt.audios],
+            sounds=[load_audio(content, MelConfig()) for content in exchange.prompt.audios],
             max_pixels=MEDIA.image_max_pixels,
         )
         answer = torch.tensor([[*tokenizer(exchange.response).input_ids, end]])

@@ -10,7 +10,7 @@ from lco_jax.config import MediaConfig
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from tests import hf_items, meshes, tiny
-from tests.data.media_files import encode, film, noise, random_image
+from tests.data.media_files import encode, noise, random_image, video_file
 
 SIZES = [(80, 61), (210, 33), (57, 300), (28, 28), (140, 152), (500, 90)]
 MEDIA = MediaConfig(
@@ -43,7 +43,7 @@ def png(index):
 
 
 def clip(frames, fps=4):
-    return film("mp4", noise(frames, (64, 48)), fps, size=(64, 48))
+    return video_file("mp4", noise(frames, (64, 48)), fps, size=(64, 48))
 
 
 ITEMS = [

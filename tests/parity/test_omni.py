@@ -9,12 +9,12 @@ from PIL import Image
 
 from lco_jax.analysis.states import LayerEncoder
 from lco_jax.data.encode.encoded import Picture
-from lco_jax.data.media.config import SoundConfig
-from lco_jax.data.media.sound import load_sound
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from tests import hf_items, meshes, tiny
-from tests.data.sound_files import plain, tones, track
+from tests.data.audio_files import plain, tones, track
 from tests.parity.test_multimodal import ASK, ASK_OF_MIXTURE, MEDIA, clip, png
 
 
@@ -102,14 +102,14 @@ def as_torch_item(embedder, item):
         "text": item.text,
         "images": [Image.open(io.BytesIO(content)) for content in item.images],
         "clips": clips,
-        "sounds": [load_sound(content, SoundConfig()) for content in item.audios],
+        "sounds": [load_audio(content, MelConfig()) for content in item.audios],
         "prompt": ASK.format(kinds[0]) if len(kinds) == 1 else ASK_OF_MIXTURE,
         "max_pixels": MEDIA.image_max_pixels,
     }
 
 
 def test_a_film_with_its_sound_equals_transformers(checkpoint):
-    film = track("mp4", "aac", tones(3.3), pictures=True)
+    film = track("mp4", "aac", tones(3.3), with_video=True)
     media = dataclasses.replace(MEDIA, audio_in_video=True)
     embedder = make_embedder(checkpoint.folder, media=media)
     silent = clip(5)
@@ -122,7 +122,7 @@ def test_a_film_with_its_sound_equals_transformers(checkpoint):
             checkpoint,
             np.concatenate([head, encoded[index].tokens]),
             encoded[index].pictures[0].content,
-            load_sound(film, SoundConfig()),
+            load_audio(film, MelConfig()),
         )
         np.testing.assert_allclose(vectors[index], found, atol=1e-4)
     assert len(encoded[0].sounds) == 1 and not encoded[1].sounds

@@ -1,5 +1,6 @@
 """Alignment, refinement with text only, and their report: a tiny job from end to end."""
 
+import functools
 import json
 import re
 
@@ -38,8 +39,8 @@ from lco_jax.runtime import mesh as meshes
 from lco_jax.train.metrics import read_metrics
 from lco_jax.train.stages import train_stages
 from tests import runs, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import random_image
-from tests.data.sound_files import plain, tones
 from tests.meshes import one_device as one_device
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -127,7 +128,7 @@ def test_alignment_learns_and_moves_towers_alone(folder, job):
         assert same == (path[0].key not in ("vision", "audio")), path
 
 
-def test_batches_have_one_shape_and_long_clips_are_left_out(folder):
+def test_batches_have_one_shape_and_long_recordings_are_left_out(folder):
     config = make_align(folder)
     processor = Processor(folder / "model", read_config(folder / "model"), media=MEDIA)
     with pytest.raises(MediaError, match="longer than max_seconds=2"):

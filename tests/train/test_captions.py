@@ -1,4 +1,4 @@
-"""A small model learns to name pictures: gradients reach the tower, and nothing else moves."""
+"""A small model learns to name images: gradients reach the tower, and nothing else moves."""
 
 import json
 
@@ -54,7 +54,7 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize(
     "decoder", [None, Lora(rank=8, alpha=16, dropout=0.0)], ids=["frozen", "lora"]
 )
-def test_learns_eight_pictures(checkpoint, tmp_path, decoder):
+def test_learns_eight_images(checkpoint, tmp_path, decoder):
     source = JsonlSource(str(checkpoint / "captions.jsonl"))
     config = runs.make_config(
         checkpoint,
@@ -83,7 +83,7 @@ def test_learns_eight_pictures(checkpoint, tmp_path, decoder):
         assert losses[-1] < losses[0] - 2
         return
     assert losses[-1] < 0.1
-    # All pictures ask the same: only what the tower says of them can tell the names apart.
+    # All images ask the same: only what the tower says of them can tell the names apart.
     items = [Item(images=(str(checkpoint / f"{number}.png"),)) for number in range(len(NAMES))]
     generator = Generator.open(tmp_path / "run", mesh=meshes.make((1, 1, 1)))
     assert generator.generate(items, max_new_tokens=8) == list(NAMES)

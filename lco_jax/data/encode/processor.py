@@ -20,11 +20,11 @@ from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.encode.row import Row
-from lco_jax.data.media.config import PixelConfig, SoundConfig, VideoConfig
-from lco_jax.data.media.errors import MediaError, NoSoundError
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig, PixelConfig, VideoConfig
+from lco_jax.data.media.errors import MediaError, NoAudioError
 from lco_jax.data.media.images import image_patches, is_animation, load_image
 from lco_jax.data.media.mel import log_mel, mel_chunks
-from lco_jax.data.media.sound import load_sound
 from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
 from lco_jax.data.records import Exchange, Item, MediaSource
 from lco_jax.models.config import ModelConfig
@@ -155,12 +155,12 @@ class Processor:
             if known is not None:
                 return known
         read = self.read_medium(kind, source)
-        if kind == "audio" and self.media.sound_features != "all":
+        if kind == "audio" and self.media.audio_features != "all":
             raise ValueError(
-                f"data.media.sound_features={self.media.sound_features} is for embedding, with a "
+                f"data.media.audio_features={self.media.audio_features} is for embedding, with a "
                 "reader that is handed in, as the programs do: "
                 "Embedder(..., make_reader=lco_jax.lab.audio_tokens.make_reader); "
-                "train on audio with sound_features=all"
+                "train on audio with audio_features=all"
             )
         return read
 
@@ -182,12 +182,12 @@ class Processor:
             seconds = self._video.pixels.temporal_patch_size / self._video.fps
         picture = Picture(patches.values, Grid(*patches.grid, seconds))
         if self._reads_films and not is_animation(source):
-            with contextlib.suppress(NoSoundError):
+            with contextlib.suppress(NoAudioError):
                 return picture, self._read_sound(source)
         return (picture,)
 
     def _read_sound(self, source: MediaSource) -> Sound:
-        mel = log_mel(load_sound(source, self._sound), self._sound)
+        mel = log_mel(load_audio(source, self._sound), self._sound)
         return Sound(*mel_chunks(mel, self._sound))
 
     def _expand(self, item: Item, encoded: Encoded, media: list[_Read]) -> Encoded | ValueError:
@@ -216,11 +216,11 @@ def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) ->
     return [value for value, own in zip(values, media, strict=True) if isinstance(own, list)]
 
 
-def _sound_config(config: ModelConfig, media: MediaConfig) -> SoundConfig:
+def _sound_config(config: ModelConfig, media: MediaConfig) -> MelConfig:
     """What the audio tower reads; longer sounds are cut or refused as the run says."""
     if config.audio is None:
-        return SoundConfig()
-    return SoundConfig(
+        return MelConfig()
+    return MelConfig(
         num_mels=config.audio.num_mels,
         chunk_frames=config.audio.chunk_frames,
         max_seconds=media.audio_max_seconds,

@@ -1,4 +1,4 @@
-"""How images, clips and sound are read, and what is refused before it fills the memory."""
+"""How images, video and audio are read, and what is refused before it fills the memory."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -48,22 +48,22 @@ class PixelConfig:
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Which frames of a clip are read, and at what size.
+    """Which frames of a video are read, and at what size.
 
     Source: qwen-vl-utils `smart_nframes` and `fetch_video` (defaults).
     """
 
     fps: float = 2.0
-    """Frames to read from a second of the clip."""
+    """Frames to read from a second of the video."""
     min_frames: int = 4
-    """Short clips are sampled more densely to give so many, if they have them."""
+    """Short videos are sampled more densely to give so many, if they have them."""
     max_frames: int = 768
     pixels: PixelConfig = field(
         default_factory=lambda: PixelConfig(min_pixels=128 * 28 * 28, max_pixels=768 * 28 * 28)
     )
     """Bounds hold for each frame."""
     max_total_pixels: int = 115_200 * 28 * 28
-    """Of all pairs of frames; long clips get smaller frames. 90 % of 128,000 tokens."""
+    """Of all pairs of frames; long videos get smaller frames. 90 % of 128,000 tokens."""
 
     def __post_init__(self):
         if self.fps <= 0:
@@ -78,8 +78,8 @@ class VideoConfig:
 
 
 @dataclass(frozen=True)
-class SoundConfig:
-    """How much of a sound is read, and the mel frames that the audio tower reads of it.
+class MelConfig:
+    """How much of an audio file is read, and the mel frames that the audio tower reads of it.
 
     Source: transformers WhisperFeatureExtractor with the settings of the public Omni checkpoints.
     """
@@ -88,10 +88,10 @@ class SoundConfig:
     chunk_frames: int = 200
     """Mel frames that the tower encodes together (two seconds)."""
     buffer_seconds: int = 300
-    """Of the silence into which transformers lays a clip: only one that fills it is mirrored at
-    its end."""
+    """Of the silence into which transformers lays a recording: only one that fills it is mirrored
+    at its end."""
     max_seconds: float = 300.0
-    """Longer sounds are cut or refused."""
+    """Longer recordings are cut or refused."""
     when_longer: Literal["cut", "refuse"] = "cut"
 
     def __post_init__(self):
@@ -119,11 +119,11 @@ class MediaLimits:
 
     max_pixels: int = 89_478_485
     """Of an image or a frame (Pillow's own threshold for decompression bombs)."""
-    max_clip_frames: int = 200_000
-    """Of a whole clip, sampled or not: two hours at 25 frames a second fit."""
+    max_file_frames: int = 200_000
+    """Of a whole video, sampled or not: two hours at 25 frames a second fit."""
 
     def __post_init__(self):
-        if self.max_pixels < 1 or self.max_clip_frames < 1:
+        if self.max_pixels < 1 or self.max_file_frames < 1:
             raise ValueError(f"limits must be positive, got {self}")
 
 

@@ -1,9 +1,9 @@
-"""The error that every unusable image, clip or sound ends in."""
+"""The error that every unusable image, video or audio file ends in."""
 
 
 class MediaError(ValueError):
     """A media file that cannot be used; the message names it and says what to do."""
 
 
-class NoSoundError(MediaError):
-    """A film that has no sound track."""
+class NoAudioError(MediaError):
+    """A video that has no audio track."""

@@ -1,4 +1,4 @@
-"""The frames of clips, one at a time: films through PyAV, animated images through Pillow."""
+"""The frames of videos, one at a time: containers through PyAV, animated images through Pillow."""
 
 import contextlib
 import io
@@ -28,12 +28,12 @@ _TURNS = {
 
 
 class Footage(NamedTuple):
-    """A clip before its frames are decoded."""
+    """A video before its frames are decoded."""
 
     num_frames: int
     """As the file counts them; some codecs also count frames that are never shown."""
     fps: float
-    """Mean over the clip."""
+    """Mean over the video."""
     frames: Callable[[Collection[int]], Iterator[Image.Image | None]]
     """Decodes from the start: upright RGB for frames of these numbers, None for the others.
 
@@ -43,7 +43,7 @@ class Footage(NamedTuple):
 
 
 def read_footage(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Footage:
-    """The footage of a film or an animated image; `name` is what errors call it.
+    """The footage of a video or an animated image; `name` is what errors call it.
 
     Raises:
         MediaError: no video of a known format, no frames, truncated, damaged or over the limits.
@@ -52,7 +52,7 @@ def read_footage(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Foo
         try:
             image = Image.open(file, formats=_ANIMATED)
         except Image.UnidentifiedImageError:
-            return _read_film(file, name, limits)
+            return _read_container(file, name, limits)
         return _read_animation(image, name, limits)
 
 
@@ -64,30 +64,30 @@ def _naming(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # decoders raise many kinds of errors on damaged data
         raise MediaError(
-            f"{name}: the clip cannot be decoded ({type(error).__name__}: {error}); it may be "
+            f"{name}: the video cannot be decoded ({type(error).__name__}: {error}); it may be "
             "truncated, damaged or no video: copy it again, convert it to mp4, or give a still "
             "image as an image"
         ) from error
 
 
 def _check_num_frames(name: str, num_frames: int, limits: MediaLimits) -> None:
-    if num_frames > limits.max_clip_frames:
+    if num_frames > limits.max_file_frames:
         raise MediaError(
-            f"{name}: more than max_clip_frames={limits.max_clip_frames} frames; cut it into "
+            f"{name}: more than max_file_frames={limits.max_file_frames} frames; cut it into "
             "pieces, or raise the limit"
         )
 
 
-# ------------------------------------------------------------------------------------------ films
+# ------------------------------------------------------------------------------------- containers
 
 
-def _read_film(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Footage:
-    with _open_film(file) as container:
-        # Sound files carry their cover as a video stream.
+def _read_container(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Footage:
+    with _open_container(file) as container:
+        # Audio files carry their cover as a video stream.
         videos = [s for s in container.streams.video if not s.disposition & _COVER]
         if not videos:
             kinds = " and ".join(sorted({stream.type for stream in container.streams}))
-            raise MediaError(f"{name}: has {kinds or 'no streams'} but no film; correct the path")
+            raise MediaError(f"{name}: has {kinds or 'no streams'} but no video; correct the path")
         stream = videos[0]
         check_size(name, stream.codec_context.width, stream.codec_context.height, limits)
         number = stream.index
@@ -102,7 +102,7 @@ def _read_film(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Foota
         )
 
     def frames(wanted: Collection[int]) -> Iterator[Image.Image | None]:
-        with _naming(name), _open_film(file) as container:
+        with _naming(name), _open_container(file) as container:
             for index, frame in enumerate(container.decode(container.streams[number])):
                 if frame.is_corrupt:
                     raise MediaError(
@@ -114,7 +114,7 @@ def _read_film(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Foota
     return Footage(num_frames, fps, frames)
 
 
-def _open_film(file: io.BufferedIOBase) -> av.container.InputContainer:
+def _open_container(file: io.BufferedIOBase) -> av.container.InputContainer:
     file.seek(0)
     return av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="ignore")
 
@@ -136,7 +136,7 @@ def _survey(
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
-    """In RGB, turned as the container says (telephones film sideways)."""
+    """In RGB, turned as the container says (telephones record sideways)."""
     turn = _TURNS.get(frame.rotation % 360)
     return frame.to_image() if turn is None else frame.to_image().transpose(turn)
 

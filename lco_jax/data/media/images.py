@@ -135,7 +135,7 @@ def open_media(source: str | bytes) -> Iterator[io.BufferedIOBase]:
 
 
 def is_animation(source: str | bytes) -> bool:
-    """Whether Pillow reads the file, so that it is an image or an animation and no film."""
+    """Whether Pillow reads the file, so that it is an image or an animation and no other video."""
     with open_media(source) as file:
         try:
             Image.open(file, formats=FORMATS).close()

@@ -1,4 +1,4 @@
-"""Log-mel frames of a sound, and the chunks in which the audio tower reads them."""
+"""Log-mel frames of a recording, and the chunks in which the audio tower reads them."""
 
 import functools
 from typing import TypeVar
@@ -7,24 +7,24 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32
 from transformers.audio_utils import mel_filter_bank
 
-from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ, SoundConfig
+from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
 
 _FLOOR = 1e-10
 _RANGE = 8.0
-"""Powers of ten below the loudest value of a clip; what is quieter is raised to it."""
+"""Powers of ten below the loudest value of a recording; what is quieter is raised to it."""
 _TAIL_SAMPLES = 5 * HOP_SAMPLES
-"""Silence behind a clip, so that the frames which still hear its end mirror none of it."""
+"""Silence behind a recording, so that the frames which still reach its end mirror none of it."""
 _BLOCK_FRAMES = 2000
-"""Frames that are transformed together; bounds the memory of long clips."""
+"""Frames that are transformed together; bounds the memory of long recordings."""
 
 
 Frames = TypeVar("Frames", int, Int[np.ndarray, "n"])
 
 
-def log_mel(samples: Float32[np.ndarray, "n"], config: SoundConfig) -> Float32[np.ndarray, "M F"]:
-    """The log-mel frames of a mono sound at 16 kHz, one for each begun 10 ms.
+def log_mel(samples: Float32[np.ndarray, "n"], config: MelConfig) -> Float32[np.ndarray, "M F"]:
+    """The log-mel frames of a mono recording at 16 kHz, one for each begun 10 ms.
 
-    They are those of the clip at the start of a long silence, which is how transformers pads it.
+    They are those of the recording at the start of a long silence, as transformers pads it.
 
     Raises:
         ValueError: no samples, or more than the config's buffer holds.
@@ -35,10 +35,10 @@ def log_mel(samples: Float32[np.ndarray, "n"], config: SoundConfig) -> Float32[n
     if not 0 < len(samples) <= buffer_samples:
         raise ValueError(
             f"{len(samples)} samples; expected 1 to {buffer_samples} (buffer_seconds="
-            f"{config.buffer_seconds}); cut the sound"
+            f"{config.buffer_seconds}); cut the recording"
         )
     num_frames = -(-len(samples) // HOP_SAMPLES)
-    # Two more frames hear the end of the clip, and one of them may be the loudest.
+    # Two more frames reach the end of the recording, and one of them may be the loudest.
     num_heard = min(num_frames + 2, buffer_samples // HOP_SAMPLES)
     padded = np.pad(samples, (0, min(_TAIL_SAMPLES, buffer_samples - len(samples))))
     padded = np.pad(padded, FFT_SAMPLES // 2, mode="reflect")
@@ -73,9 +73,9 @@ def _filters(num_mels: int) -> Float64[np.ndarray, "f M"]:
 
 
 def mel_chunks(
-    mel: Float32[np.ndarray, "M F"], config: SoundConfig
+    mel: Float32[np.ndarray, "M F"], config: MelConfig
 ) -> tuple[Float32[np.ndarray, "k M T"], Int32[np.ndarray, "k"]]:
-    """The frames of a clip in chunks of equal length, and how many of each are real.
+    """The frames of a recording in chunks of equal length, and how many of each are real.
 
     All chunks but the last are full; behind the real frames of the last lie zeros.
     """
@@ -89,10 +89,10 @@ def mel_chunks(
 
 
 def num_audio_tokens(num_frames: Frames) -> Frames:
-    """The features that the tower makes of a clip, or of a chunk, of so many mel frames.
+    """The features that the tower makes of a recording, or of a chunk, of so many mel frames.
 
     Its second convolution keeps every other frame, its pooling makes one row of two and drops an
-    odd last one. No pair lies in two chunks, so a clip has as many as its chunks together.
+    odd last one. No pair lies in two chunks, so a recording has as many as its chunks together.
 
     Source: transformers Qwen2_5OmniAudioEncoder._get_feat_extract_output_lengths.
     """

@@ -12,7 +12,7 @@ from lco_jax.data.media.config import MAX_ASPECT_RATIO, PixelConfig
 
 
 class Patches(NamedTuple):
-    """An image or a clip as the vision tower reads it."""
+    """An image or a video as the vision tower reads it."""
 
     values: Float32[np.ndarray, "P C"]
     """Rows in the order (time, merge unit row, unit column, row in unit, column in unit); columns
@@ -58,7 +58,7 @@ def smart_resize(
 def patchify(frames: UInt8[np.ndarray, "T Y X 3"], config: PixelConfig) -> Patches:
     """Normalised patches of frames whose sides are multiples of `config.unit_px`.
 
-    The last frame is repeated until frames fill their patches, so an image is a clip of one frame.
+    The last frame is repeated until frames fill their patches, so an image is a video of one frame.
 
     Raises:
         ValueError: no frames, or sides that are no such multiples.

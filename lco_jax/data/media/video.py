@@ -1,4 +1,4 @@
-"""Clips as few frames, evenly spread in time, and as patches."""
+"""Videos as few frames, evenly spread in time, and as patches."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from lco_jax.data.media.images import name_of, open_media, resize
 from lco_jax.data.media.patches import Patches, patchify, smart_resize
 
 
-class Clip(NamedTuple):
-    """Sampled frames of a film or of an animated image."""
+class SampledVideo(NamedTuple):
+    """Sampled frames of a video or of an animated image."""
 
     frames: UInt8[np.ndarray, "T Y X 3"]
     """In RGB, at the size in which they become patches."""
@@ -25,11 +25,11 @@ class Clip(NamedTuple):
 
 def load_video(
     source: str | bytes, config: VideoConfig, limits: MediaLimits = DEFAULT_LIMITS
-) -> Clip:
-    """The sampled frames of a film, or of an animated GIF, PNG or WebP.
+) -> SampledVideo:
+    """The sampled frames of a video, or of an animated GIF, PNG or WebP.
 
     Frames are decoded one by one and resized at once, so memory holds only the result. A still
-    image is a clip of one frame.
+    image is a video of one frame.
 
     Args:
         source: path, local or remote such as `gs://`, or the content of a file.
@@ -47,30 +47,30 @@ def load_video(
             wanted = sample_indices(num_frames, footage.fps, config).tolist()
             frames, num_decoded = _collect(footage.frames(frozenset(wanted)), len(wanted), config)
             if len(frames) == len(wanted):
-                return Clip(np.stack(frames), len(wanted) / num_frames * footage.fps)
+                return SampledVideo(np.stack(frames), len(wanted) / num_frames * footage.fps)
             # The file also counted frames that are never shown, as VP8 has: sample those that are.
             num_frames = num_decoded
     raise MediaError(f"{name}: none of its frames can be shown; export it again")
 
 
-def video_patches(clip: Clip, config: VideoConfig) -> Patches:
-    """The patches of a clip; an odd last frame is repeated."""
-    return patchify(clip.frames, config.pixels)
+def video_patches(video: SampledVideo, config: VideoConfig) -> Patches:
+    """The patches of a video; an odd last frame is repeated."""
+    return patchify(video.frames, config.pixels)
 
 
-def seconds_per_grid(clip: Clip, config: VideoConfig) -> float:
-    """Time from one patch of a clip to the next.
+def seconds_per_grid(video: SampledVideo, config: VideoConfig) -> float:
+    """Time from one patch of a video to the next.
 
     Source: transformers Qwen2_5_VLProcessor (`second_per_grid_ts`). The Omni processor takes the
-    rate that was asked for, `config.fps`, in place of the clip's own.
+    rate that was asked for, `config.fps`, in place of the video's own.
     """
-    return config.pixels.temporal_patch_size / clip.fps
+    return config.pixels.temporal_patch_size / video.fps
 
 
 def sample_indices(num_frames: int, fps: float, config: VideoConfig) -> Int[np.ndarray, "T"]:
-    """Numbers of the frames to keep of a clip: whole patches, the first and the last among them.
+    """Numbers of the frames to keep of a video: whole patches, the first and the last among them.
 
-    Source: qwen-vl-utils `smart_nframes` (which refuses clips of one frame; here it is kept).
+    Source: qwen-vl-utils `smart_nframes` (which refuses videos of one frame; here it is kept).
     """
     factor = config.pixels.temporal_patch_size
     fewest = -(-config.min_frames // factor) * factor
@@ -80,7 +80,7 @@ def sample_indices(num_frames: int, fps: float, config: VideoConfig) -> Int[np.n
 
 
 def frame_size(height: int, width: int, num_frames: int, config: VideoConfig) -> tuple[int, int]:
-    """Height and width of the frames of a clip, of which `num_frames` were kept.
+    """Height and width of the frames of a video, of which `num_frames` were kept.
 
     Source: transformers Qwen2VLVideoProcessor.resize with `cap_pixels_per_frame`.
     """

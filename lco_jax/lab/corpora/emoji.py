@@ -12,7 +12,7 @@ from lco_jax.lab.corpora.emoji_source import ARCHIVE, LANGUAGES
 from lco_jax.lab.corpora.square import SIDE_PX
 
 _FOLDER = committed.DATA / "emoji"
-_PICTURES = _FOLDER / ARCHIVE
+_IMAGES = _FOLDER / ARCHIVE
 _FILES = committed.split_files(_FOLDER, "emoji")
 
 
@@ -44,7 +44,7 @@ class Emoji(ArrayRecordBuilder, skip_registration=True):
             raise ValueError(f"emoji has no names in {config_name!r}; choose one of {LANGUAGES}")
         name = f"names/{config_name or LANGUAGES[0]}"
         self.columns = Columns("name", image="image", id="id", aliases=(("name", name),))
-        content = committed.content_name((*_FILES.values(), _PICTURES))
+        content = committed.content_name((*_FILES.values(), _IMAGES))
         super().__init__(config_name=content, data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -61,5 +61,5 @@ class Emoji(ArrayRecordBuilder, skip_registration=True):
         return {split: self._generate_examples(path) for split, path in _FILES.items()}
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict]]:
-        for record, picture in committed.read_described(path, _PICTURES, ".png"):
-            yield record["id"], {**record, "image": picture}
+        for record, image in committed.read_described(path, _IMAGES, ".png"):
+            yield record["id"], {**record, "image": image}

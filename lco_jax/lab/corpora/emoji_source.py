@@ -1,6 +1,6 @@
-"""Pictures of emoji with their names in five languages, for `data/emoji`.
+"""Images of emoji with their names in five languages, for `data/emoji`.
 
-Pictures are drawn from Debian's colour font, names are those of the Unicode CLDR.
+Images are drawn from Debian's colour font, names are those of the Unicode CLDR.
 """
 
 import json
@@ -27,7 +27,7 @@ _FONT_PACKAGE = "fonts-noto-color-emoji=2.042-0+deb12u1"
 _FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _FONT_LICENCE = Path("usr/share/doc/fonts-noto-color-emoji/copyright")
 _FONT_PX = 109
-"""The only size in this font, whose pictures are bitmaps."""
+"""The only size in this font, whose images are bitmaps."""
 _GLYPH_PX = (136, 128)
 _NAME_PACKAGES = {
     "annotations": "cldr-annotations-full@48.2.0",
@@ -47,14 +47,14 @@ _PERSONS = str.maketrans("👨👩👦👧👴👵", "🧑🧑🧒🧒🧓🧓")
 
 @dataclass(frozen=True)
 class Emoji:
-    """A picture and what it is called."""
+    """An image and what it is called."""
 
     symbol: str
     names: dict[str, str]
     """By language."""
     keywords: list[str]
     """In English."""
-    picture: bytes
+    image: bytes
     """PNG, RGB on white."""
 
     @property
@@ -99,11 +99,11 @@ def write_emoji(packages: Path, output: Path, seed: int = 0) -> None:
 
 
 def _describe(emoji: Emoji) -> Described:
-    return {"id": emoji.id, "names": emoji.names, "keywords": emoji.keywords}, emoji.picture
+    return {"id": emoji.id, "names": emoji.names, "keywords": emoji.keywords}, emoji.image
 
 
 def read_emoji(packages: Path) -> list[Emoji]:
-    """All emoji with a picture of their own and a name in every language, by code points.
+    """All emoji with an image of their own and a name in every language, by code points.
 
     Flags and skin tones are left out.
     """
@@ -112,7 +112,7 @@ def read_emoji(packages: Path) -> list[Emoji]:
     font = ImageFont.truetype(packages / "font" / _FONT, _FONT_PX)
     found, seen = [], set()
     for symbol in sorted(known):
-        # Sequences that the font does not join are wider than one picture.
+        # Sequences that the font does not join are wider than one image.
         if _LEFT_OUT.search(symbol) or font.getlength(symbol) > _GLYPH_PX[0]:
             continue
         glyph = draw(symbol, font)
@@ -124,7 +124,7 @@ def read_emoji(packages: Path) -> list[Emoji]:
                 symbol=symbol,
                 names={lang: entries[symbol]["tts"][0] for lang, entries in annotations.items()},
                 keywords=annotations["en"][symbol].get("default", []),
-                picture=square_png(glyph),
+                image=square_png(glyph),
             )
         )
     return found

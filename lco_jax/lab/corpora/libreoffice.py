@@ -1,4 +1,4 @@
-"""Pages of the lab: LibreOffice's help as pictures, with English titles and the text on them."""
+"""Pages of the lab: LibreOffice's help as images, with English titles and the text on them."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from lco_jax.lab.corpora.libreoffice_source import (
     read_pages,
 )
 from lco_jax.lab.corpora.packaged import PackagedBuilder
-from lco_jax.lab.corpora.page_picture import SIDE_PX, STYLE, PagePainter
+from lco_jax.lab.corpora.page_image import SIDE_PX, STYLE, PagePainter
 
 _TEXTS = ("id", "name", "text")
 _logger = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ class Libreoffice(PackagedBuilder, skip_registration=True):
     """Pages to train on (`train`) and held-out ones (`test`); the config is their language.
 
     Records are `id`, `image` (PNG, grey, square), `name` (the English title) and `text` (all that
-    can be read on the picture, in the language of the page).
+    can be read on the image, in the language of the page).
 
-    A page is held out in all languages or in none. Pictures are kept until all are drawn, so that
+    A page is held out in all languages or in none. Images are kept until all are drawn, so that
     an interrupted preparation goes on where it was.
 
     Raises:
@@ -59,27 +59,25 @@ class Libreoffice(PackagedBuilder, skip_registration=True):
         packages = self._unpacked()
         check_packages(packages, language)
         pages = list(read_pages(packages, language))
-        pictures = self._work / "pictures" / STYLE / language
-        paint_pages(pages, language, font_files(packages), pictures)
+        images = self._work / "pictures" / STYLE / language
+        paint_pages(pages, language, font_files(packages), images)
         held_out = [page for page in pages if page.is_held_out]
         kept = [page for page in pages if not page.is_held_out]
         return {
-            "train": self._generate_examples(kept, pictures),
-            "test": self._generate_examples(held_out, pictures),
+            "train": self._generate_examples(kept, images),
+            "test": self._generate_examples(held_out, images),
         }
 
-    def _generate_examples(
-        self, pages: Sequence[Page], pictures: Path
-    ) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, pages: Sequence[Page], images: Path) -> Iterator[tuple[str, dict]]:
         for page in pages:
-            png, text = _files(pictures, page)
+            png, text = _files(images, page)
             shown = json.loads(text.read_text(encoding="utf-8"))
             record = {"id": page.id, "name": page.title, "text": shown}
             yield page.id, record | {"image": png.read_bytes()}
 
 
 def paint_pages(pages: Sequence[Page], language: str, fonts: Sequence[Path], folder: Path) -> None:
-    """Draw the pages whose pictures are not yet in `folder`."""
+    """Draw the pages whose images are not yet in `folder`."""
     missing = [page for page in pages if not _files(folder, page)[0].exists()]
     if not missing:
         return
@@ -87,13 +85,13 @@ def paint_pages(pages: Sequence[Page], language: str, fonts: Sequence[Path], fol
     _logger.info("drawing %d of %d pages (%s)", len(missing), len(pages), language)
     console = Console(stderr=True)
     for page in track(missing, f"pages ({language})", console=console, transient=True):
-        picture, shown = painter.paint(page.blocks, language)
+        image, shown = painter.paint(page.blocks, language)
         png, text = _files(folder, page)
         png.parent.mkdir(parents=True, exist_ok=True)
         text.write_text(json.dumps(shown, ensure_ascii=False), encoding="utf-8")
         draft = png.with_suffix(".partial")
-        draft.write_bytes(picture)
-        draft.rename(png)  # last, and at once: what has a picture is complete
+        draft.write_bytes(image)
+        draft.rename(png)  # last, and at once: what has an image is complete
 
 
 def _files(folder: Path, page: Page) -> tuple[Path, Path]:

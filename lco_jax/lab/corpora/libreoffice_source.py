@@ -31,7 +31,7 @@ _SHA256 = {
     "fonts": "576f0c710af27bfa9af0a799e0d9cc41bb9552477abfc0866e6aa4615a15a212",
 }
 _MAX_BLOCK_CHARACTERS, _MAX_CHARACTERS = 320, 1000
-"""Of a paragraph and of a page; more is never seen on the picture."""
+"""Of a paragraph and of a page; more is never seen on the image."""
 _MIN_CHARACTERS = 120
 _MIN_TRANSLATED = 0.8
 """Share of a page's paragraphs that differ from the English ones; the others are left out."""

@@ -1,4 +1,4 @@
-"""Pictures of the lab beside emoji: Open Clip Art with names and keywords, from Debian packages."""
+"""Images of the lab beside emoji: Open Clip Art with names and keywords, from Debian packages."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Openclipart(PackagedBuilder, skip_registration=True):
-    """Clip art to train on, 1,713 pictures (`train`); none has the name of a held-out emoji.
+    """Clip art to train on, 1,713 images (`train`); none has the name of a held-out emoji.
 
     Records are `id`, `image` (PNG), `name` and `keywords`. Downloads are 156 MB.
 
@@ -56,11 +56,11 @@ class Openclipart(PackagedBuilder, skip_registration=True):
         packages = self._unpacked()
         check_packages(packages)
         found = list(read_clip_art(packages, held_out))
-        _logger.info("scaling %d pictures down", len(found))
+        _logger.info("scaling %d images down", len(found))
         return {"train": self._generate_examples(found)}
 
     def _generate_examples(self, found: Sequence[ClipArt]) -> Iterator[tuple[str, dict]]:
         with ThreadPoolExecutor() as threads:
-            for one, picture in zip(found, threads.map(ClipArt.picture, found), strict=True):
+            for one, image in zip(found, threads.map(ClipArt.image, found), strict=True):
                 record = {"id": one.id, "name": one.name, "keywords": list(one.keywords)}
-                yield one.id, record | {"image": picture}
+                yield one.id, record | {"image": image}

@@ -1,4 +1,4 @@
-"""Pictures of Open Clip Art with names and keywords, from Debian packages.
+"""Images of Open Clip Art with names and keywords, from Debian packages.
 
 Titles and keywords stand in the SVG files, pixels are taken from the PNG files of the same names.
 """
@@ -34,9 +34,9 @@ _ABSTRACT = (
 )
 """Folders of maps, flags and series, which words do not tell apart at this size."""
 _FOREIGN = "Architetto Francesco Rollandin"
-"""The contributor of 421 pictures whose titles are Italian."""
+"""The contributor of 421 images whose titles are Italian."""
 _MAX_NAMESAKES = 3
-"""A name of more pictures says where they come from, not what they show."""
+"""A name of more images says where they come from, not what they show."""
 _MAX_WORDS = 6
 _MAX_PIXELS = 2**24
 """A dozen files are larger, up to 30,000 pixels high."""
@@ -53,7 +53,7 @@ _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 @dataclass(frozen=True)
 class ClipArt:
-    """A picture and what it is called."""
+    """An image and what it is called."""
 
     id: str
     """Path without suffix, e.g. `"animals/mammals/contour_giraffe"`."""
@@ -62,11 +62,11 @@ class ClipArt:
     keywords: tuple[str, ...]
     png: Path
 
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         """As PNG, RGB on white, at the size of the emoji.
 
         Raises:
-            ValueError: the file is no readable picture.
+            ValueError: the file is no readable image.
         """
         try:
             return square_png(_crop(load_image(str(self.png))))
@@ -102,16 +102,16 @@ def check_packages(packages: Path) -> None:
 
 
 def read_clip_art(packages: Path, held_out: Collection[str] = ()) -> Iterator[ClipArt]:
-    """The pictures whose name few others have, by path.
+    """The images whose name few others have, by path.
 
     Maps, flags, patterns, plain shapes and icons of desktop themes are left out, as are
-    huge pictures.
+    huge images.
 
     Args:
-        held_out: names, in lower case, that no picture may have.
+        held_out: names, in lower case, that no image may have.
 
     Raises:
-        FileNotFoundError: a picture is absent.
+        FileNotFoundError: an image is absent.
         ValueError: a file is no PNG.
     """
     folder = packages / _FOLDER / "svg"
@@ -137,13 +137,13 @@ def read_clip_art(packages: Path, held_out: Collection[str] = ()) -> Iterator[Cl
         yield ClipArt(key, name, tuple(_distinct(keywords) or folders), png)
 
 
-def _crop(picture: Image.Image) -> Image.Image:
-    """The picture without the white margin that many have."""
-    return picture.crop(ImageOps.invert(picture).getbbox())
+def _crop(image: Image.Image) -> Image.Image:
+    """The image without the white margin that many have."""
+    return image.crop(ImageOps.invert(image).getbbox())
 
 
 def _num_pixels(png: Path) -> int:
-    """By its header, since Pillow warns of huge pictures when it opens them."""
+    """By its header, since Pillow warns of huge images when it opens them."""
     with png.open("rb") as file:
         header = file.read(24)
     if len(header) < 24 or not header.startswith(_PNG):

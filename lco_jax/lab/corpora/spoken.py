@@ -12,14 +12,14 @@ from lco_jax.lab.corpora import committed
 from lco_jax.lab.corpora.spoken_source import ARCHIVE
 
 _FOLDER = committed.DATA / "spoken"
-_CLIPS = _FOLDER / ARCHIVE
+_RECORDINGS = _FOLDER / ARCHIVE
 _FILES = committed.split_files(_FOLDER, "spoken")
 
 COLUMNS = Columns("transcript", audio="audio", id="id")
 
 
 class Spoken(ArrayRecordBuilder, skip_registration=True):
-    """Clips to train on (`train`) and held-out ones (`test`), whose transcripts are all different.
+    """Recordings to train on (`train`) and held-out ones (`test`), with different transcripts each.
 
     Records are `id`, `audio` (Ogg Opus) and `transcript`.
 
@@ -33,7 +33,7 @@ class Spoken(ArrayRecordBuilder, skip_registration=True):
 
     def __init__(self, *, config_name: str, data_dir: str):
         refuse_config(self.name, config_name)
-        content = committed.content_name((*_FILES.values(), _CLIPS))
+        content = committed.content_name((*_FILES.values(), _RECORDINGS))
         super().__init__(config_name=content, data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -43,13 +43,13 @@ class Spoken(ArrayRecordBuilder, skip_registration=True):
         return {split: self._generate_examples(path) for split, path in _FILES.items()}
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict]]:
-        for record, clip in committed.read_described(path, _CLIPS, ".ogg"):
-            yield record["id"], {**record, "audio": clip}
+        for record, audio in committed.read_described(path, _RECORDINGS, ".ogg"):
+            yield record["id"], {**record, "audio": audio}
 
 
 def spoken_features() -> tfds.features.FeaturesDict:
-    """How TFDS stores clips with transcripts."""
+    """How TFDS stores recordings with transcripts."""
     text = tfds.features.Text()
-    # TFDS's own feature for sound needs TensorFlow; this one holds any bytes.
+    # TFDS's own feature for audio needs TensorFlow; this one holds any bytes.
     audio = tfds.features.Scalar(np.str_)
     return tfds.features.FeaturesDict({"id": text, "audio": audio, "transcript": text})

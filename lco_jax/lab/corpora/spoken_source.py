@@ -1,6 +1,6 @@
 """Spoken English prompts with their transcripts, for `data/spoken`.
 
-Clips and transcripts are those that Debian packages for the Asterisk telephone exchange.
+Recordings and transcripts are those that Debian packages for the Asterisk telephone exchange.
 """
 
 import gzip
@@ -18,27 +18,27 @@ from lco_jax.lab.corpora.committed import Described, write_described
 
 NUM_TEST = 60
 MIN_TEST_WORDS = 4
-"""Held-out clips say at least so much; shorter ones are for training only."""
+"""Held-out recordings say at least so much; shorter ones are for training only."""
 MAX_SECONDS = 30.0
 ARCHIVE = "clips.zip"
 
 PACKAGES = ("asterisk-core-sounds-en=1.6.1-1", "asterisk-core-sounds-en-wav=1.6.1-1")
-"""Transcripts, and clips."""
-_CLIPS = Path("usr/share/asterisk/sounds/en_US_f_Allison")
+"""Transcripts, and recordings."""
+_RECORDINGS = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 _TRANSCRIPTS = Path("usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 _LICENCE = Path("usr/share/doc/asterisk-core-sounds-en-wav/copyright")
 _NOISE = ("(", "[", "<")
-"""How transcripts begin that describe a sound in place of words."""
+"""How transcripts begin that describe a noise in place of words."""
 _REMARK = re.compile(r"\[.*?\]|\(.*?\)|\.{3}")
 _ALIKE = 0.7
 """Share of common words from which two transcripts count as variants of one."""
 _COMPRESSION = 0.94
-"""Of libsndfile, 0 to 1: about 25 kbit/s for these clips."""
+"""Of libsndfile, 0 to 1: about 25 kbit/s for these recordings."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A clip and what is said in it."""
+    """A recording and what is said in it."""
 
     id: str
     """Name of the file in Asterisk, e.g. `"vm-goodbye"` or `"digits/7"`."""
@@ -63,7 +63,7 @@ def write_spoken(packages: Path, output: Path, seed: int = 0) -> None:
     Args:
         packages: where `PACKAGES` are unpacked.
         output: folder of the files.
-        seed: of the choice of the held-out clips.
+        seed: of the choice of the held-out recordings.
 
     Raises:
         FileNotFoundError: `packages` lacks a file.
@@ -79,7 +79,7 @@ def _describe(spoken: Spoken) -> Described:
 
 
 def read_spoken(packages: Path) -> list[Spoken]:
-    """All clips of up to 30 s in which something is said, by name.
+    """All recordings of up to 30 s in which something is said, by name.
 
     Remarks in brackets and dots of omission are taken out of the transcripts.
     """
@@ -87,9 +87,9 @@ def read_spoken(packages: Path) -> list[Spoken]:
         entries = [line.partition(": ") for line in lines if not line.startswith(";")]
     spoken = []
     for name, colon, text in sorted(entries):
-        file = packages / _CLIPS / f"{name}.wav"
+        file = packages / _RECORDINGS / f"{name}.wav"
         transcript = " ".join(_REMARK.sub(" ", text).split())
-        # One transcript has no clip.
+        # One transcript has no recording.
         if not colon or text.startswith(_NOISE) or not transcript or not file.exists():
             continue
         if soundfile.info(file).duration <= MAX_SECONDS:
@@ -98,7 +98,7 @@ def read_spoken(packages: Path) -> list[Spoken]:
 
 
 def encode(file: Path) -> bytes:
-    """A sound file as Ogg Opus, whose headers are far smaller than those of Vorbis."""
+    """An audio file as Ogg Opus, whose headers are far smaller than those of Vorbis."""
     samples, rate_hz = soundfile.read(file, dtype="float32")
     buffer = io.BytesIO()
     options = {"format": "OGG", "subtype": "OPUS", "compression_level": _COMPRESSION}
@@ -107,9 +107,9 @@ def encode(file: Path) -> bytes:
 
 
 def split_spoken(spoken: list[Spoken], rng: random.Random) -> tuple[list[Spoken], list[Spoken]]:
-    """Clips to train on and held-out ones, with all variants of a transcript on one side.
+    """Recordings to train on and held-out ones, with all variants of a transcript on one side.
 
-    Of each held-out transcript the first clip is kept, so that every one has a single match.
+    Of each held-out transcript the first recording is kept, so that every one has a single match.
     """
     held_out: set[str] = set()
     kept: dict[tuple[str, ...], str] = {}
@@ -125,7 +125,7 @@ def split_spoken(spoken: list[Spoken], rng: random.Random) -> tuple[list[Spoken]
 
 
 def group_variants(spoken: list[Spoken]) -> list[list[Spoken]]:
-    """Clips that say nearly the same, directly or through others."""
+    """Recordings that say nearly the same, directly or through others."""
     groups: list[list[Spoken]] = []
     for one in spoken:
         alike = [

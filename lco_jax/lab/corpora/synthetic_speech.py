@@ -12,24 +12,24 @@ from lco_jax.lab.corpora.spoken import COLUMNS, spoken_features
 from lco_jax.lab.corpora.synthetic_speech_source import (
     Utterance,
     choose_utterances,
-    clip_file,
     digest_utterances,
     find_synthesizer,
+    recording_file,
     synthesize,
 )
 
 
 class SyntheticSpeech(ArrayRecordBuilder, skip_registration=True):
-    """Synthesised clips to train on (`train`), in several voices; records are those of `spoken`,
+    """Synthesised speech to train on (`train`), in several voices; records are those of `spoken`,
     with FLAC for `audio`.
 
-    Clips stay in `work_dir`, so an interrupted preparation goes on where it was. The versions of
+    Recordings stay in `work_dir`, so an interrupted preparation goes on where it was. Versions of
     program and encoder are in the metadata of the dataset, as `synthesizer` and `encoder`; one that
     is there is not made again because they changed.
 
     Args:
-        work_dir: of the clips (None: `synthetic_speech` in the cache folder).
-        max_clips: at most so many; None takes all.
+        work_dir: of the recordings (None: `synthetic_speech` in the cache folder).
+        max_recordings: at most so many; None takes all.
 
     Raises:
         ValueError: a config was asked for; there is none to choose.
@@ -44,10 +44,10 @@ class SyntheticSpeech(ArrayRecordBuilder, skip_registration=True):
         config_name: str,
         data_dir: str,
         work_dir: str | None = None,
-        max_clips: int | None = None,
+        max_recordings: int | None = None,
     ):
         refuse_config(self.name, config_name)
-        self._utterances = choose_utterances()[:max_clips]
+        self._utterances = choose_utterances()[:max_recordings]
         self._work = CACHE / self.name if work_dir is None else Path(work_dir)
         # The folder is named after texts, voices and rates, so other ones are never read from it.
         super().__init__(config_name=digest_utterances(self._utterances), data_dir=data_dir)
@@ -65,13 +65,13 @@ class SyntheticSpeech(ArrayRecordBuilder, skip_registration=True):
         version = find_synthesizer()
         self.info.metadata["synthesizer"] = f"eSpeak NG {version}"
         self.info.metadata["encoder"] = soundfile.__libsndfile_version__
-        clips = self._work / self.builder_config.name / version
-        synthesize(self._utterances, clips)
-        return {"train": self._generate_examples(self._utterances, clips)}
+        folder = self._work / self.builder_config.name / version
+        synthesize(self._utterances, folder)
+        return {"train": self._generate_examples(self._utterances, folder)}
 
     def _generate_examples(
-        self, utterances: Sequence[Utterance], clips: Path
+        self, utterances: Sequence[Utterance], folder: Path
     ) -> Iterator[tuple[str, dict]]:
         for one in utterances:
-            audio = clip_file(clips, one).read_bytes()
+            audio = recording_file(folder, one).read_bytes()
             yield one.id, {"id": one.id, "audio": audio, "transcript": one.text}

@@ -26,7 +26,7 @@ from rich.progress import track
 from lco_jax.lab.corpora.committed import DATA, read_lines, require
 from lco_jax.lab.corpora.spoken_source import are_variants, words_of
 
-NUM_CLIPS = 3000
+NUM_UTTERANCES = 3000
 """All names of training emoji, and as many texts of WordNet as are then missing."""
 RATE_HZ = 8000
 """Of the recorded prompts of `spoken`, too: the band of a telephone."""
@@ -98,7 +98,7 @@ def choose_utterances() -> list[Utterance]:
     chosen: list[Utterance] = []
     for one in (*_read_emoji("train"), *sorted(wordnet, key=_order)):
         words = words_of(one.text)
-        if len(chosen) == NUM_CLIPS or words in taken:
+        if len(chosen) == NUM_UTTERANCES or words in taken:
             continue
         if not any(are_variants(words, prompt) for prompt in prompts):
             taken.add(words)
@@ -160,31 +160,31 @@ def synthesize(utterances: Sequence[Utterance], folder: Path) -> None:
     Raises:
         ValueError: the program failed on a text, or wrote nothing that can be heard.
     """
-    missing = [one for one in utterances if not clip_file(folder, one).exists()]
+    missing = [one for one in utterances if not recording_file(folder, one).exists()]
     if not missing:
         return
     _logger.info("speaking %d of %d texts with %s", len(missing), len(utterances), _PROGRAM)
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        clips = pool.map(partial(_write_clip, folder=folder), missing)
+        written = pool.map(partial(_write_recording, folder=folder), missing)
         for _ in track(
-            clips, "synthetic speech", total=len(missing), console=console, transient=True
+            written, "synthetic speech", total=len(missing), console=console, transient=True
         ):
             pass
 
 
-def clip_file(folder: Path, utterance: Utterance) -> Path:
-    """Where `synthesize` puts a clip."""
+def recording_file(folder: Path, utterance: Utterance) -> Path:
+    """Where `synthesize` puts a recording."""
     return folder / f"{utterance.id}.flac"
 
 
-def _write_clip(utterance: Utterance, folder: Path) -> None:
-    clip = clip_file(folder, utterance)
-    spoken, draft = clip.with_suffix(".wav"), clip.with_suffix(".partial")
+def _write_recording(utterance: Utterance, folder: Path) -> None:
+    target = recording_file(folder, utterance)
+    spoken, draft = target.with_suffix(".wav"), target.with_suffix(".partial")
     draft.write_bytes(_speak(utterance, spoken))
     spoken.unlink()
-    draft.rename(clip)  # at once: a clip that is there is complete
+    draft.rename(target)  # at once: a recording that is there is complete
 
 
 def _speak(utterance: Utterance, file: Path) -> bytes:
@@ -199,7 +199,7 @@ def _speak(utterance: Utterance, file: Path) -> bytes:
     try:
         samples, rate_hz = soundfile.read(file, dtype="float32")
     except soundfile.SoundFileError as error:
-        raise _failure(utterance, "wrote no sound that can be read", run.stderr) from error
+        raise _failure(utterance, "wrote no audio that can be read", run.stderr) from error
     if np.abs(samples).max(initial=0) < _MIN_PEAK:
         raise _failure(utterance, "wrote nothing but silence", run.stderr)
     buffer = io.BytesIO()
@@ -214,5 +214,5 @@ def _failure(utterance: Utterance, what: str, stderr: bytes) -> ValueError:
     return ValueError(
         f"{_PROGRAM} {what} for {utterance.id} ({utterance.text!r}, voice {utterance.voice}): "
         f"{message}; check free space and that `{_PROGRAM} -v {utterance.voice} hello` is heard, "
-        "or install it anew with its voices, then run again: finished clips are kept"
+        "or install it anew with its voices, then run again: finished recordings are kept"
     )

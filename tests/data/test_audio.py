@@ -1,4 +1,4 @@
-"""Sound files of every kind as mono samples at 16 kHz; bad files end in an error."""
+"""Audio files of every kind as mono samples at 16 kHz; bad files end in an error."""
 
 import re
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soxr
 
-from lco_jax.data.media.config import SoundConfig
+from lco_jax.data.media.audio import load_audio
+from lco_jax.data.media.config import MelConfig
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.sound import load_sound
-from tests.data.sound_files import (
-    BAD_SOUNDS,
+from tests.data.audio_files import (
+    BAD_AUDIO,
     RATE_HZ,
     mp3,
     plain,
@@ -20,7 +20,7 @@ from tests.data.sound_files import (
     with_size,
 )
 
-CONFIG = SoundConfig()
+CONFIG = MelConfig()
 
 
 def assert_like(found: np.ndarray, expected: np.ndarray, least: float, delay: int = 0) -> None:
@@ -52,16 +52,16 @@ def assert_like(found: np.ndarray, expected: np.ndarray, least: float, delay: in
 )
 def test_lossless(tmp_path, kind, subtype, error):
     samples = tones(1.5)
-    path = tmp_path / "sound.dat"  # the content says what it is
+    path = tmp_path / "audio.dat"  # the content says what it is
     path.write_bytes(plain(samples, kind, subtype))
-    found = load_sound(str(path), CONFIG)
+    found = load_audio(str(path), CONFIG)
     assert found.dtype == np.float32 and len(found) == len(samples)
     assert np.abs(found - samples).max() <= error
 
 
 def test_float_values_beyond_full_scale_stay():
     samples = 40 * tones(1)
-    np.testing.assert_array_equal(load_sound(plain(samples, subtype="FLOAT"), CONFIG), samples)
+    np.testing.assert_array_equal(load_audio(plain(samples, subtype="FLOAT"), CONFIG), samples)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_float_values_beyond_full_scale_stay():
         # Nothing tells how much the encoder put in front.
         (lambda x: mp3(x, has_length=False), 0.99, 1105),
         (lambda x: track("mp4", "aac", x), 0.99, 0),
-        (lambda x: track("mp4", "aac", x, pictures=True), 0.99, 0),
-        (lambda x: track("mov", "aac", x, pictures=True), 0.99, 0),
-        (lambda x: track("matroska", "flac", x, pictures=True), 0.99, 0),
-        (lambda x: track("webm", "libopus", x, pictures=True), 0.98, 0),
+        (lambda x: track("mp4", "aac", x, with_video=True), 0.99, 0),
+        (lambda x: track("mov", "aac", x, with_video=True), 0.99, 0),
+        (lambda x: track("matroska", "flac", x, with_video=True), 0.99, 0),
+        (lambda x: track("webm", "libopus", x, with_video=True), 0.98, 0),
         (lambda x: track("ogg", "flac", x), 0.99, 0),
     ],
     ids=[
@@ -96,15 +96,15 @@ def test_float_values_beyond_full_scale_stay():
         "ogg-flac",
     ],
 )
-def test_lossy_and_film(make, least, delay):
+def test_lossy_and_video(make, least, delay):
     samples = tones(4)
-    assert_like(load_sound(make(samples), CONFIG), samples, least, delay)
+    assert_like(load_audio(make(samples), CONFIG), samples, least, delay)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 def test_any_rate(rate_hz):
     samples = tones(1, rate_hz)
-    found = load_sound(plain(samples, subtype="FLOAT", rate_hz=rate_hz), CONFIG)
+    found = load_audio(plain(samples, subtype="FLOAT", rate_hz=rate_hz), CONFIG)
     np.testing.assert_array_equal(found, soxr.resample(samples, rate_hz, RATE_HZ))
     assert len(found) == RATE_HZ
 
@@ -113,64 +113,64 @@ def test_channels_are_averaged():
     left, right = tones(1, seed=1), tones(1, seed=2)
     stereo = np.stack([left, right], axis=1)
     for content in (plain(stereo, subtype="FLOAT"), plain(stereo, "FLAC", "PCM_24")):
-        found = load_sound(content, CONFIG)
+        found = load_audio(content, CONFIG)
         np.testing.assert_allclose(found, (left + right) / 2, atol=1e-6)
-    assert_like(load_sound(track("mp4", "aac", stereo), CONFIG), (left + right) / 2, 0.99)
+    assert_like(load_audio(track("mp4", "aac", stereo), CONFIG), (left + right) / 2, 0.99)
     six = np.stack([left, right] * 3, axis=1)
-    found = load_sound(plain(six, subtype="FLOAT"), CONFIG)
+    found = load_audio(plain(six, subtype="FLOAT"), CONFIG)
     np.testing.assert_allclose(found, (left + right) / 2, atol=1e-6)
 
 
 def test_sizes_that_the_writer_could_not_know():
     samples = tones(1)
     content = plain(samples, subtype="PCM_16")
-    whole = load_sound(content, CONFIG)
+    whole = load_audio(content, CONFIG)
     for size in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000):
-        found = load_sound(with_size(content, size), CONFIG)
+        found = load_audio(with_size(content, size), CONFIG)
         np.testing.assert_array_equal(found, whole)
 
 
-def test_silence_is_a_sound():
-    found = load_sound(plain(np.zeros(RATE_HZ, np.float32)), CONFIG)
+def test_silence_is_audio():
+    found = load_audio(plain(np.zeros(RATE_HZ, np.float32)), CONFIG)
     assert len(found) == RATE_HZ and not found.any()
 
 
 def test_shortest_and_longest():
     shortest = plain(tones(1)[:321])
-    assert len(load_sound(shortest, CONFIG)) == 321
+    assert len(load_audio(shortest, CONFIG)) == 321
     samples = tones(3, 44_100)
     whole = soxr.resample(samples, 44_100, RATE_HZ)
-    cut, refuse = (SoundConfig(max_seconds=1.7, when_longer=way) for way in ("cut", "refuse"))
+    cut, refuse = (MelConfig(max_seconds=1.7, when_longer=way) for way in ("cut", "refuse"))
     for content in (
         plain(samples, subtype="FLOAT", rate_hz=44_100),
         track("matroska", "pcm_f32le", samples, 44_100),
     ):
-        found = load_sound(content, cut)
+        found = load_audio(content, cut)
         assert len(found) == cut.max_samples == 27_200
         np.testing.assert_allclose(found, whole[:27_200], atol=1e-6)
         with pytest.raises(MediaError, match=r"bytes: longer than max_seconds=1\.7; cut it into"):
-            load_sound(content, refuse)
+            load_audio(content, refuse)
     exact = plain(samples[: round(1.7 * 44_100)], rate_hz=44_100)
-    assert len(load_sound(exact, refuse)) == 27_200
+    assert len(load_audio(exact, refuse)) == 27_200
 
 
 # ------------------------------------------------------------------------------------- bad files
 
 
-@pytest.mark.parametrize("name", BAD_SOUNDS)
+@pytest.mark.parametrize("name", BAD_AUDIO)
 def test_bad_files(tmp_path, name):
-    make, message = BAD_SOUNDS[name]
+    make, message = BAD_AUDIO[name]
     path = tmp_path / name
     path.write_bytes(make())
     with pytest.raises(MediaError, match=message) as caught:
-        load_sound(str(path), CONFIG)
+        load_audio(str(path), CONFIG)
     assert str(caught.value).startswith(f"{path}: ")
     assert re.search("; |: copy", str(caught.value))  # the remedy
 
 
 def test_missing_file():
     with pytest.raises(MediaError, match=r"nowhere\.wav: no such file; correct the path"):
-        load_sound("nowhere.wav", CONFIG)
+        load_audio("nowhere.wav", CONFIG)
 
 
 # ---------------------------------------------------------------------------------------- config
@@ -187,4 +187,4 @@ def test_missing_file():
 )
 def test_contradictory_settings(field, message):
     with pytest.raises(ValueError, match=message):
-        SoundConfig(**field)
+        MelConfig(**field)

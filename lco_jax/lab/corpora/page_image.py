@@ -1,4 +1,4 @@
-"""Pages of text as pictures: laid out and shaped by WeasyPrint, drawn by PDFium."""
+"""Pages of text as images: laid out and shaped by WeasyPrint, drawn by PDFium."""
 
 import hashlib
 import html
@@ -11,14 +11,14 @@ from lco_jax.data.media.images import encode_image
 from lco_jax.lab.corpora.libreoffice_source import Block
 
 SIDE_PX = 672
-"""Of the square picture: 576 tokens of 28 x 28 pixels."""
+"""Of the square image: 576 tokens of 28 x 28 pixels."""
 
 _CSS_PX = 320
 """Side in units of the style sheet, of which a line of text takes 19."""
 _PDF_POINTS = 0.75
 """Of a unit of the style sheet."""
 _INVISIBLE = str.maketrans("", "", "\u200b\u200c\u200d\ufeff")
-"""Marks where lines may break; nobody reads them off a picture."""
+"""Marks where lines may break; nobody reads them off an image."""
 _TAGS = {"title": "h1", "heading": "h2", "text": "p", "item": "li", "box": "aside"}
 _STYLE = f"""
 @page {{ size: {_CSS_PX}px; margin: 10px 12px; background: white }}
@@ -31,7 +31,7 @@ aside {{ border-left: 4px solid #888; padding-left: 8px }}
 """
 
 STYLE = hashlib.sha256(f"{_STYLE}{SIDE_PX}".encode()).hexdigest()[:8]
-"""Changes with the look of the pictures."""
+"""Changes with the look of the images."""
 
 
 class PagePainter:
@@ -75,7 +75,7 @@ class PagePainter:
         return configuration, sheet
 
     def paint(self, blocks: Sequence[Block], language: str) -> tuple[bytes, str]:
-        """The picture (PNG, grey) of as many of the blocks as fit, and the text on it.
+        """The image (PNG, grey) of as many of the blocks as fit, and the text on it.
 
         Raises:
             ValueError: not even the first block fits.
@@ -96,5 +96,5 @@ class PagePainter:
             raise ValueError(f"{blocks[0].text[:60]!r} is too long for a page")
         pdf = self._pdfium.PdfDocument(document.copy([first]).write_pdf(full_fonts=True))
         scale = SIDE_PX / (_CSS_PX * _PDF_POINTS)
-        picture = pdf[0].render(scale=scale, grayscale=True).to_pil()
-        return encode_image(picture), "\n".join(block.text.translate(_INVISIBLE) for block in shown)
+        image = pdf[0].render(scale=scale, grayscale=True).to_pil()
+        return encode_image(image), "\n".join(block.text.translate(_INVISIBLE) for block in shown)

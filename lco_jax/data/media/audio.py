@@ -1,4 +1,4 @@
-"""Sound files of any kind, and the sound tracks of films, as mono samples at 16 kHz."""
+"""Audio files of any kind, and the audio tracks of videos, as mono samples at 16 kHz."""
 
 import contextlib
 import io
@@ -11,8 +11,8 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, SoundConfig
-from lco_jax.data.media.errors import MediaError, NoSoundError
+from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
+from lco_jax.data.media.errors import MediaError, NoAudioError
 from lco_jax.data.media.footage import CONTAINERS
 from lco_jax.data.media.images import name_of, open_media
 from lco_jax.data.media.mel import num_audio_tokens
@@ -21,7 +21,7 @@ _CONTAINERS = f"{CONTAINERS},aac,ac3,aiff,amr,ape,au,caf,eac3,flac,mp3,tta,w64,w
 """FFmpeg's names; see `footage`."""
 _BLOCK_VALUES = 2**18
 _EXTRA_SECONDS = 0.1
-"""Read beyond the longest sound, so that resampling does not meet an end where it is cut."""
+"""Read beyond the longest recording, so that resampling does not meet an end where it is cut."""
 _OGG_PAGE_BYTES = 2**16
 """No page is longer."""
 _UNKNOWN_BYTES = 0x7FFF0000
@@ -30,25 +30,25 @@ _UNKNOWN_BYTES = 0x7FFF0000
 Samples = Float32[np.ndarray, "n"]
 
 
-def load_sound(source: str | bytes, config: SoundConfig) -> Samples:
-    """The sound in a file, or the sound track of a film: mono, at 16 kHz, full scale at 1.
+def load_audio(source: str | bytes, config: MelConfig) -> Samples:
+    """The audio in a file, or the audio track of a video: mono, at 16 kHz, full scale at 1.
 
-    The mean of all channels is taken. Silence is a sound like any other.
+    The mean of all channels is taken. Silence is audio like any other.
 
     Args:
         source: path, local or remote such as `gs://`, or the content of a file.
         config: how much is read.
 
     Raises:
-        NoSoundError: a film or an animation without a sound track.
-        MediaError: missing, empty, no sound, truncated, damaged, not finite, too short for a
+        NoAudioError: a video or an animation without an audio track.
+        MediaError: missing, empty, no audio, truncated, damaged, not finite, too short for a
             single token, or longer than a config allows that refuses instead of cutting.
     """
     with open_media(source) as file:
         return _decode(file, name_of(source), config)
 
 
-def _decode(file: io.BufferedIOBase, name: str, config: SoundConfig) -> Samples:
+def _decode(file: io.BufferedIOBase, name: str, config: MelConfig) -> Samples:
     max_seconds = config.max_seconds + _EXTRA_SECONDS
     try:
         # MP3 is left to FFmpeg: libsndfile believes a wrong length and stops there.
@@ -62,8 +62,8 @@ def _decode(file: io.BufferedIOBase, name: str, config: SoundConfig) -> Samples:
     except Exception as error:  # decoders raise many kinds of errors on damaged data
         detail = getattr(error, "error_string", None) or error
         raise MediaError(
-            f"{name}: the sound cannot be decoded ({type(error).__name__}: {detail}); it may be "
-            "truncated, damaged or no sound: copy it again, or convert it to wav"
+            f"{name}: the audio cannot be decoded ({type(error).__name__}: {detail}); it may be "
+            "truncated, damaged or no audio: copy it again, or convert it to wav"
         ) from error
     if not np.isfinite(samples).all():
         raise MediaError(f"{name}: holds values that are not finite (NaN); export it again")
@@ -78,13 +78,13 @@ def _decode(file: io.BufferedIOBase, name: str, config: SoundConfig) -> Samples:
         samples = samples[: config.max_samples]
     if not num_audio_tokens(-(-len(samples) // HOP_SAMPLES)):
         raise MediaError(
-            f"{name}: {1000 * len(samples) / SAMPLE_RATE_HZ:.0f} ms of sound are too short, the "
+            f"{name}: {1000 * len(samples) / SAMPLE_RATE_HZ:.0f} ms of audio are too short, the "
             "shortest is just over 20 ms; drop the record, or pad it with silence"
         )
     return samples.astype(np.float32, copy=False)
 
 
-# ---------------------------------------------------------------------------------- plain sound
+# ---------------------------------------------------------------------------------- plain audio
 
 
 @contextlib.contextmanager
@@ -135,19 +135,19 @@ def _lacks_end(plain: soundfile.SoundFile, file: io.BufferedIOBase) -> bool:
     return bool(found) and int(found[2]) < int(found[1]) < _UNKNOWN_BYTES
 
 
-# ---------------------------------------------------------------------------------- other sound
+# ---------------------------------------------------------------------------------- other audio
 
 
 def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple[Samples, int]:
-    """The first sound track of a container."""
+    """The first audio track of a container."""
     file.seek(0)
     options = {"format_whitelist": _CONTAINERS}
     with av.open(file, options=options, metadata_errors="ignore") as container:
         if not container.streams.audio:
             kinds = " and ".join(sorted({stream.type for stream in container.streams}))
-            raise NoSoundError(
-                f"{name}: has {kinds or 'no streams'} but no sound; correct the path, or give a "
-                "film without sound as a video only"
+            raise NoAudioError(
+                f"{name}: has {kinds or 'no streams'} but no audio; correct the path, or give a "
+                "video without audio as a video only"
             )
         stream = container.streams.audio[0]
         rate_hz = stream.codec_context.sample_rate
@@ -162,7 +162,7 @@ def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise MediaError(
-                        f"{name}: its sound is damaged at {num_read / rate_hz:.1f} seconds; copy "
+                        f"{name}: its audio is damaged at {num_read / rate_hz:.1f} seconds; copy "
                         "the file again, or cut it out"
                     )
                 for part in planar.resample(frame):

@@ -1,4 +1,4 @@
-"""The torch program that embeds images for `benchmarks.pictures`, and its random checkpoint."""
+"""The torch program that embeds images for `benchmarks.images`, and its random checkpoint."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def write_checkpoint(folder: Path, dtype: str) -> None:
     write_tokenizer(folder, "qwen2_5_vl")
 
 
-class PictureEmbedding:
+class ImageEmbedding:
     """Left-padded batches, sorted by size, through the bare model."""
 
     def __init__(self, folder: Path, dtype: str):

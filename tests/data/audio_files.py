@@ -1,4 +1,4 @@
-"""Sounds made on the spot: sound ones to compare with, and malformed ones."""
+"""Audio made on the spot: intact ones to compare with, and malformed ones."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import av
 import numpy as np
 import soundfile
 
-from tests.data.media_files import cut, encode, film, noise, random_image, scratched
+from tests.data.media_files import cut, encode, noise, random_image, scratched, video_file
 
 RATE_HZ = 16_000
 
@@ -50,18 +50,18 @@ def track(
     samples: np.ndarray,
     rate_hz: int = RATE_HZ,
     *,
-    pictures: bool = False,
+    with_video: bool = False,
     **options: str,
 ) -> bytes:
-    """As FFmpeg writes it, with or without a film of the same length."""
+    """As FFmpeg writes it, with or without a video of the same length."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=options) as output:
-        if pictures:
+        if with_video:
             video = output.add_stream("libvpx" if container == "webm" else "libx264", rate=10)
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         layout = "mono" if samples.ndim == 1 else "stereo"
         audio = output.add_stream(codec, rate=rate_hz, layout=layout)
-        if pictures:
+        if with_video:
             for pixels in noise(round(10 * len(samples) / rate_hz)):
                 output.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             output.mux(video.encode(None))
@@ -80,9 +80,9 @@ def with_size(content: bytes, size: int) -> bytes:
 
 
 def with_cover(content: bytes) -> bytes:
-    """An MP3 file with a picture before its sound."""
-    picture = b"\0image/png\0\3\0" + encode(random_image(0), "PNG") + b"Xing"
-    frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    """An MP3 file with an image before its audio."""
+    image = b"\0image/png\0\3\0" + encode(random_image(0), "PNG") + b"Xing"
+    frame = b"APIC" + struct.pack(">I", len(image)) + b"\0\0" + image
     size = len(frame)
     digits = bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
     return b"ID3\3\0\0" + digits + frame + content
@@ -94,24 +94,24 @@ def _spoiled(value: float) -> bytes:
     return plain(samples, subtype="FLOAT")
 
 
-_UNDECODABLE = "the sound cannot be decoded"
+_UNDECODABLE = "the audio cannot be decoded"
 _TRUNCATED = "so it is truncated"
 _SHORT = "too short"
 _Make = Callable[[], bytes]
 
-BAD_SOUNDS: dict[str, tuple[_Make, str]] = {
+BAD_AUDIO: dict[str, tuple[_Make, str]] = {
     "empty.wav": (lambda: b"", "the file is empty"),
-    "text.wav": (lambda: b"no sound at all\n", _UNDECODABLE),
+    "text.wav": (lambda: b"no audio at all\n", _UNDECODABLE),
     "page.mp3": (lambda: b"<!DOCTYPE html><html>404 Not Found</html>", _UNDECODABLE),
     "noise.ogg": (lambda: np.random.default_rng(0).bytes(4096), _UNDECODABLE),
     "zeros.wav": (lambda: bytes(4096), _UNDECODABLE),
     "header.wav": (lambda: plain(tones(1))[:20], _UNDECODABLE),
-    "picture.wav": (lambda: encode(random_image(0), "PNG"), _UNDECODABLE),
-    "silent_film.mp4": (lambda: film("mp4", noise(5)), "has video but no sound"),
+    "image.wav": (lambda: encode(random_image(0), "PNG"), _UNDECODABLE),
+    "silent_video.mp4": (lambda: video_file("mp4", noise(5)), "has video but no audio"),
     "nan.wav": (lambda: _spoiled(np.nan), "not finite"),
     "infinity.wav": (lambda: _spoiled(-np.inf), "not finite"),
     "no_samples.wav": (lambda: plain(np.zeros(0, np.float32)), _SHORT),
-    "short.wav": (lambda: plain(tones(0.02)), "20 ms of sound are too short"),
+    "short.wav": (lambda: plain(tones(0.02)), "20 ms of audio are too short"),
     "short.flac": (lambda: plain(tones(0.0199, 44_100), "FLAC", rate_hz=44_100), _SHORT),
     "no_data.wav": (lambda: plain(tones(1))[:44], _TRUNCATED),
     "cut.wav": (lambda: cut(plain(tones(3)), 0.7), "ends after 2.1 seconds.*so it is truncated"),
@@ -126,7 +126,7 @@ BAD_SOUNDS: dict[str, tuple[_Make, str]] = {
     "no_index.m4a": (lambda: cut(track("mp4", "aac", tones(9)), 0.9), _UNDECODABLE),
     "cut.webm": (lambda: cut(track("webm", "libopus", tones(9), 48_000), 0.6), _TRUNCATED),
     "cut.mkv": (
-        lambda: cut(track("matroska", "aac", tones(3), pictures=True), 0.6),
+        lambda: cut(track("matroska", "aac", tones(3), with_video=True), 0.6),
         "of 3.. seconds, so it is truncated",
     ),
     "scratched.flac": (lambda: scratched(plain(tones(1), "FLAC")), _UNDECODABLE),

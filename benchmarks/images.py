@@ -1,6 +1,6 @@
 """Embedding of images of mixed sizes, decoding included: lco_jax and transformers.
 
-python -m benchmarks.pictures --json results.jsonl
+python -m benchmarks.images --json results.jsonl
 """
 
 import io
@@ -93,7 +93,7 @@ def main(arguments: Arguments) -> None:
         f"{first.seconds:.1f} s\nlowest cosine {cosine:.7f}"
     )
     if arguments.json:
-        append_json(arguments.json, "pictures", rows, facts)
+        append_json(arguments.json, "images", rows, facts)
     if cosine < _LOWEST_COSINE[arguments.dtype]:
         raise ValueError(f"cosine {cosine} is below {_LOWEST_COSINE[arguments.dtype]}")
 
@@ -121,13 +121,13 @@ class Embedding:
 
 
 def _transformers(folder: Path, dtype: str) -> Side:
-    from benchmarks.torch_pictures import PictureEmbedding  # torch stays out of our process
+    from benchmarks.torch_images import ImageEmbedding  # torch stays out of our process
 
-    return PictureEmbedding(folder, dtype)
+    return ImageEmbedding(folder, dtype)
 
 
 def _write_checkpoint(folder: Path, dtype: str) -> None:
-    from benchmarks.torch_pictures import write_checkpoint
+    from benchmarks.torch_images import write_checkpoint
 
     write_checkpoint(folder, dtype)
 
