@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoTokenizer, WhisperFeatureExtractor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from lco_jax.data.encode.encoded import Picture
+from lco_jax.data.encode.encoded import Visual
 from tests.tiny import Tiny
 
 
@@ -23,7 +23,7 @@ def make_inputs(
     *,
     text: str = "",
     images: list[Image.Image] = (),
-    clips: list[Picture] = (),
+    clips: list[Visual] = (),
     sounds: list[np.ndarray] = (),
     prompt: str = "",
     max_pixels: int = 1280 * 28 * 28,
@@ -73,9 +73,7 @@ def make_inputs(
     return {"input_ids": ids, **inputs}
 
 
-def embed_film(
-    checkpoint: Tiny, tokens: np.ndarray, clip: Picture, sound: np.ndarray
-) -> np.ndarray:
+def embed_film(checkpoint: Tiny, tokens: np.ndarray, clip: Visual, sound: np.ndarray) -> np.ndarray:
     """The unit vector of an item of one film with its sound, whose tokens are given."""
     ids = torch.tensor(tokens[None].astype(np.int64))
     features = extract([sound])

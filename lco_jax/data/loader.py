@@ -60,7 +60,7 @@ class LoadStats:
     waited_s: float
     """Time for which the caller had to wait."""
     real_patches: float | None = None
-    """Share of the patches of the budgets that hold pixels (None: no pictures)."""
+    """Share of the patches of the budgets that hold pixels (None: no images)."""
     unreadable: int = 0
     """Items whose media could not be read."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from etils import epath
 
 MediaSource = str | bytes
-"""The path of an image, clip or sound (local, or remote such as `gs://`), or the file's content."""
+"""The path of an image, video or audio file (local, or remote such as `gs://`), or its content."""
 
 _ITEM_KEYS = ("text", "image_path", "audio_path", "video_path", "id")
 _TRIPLET_KEYS = ("anchor", "positive", "negative", "negatives", "id")

@@ -141,8 +141,8 @@ def _as_transformers_reads(media: MediaConfig) -> MediaConfig:
     """Of a run; exports that were made of runs are so already."""
     if media.audio_features != "all":
         log.warning(
-            "sounds: transformers reads all features of a sound, and so does the export; with "
-            "data.media.audio_features=%s this run's vectors of sounds are others",
+            "audio: transformers reads all features of audio, and so does the export; with "
+            "data.media.audio_features=%s this run's vectors of audio are others",
             media.audio_features,
         )
     return replace(media, audio_features="all")

@@ -38,7 +38,7 @@ def write_card(
         tags=["lco-emb", "text-embeddings", form],
     )
     has_media = len(record["modalities"]) > 1
-    clips_differ = "video" in record["modalities"] and not family.torch_places_videos(
+    videos_differ = "video" in record["modalities"] and not family.torch_places_videos(
         record["media"]["after_video"]
     )
     # Markdown, whose text no HTML escapes.
@@ -54,7 +54,7 @@ def write_card(
         title=record["run"] or Path(base_model).name,
         origin=_origin(record),
         has_media=has_media,
-        clips_differ=clips_differ,
+        videos_differ=videos_differ,
         model_class=family.torch_class,
         base_path=base_path,
     )

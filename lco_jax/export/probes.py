@@ -133,19 +133,19 @@ def encode_probes(model: OpenedModel, mesh: jax.sharding.Mesh) -> Probes:
 
 def media_items(kinds: Sequence[Kind], media: MediaConfig) -> list[Item]:
     """Small items of every kind in `kinds`, alone, with text and mixed; always the same bytes."""
-    clip, slow = _clip(media, 0, fps=2.0), _clip(media, 1, fps=1.0)
+    video, slow = _video(media, 0, fps=2.0), _video(media, 1, fps=1.0)
     items = [
-        Item(images=(_picture(0, 90, 61),)),
-        Item(images=(_picture(1, 40, 230),)),
-        Item("A page of a book about birds.", images=(_picture(2, 140, 84),)),
-        Item("Which of them?", images=(_picture(3, 33, 50), _picture(4, 150, 28))),
-        Item(images=(_picture(5, 70, 70), _picture(6, 61, 90))),
-        Item(videos=(clip,)),
+        Item(images=(_image(0, 90, 61),)),
+        Item(images=(_image(1, 40, 230),)),
+        Item("A page of a book about birds.", images=(_image(2, 140, 84),)),
+        Item("Which of them?", images=(_image(3, 33, 50), _image(4, 150, 28))),
+        Item(images=(_image(5, 70, 70), _image(6, 61, 90))),
+        Item(videos=(video,)),
         Item("What happens here?", videos=(slow,)),
-        Item("Is it the same?", images=(_picture(7, 64, 48),), videos=(clip,)),
-        Item(audios=(_sound(0, 1.3),)),
-        Item("Who speaks?", audios=(_sound(1, 2.7),)),
-        Item("All at once.", images=(_picture(8, 64, 48),), audios=(_sound(2, 0.4),)),
+        Item("Is it the same?", images=(_image(7, 64, 48),), videos=(video,)),
+        Item(audios=(_audio(0, 1.3),)),
+        Item("Who speaks?", audios=(_audio(1, 2.7),)),
+        Item("All at once.", images=(_image(8, 64, 48),), audios=(_audio(2, 0.4),)),
     ]
     wanted = {*kinds, "text"}
     return [item for item in items if set(modality_of(item).split("+")) <= wanted]
@@ -156,12 +156,12 @@ def _row_tokens(encoded: Sequence[Encoded]) -> int:
     return -(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE
 
 
-def _picture(seed: int, width: int, height: int) -> bytes:
+def _image(seed: int, width: int, height: int) -> bytes:
     return _encode(_scene(seed, width, height), "PNG")
 
 
-def _clip(media: MediaConfig, seed: int, fps: float) -> bytes:
-    """Frames of the smallest size that needs no scaling: libraries scale clips each in its way."""
+def _video(media: MediaConfig, seed: int, fps: float) -> bytes:
+    """Frames of the smallest size that needs no scaling: libraries scale videos each in its way."""
     side = _UNIT_PX * int(np.ceil(np.sqrt(media.video_min_pixels) / _UNIT_PX))
     first, *rest = (_scene(seed + 0.2 * time, side, side) for time in range(CLIP_FRAMES))
     return _encode(
@@ -182,7 +182,7 @@ def _encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return content.getvalue()
 
 
-def _sound(seed: int, seconds: float) -> bytes:
+def _audio(seed: int, seconds: float) -> bytes:
     """Gliding tones as a WAV file."""
     time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     tones = np.sin(2 * np.pi * (200 + 150 * seed + 300 * time) * time) * np.cos(5 * time)

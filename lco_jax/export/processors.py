@@ -17,7 +17,7 @@ JOINT_FILE = "processor_config.json"
 
 _MIN_FRAMES = 4
 _SHARE_OF_CONTEXT = 0.9
-"""Of `max_video_tokens` that transformers gives to the frames of a clip."""
+"""Of `max_video_tokens` that transformers gives to the frames of a video."""
 
 
 def write_processor(folder: Path, processor: Processor) -> None:
@@ -32,7 +32,7 @@ def write_processor(folder: Path, processor: Processor) -> None:
         "merge_size": vision.merge_size,
         "temporal_patch_size": vision.frames_per_patch,
     }
-    image = _sound_settings(processor) | joint.get("feature_extractor", {})
+    image = _audio_settings(processor) | joint.get("feature_extractor", {})
     image |= joint.get("image_processor", {}) | read_settings(folder / IMAGE_FILE)
     image |= {
         **shared,
@@ -79,7 +79,7 @@ def _size(least: int, most: int) -> dict[str, int]:
     return {"shortest_edge": least, "longest_edge": most}
 
 
-def _sound_settings(processor: Processor) -> dict[str, Any]:
+def _audio_settings(processor: Processor) -> dict[str, Any]:
     """Of the public Omni checkpoints, for those that do not bring theirs."""
     if processor.config.audio is None:
         return {}

@@ -43,28 +43,28 @@ def encode(
     reason = None
     after_video = recipe["media"]["after_video"]
     if "video" in recipe["markup"] and not family.torch_places_videos(after_video):
-        reason = "clips, because transformers gives the text behind them other positions"
+        reason = "videos, because transformers gives the text behind them other positions"
         media = [index for index in media if not items[index].videos]
     inputs = [to_input(items[index]) for index in media]
     return found | dict(zip(media, _encode(_load(folder), inputs), strict=True)), reason
 
 
 def to_input(item: Item) -> dict[str, Any]:
-    """An item as sentence-transformers takes it; clips with all their frames."""
+    """An item as sentence-transformers takes it; videos with all their frames."""
     parts: dict[str, Any] = {}
     if item.images:
         parts["image"] = [Image.open(io.BytesIO(image)) for image in item.images]
     if item.videos:
         (video,) = item.videos
-        parts["video"] = _clip(video)
+        parts["video"] = _video(video)
     if item.audios:
-        (sound,) = item.audios
-        samples = load_audio(sound, MelConfig())
+        (audio,) = item.audios
+        samples = load_audio(audio, MelConfig())
         parts["audio"] = {"array": samples, "sampling_rate": SAMPLE_RATE_HZ}
     return parts | ({"text": item.text} if item.text else {})
 
 
-def _clip(source: MediaSource) -> dict[str, Any]:
+def _video(source: MediaSource) -> dict[str, Any]:
     image = Image.open(io.BytesIO(source))
     frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
     rate = {"fps": 1000 / image.info["duration"], "total_num_frames": len(frames)}

@@ -170,7 +170,7 @@ def _refusal(prompter: Prompter, kinds: tuple[Kind, ...]) -> str:
     message = f"here this model reads {', '.join(['text', *kinds])} only"
     if set(kinds) < set(prompter.markup):
         message += (
-            "; clips are embedded by lco_jax, because transformers gives the text behind them "
+            "; videos are embedded by lco_jax, because transformers gives the text behind them "
             "other positions than the model was trained with"
         )
     return message

@@ -1,6 +1,6 @@
-"""Probes as transformers gives them to a model: its tokenizer, its processors of images and sounds.
+"""Probes as transformers gives them to a model: its tokenizer, its processors of images and audio.
 
-Of clips our own patches are taken, because its processor of clips needs torchvision.
+Of videos our own patches are taken, because its processor of videos needs torchvision.
 """
 
 import io
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from lco_jax.data.encode.encoded import Encoded, Picture
+from lco_jax.data.encode.encoded import Encoded, Visual
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import SAMPLE_RATE_HZ, MelConfig
 from lco_jax.data.records import MediaSource
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BUFFER_SECONDS = 30
-"""Of silence behind a short sound: transformers lays 300, on which its mel frames do not depend."""
+"""Of silence behind short audio: transformers lays 300, on which its mel frames do not depend."""
 
 
 class TorchReader:
@@ -80,15 +80,15 @@ class TorchReader:
             found |= {name: read[name] for name in ("pixel_values", "image_grid_thw")}
             counts[config.image_token_id] = (read["image_grid_thw"].prod(-1) // unit).tolist()
         if item.videos:
-            clips = _clips(probe)
-            grids = torch.tensor([clip.grid[:3] for clip in clips])
-            patches = torch.tensor(np.concatenate([clip.patches for clip in clips]))
-            seconds = torch.tensor([clip.grid.seconds_per_frame for clip in clips])
+            videos = _videos(probe)
+            grids = torch.tensor([video.grid[:3] for video in videos])
+            patches = torch.tensor(np.concatenate([video.patches for video in videos]))
+            seconds = torch.tensor([video.grid.seconds_per_frame for video in videos])
             found[self._family.torch_media.seconds] = seconds
             found |= {"pixel_values_videos": patches, "video_grid_thw": grids}
             counts[config.video_token_id] = (grids.prod(-1) // unit).tolist()
         if item.audios:
-            read = self._read_sounds(item.audios)
+            read = self._read_audio(item.audios)
             frames = read["attention_mask"].sum(-1)
             found["input_features"] = read["input_features"]
             found["feature_attention_mask"] = read["attention_mask"]
@@ -108,16 +108,16 @@ class TorchReader:
             media = self._recipe["media"]
             least, most = media["image_min_pixels"], media["image_max_pixels"]
             options = {"size": {"shortest_edge": least, "longest_edge": most}}
-        pictures = [Image.open(io.BytesIO(image)) for image in images]
-        return processor(images=pictures, return_tensors="pt", **options)
+        images = [Image.open(io.BytesIO(image)) for image in images]
+        return processor(images=images, return_tensors="pt", **options)
 
-    def _read_sounds(self, sounds: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
+    def _read_audio(self, audio: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
         from transformers import WhisperFeatureExtractor
 
         num_mels = self._model.config.audio_config.num_mel_bins
         extractor = WhisperFeatureExtractor(feature_size=num_mels, chunk_length=_BUFFER_SECONDS)
         return extractor(
-            [load_audio(sound, MelConfig()) for sound in sounds],
+            [load_audio(source, MelConfig()) for source in audio],
             sampling_rate=SAMPLE_RATE_HZ,
             padding="max_length",
             return_attention_mask=True,
@@ -125,7 +125,7 @@ class TorchReader:
         )
 
     def _positions(self, encoded: Encoded, ids: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-        """Ours where transformers places text after a clip otherwise than the recipe; else what
+        """Ours where transformers places text after a video otherwise than the recipe; else what
         it finds them from.
         """
         import torch
@@ -142,6 +142,6 @@ class TorchReader:
         return {"attention_mask": torch.ones_like(ids)}
 
 
-def _clips(probe: Probe) -> list[Picture]:
-    pictures = [medium.content for medium in probe.encoded.pictures]
-    return [picture for picture in pictures if picture.grid.frames > 1]
+def _videos(probe: Probe) -> list[Visual]:
+    visuals = [medium.content for medium in probe.encoded.visuals]
+    return [visual for visual in visuals if visual.grid.frames > 1]

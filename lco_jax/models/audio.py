@@ -98,7 +98,7 @@ class AudioTower(nnx.Module):
     """Chunks of mel frames to features of the decoder's width, one for four frames.
 
     A chunk is encoded on its own: neither convolutions nor attention see its neighbours, and its
-    positions begin at 0. So chunks may lie in any order and clips may share a budget.
+    positions begin at 0. So chunks may lie in any order and recordings may share a budget.
 
     Source: transformers Qwen2_5OmniAudioEncoder; WhisperEncoder if the config has stored positions
     and no output width.

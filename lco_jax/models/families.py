@@ -60,8 +60,8 @@ class Family:
     # How media become tokens.
     video_rate: Literal["own", "asked"] = "own"
     """Frames are as far apart as in the file, or as they were asked for."""
-    sound_takes_turns: bool = False
-    """Whether a video can be read with its sound, whose tokens take turns with its own."""
+    audio_takes_turns: bool = False
+    """Whether a video can be read with its audio, whose tokens take turns with its own."""
     torch_media: TorchMedia | None = None
     """None: the family reads texts alone."""
 
@@ -118,7 +118,7 @@ QWEN2_5_OMNI_THINKER = Family(
         "audio_config": "qwen2_5_omni_audio_encoder",
     },
     video_rate="asked",
-    sound_takes_turns=True,
+    audio_takes_turns=True,
     torch_media=TorchMedia(processor="Qwen2_5OmniProcessor", seconds="video_second_per_grid"),
 )
 QWEN2_5_OMNI = replace(QWEN2_5_OMNI_THINKER, name="qwen2_5_omni", thinker=QWEN2_5_OMNI_THINKER)

@@ -48,11 +48,11 @@ class OmniModel(TextModel):
         *,
         remat: Remat = "none",
     ) -> Float[Array, "G X D"]:
-        """What takes the places of media tokens: features of patches, of sounds, known ones.
+        """What takes the places of media tokens: features of patches, of audio, known ones.
 
         Args:
-            vision: the arguments of the vision tower (None: no pictures).
-            audio: the arguments of the audio tower (None: no sounds).
+            vision: the arguments of the vision tower (None: no images).
+            audio: the arguments of the audio tower (None: no audio).
             known: features that no tower need compute.
             remat: what the towers recompute if they train.
         """

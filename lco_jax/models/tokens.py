@@ -18,7 +18,7 @@ class MediaTokens:
     """Stands for each feature of an image."""
     video: int | None = None
     vision_start: int | None = None
-    """Before an image, a video, or a video with its sound."""
+    """Before an image, a video, or a video with its audio."""
     vision_end: int | None = None
     audio: int | None = None
     audio_start: int | None = None

@@ -86,7 +86,7 @@ class AudioConfig:
     has_stored_positions: bool = False
     """Whether positions are weights, as in Whisper, or computed."""
     seconds_per_turn: float = 2.0
-    """In a video with sound, after so long the tokens of one give way to those of the other."""
+    """In a video with audio, after so long the tokens of one give way to those of the other."""
 
     def __post_init__(self):
         if self.hidden_size % self.num_heads or self.hidden_size % 2:

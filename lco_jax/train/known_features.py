@@ -16,7 +16,7 @@ from rich.progress import track
 
 from lco_jax.config import MediaConfig, Memory
 from lco_jax.config.io import to_json, with_former_names
-from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, Picture
+from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, Visual
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.row import num_features
@@ -151,7 +151,7 @@ def compute_features(
         yield (
             key,
             [
-                Known(found[next(numbers)], part.grid if isinstance(part, Picture) else None)
+                Known(found[next(numbers)], part.grid if isinstance(part, Visual) else None)
                 for part in parts
             ],
         )

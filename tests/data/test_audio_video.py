@@ -9,7 +9,7 @@ import torch
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from lco_jax.data.encode.audio_video import take_turns
-from lco_jax.data.encode.positions import Grid, SoundVideo, mrope_ids, video_turns
+from lco_jax.data.encode.positions import AudioVideo, Grid, mrope_ids, video_turns
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.models.config import from_hf
 from tests.data.test_positions import (
@@ -28,7 +28,7 @@ from tests.data.test_positions import (
 
 def sound_video(frames, side, fps, audio_frames):
     grid = Grid(frames, side, side + 2, seconds_per_frame=2 / fps)
-    return SoundVideo(grid, num_audio_tokens(audio_frames), 2.0), audio_frames
+    return AudioVideo(grid, num_audio_tokens(audio_frames), 2.0), audio_frames
 
 
 SOUND_VIDEOS = {
@@ -158,7 +158,7 @@ def test_rate_at_which_transformers_disagrees_with_itself(omni, config):  # noqa
 
 def test_turns():
     """Five seconds at two frames a second, 12 tokens a turn, and 84 tokens of audio."""
-    video = SoundVideo(Grid(5, 4, 6, 1.0), 84, 2.0)
+    video = AudioVideo(Grid(5, 4, 6, 1.0), 84, 2.0)
     vision = dataclasses.replace(CONFIG, ids_per_second=25.0)
     is_video = video_turns(video, vision)
     changes = [(kind, len(list(run))) for kind, run in itertools.groupby(is_video.tolist())]

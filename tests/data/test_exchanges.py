@@ -79,7 +79,7 @@ def test_images_stand_before_what_is_learned(processor):
     with_image, without = processor.try_encode_exchanges(
         [Exchange(Item("what", images=(image,)), "a fox"), Exchange(Item("what"), "a fox")], 9
     )
-    (medium,) = with_image.pictures
+    (medium,) = with_image.visuals
     assert (with_image.targets[medium.places] == -1).all()
     assert len(with_image.targets) == len(with_image.tokens) == len(with_image.positions)
     tail = without.targets[without.targets >= 0]

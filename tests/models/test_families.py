@@ -47,7 +47,7 @@ def test_its_tokens_are_those_of_its_media(family):
     towers = {"audio" if kind == "audio" else "vision" for kind in family.kinds}
     assert towers == family.towers.keys()
     assert (family.torch_media is not None) == bool(family.kinds)
-    assert not family.sound_takes_turns or {"video", "audio"} <= {*family.kinds}
+    assert not family.audio_takes_turns or {"video", "audio"} <= {*family.kinds}
 
 
 def test_its_classes_are_in_transformers(family):

@@ -67,7 +67,7 @@ def test_equals_transformers(checkpoint, embedder, vectors, index):
     item = ITEMS[index]
     images = [Image.open(io.BytesIO(content)) for content in item.images]
     (encoded,) = embedder.processor.encode([item])
-    clips = [medium.content for medium in encoded.pictures[len(images) :]]
+    clips = [medium.content for medium in encoded.visuals[len(images) :]]
     kinds = ["image"] * bool(images) + ["video"] * bool(clips) + ["text"] * bool(item.text)
     prompt = ASK.format(kinds[0]) if len(kinds) == 1 else ASK_OF_MIXTURE
     expected = hf_items.embed(

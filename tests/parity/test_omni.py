@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lco_jax.analysis.states import LayerEncoder
-from lco_jax.data.encode.encoded import Picture
+from lco_jax.data.encode.encoded import Visual
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import MelConfig
 from lco_jax.data.records import Item
@@ -86,7 +86,7 @@ def as_torch_item(embedder, item):
     clips = [
         medium.content
         for medium in encoded.media
-        if isinstance(medium.content, Picture) and medium.content.grid.frames > 1
+        if isinstance(medium.content, Visual) and medium.content.grid.frames > 1
     ]
     kinds = [
         kind
@@ -121,11 +121,11 @@ def test_a_film_with_its_sound_equals_transformers(checkpoint):
         found = hf_items.embed_film(
             checkpoint,
             np.concatenate([head, encoded[index].tokens]),
-            encoded[index].pictures[0].content,
+            encoded[index].visuals[0].content,
             load_audio(film, MelConfig()),
         )
         np.testing.assert_allclose(vectors[index], found, atol=1e-4)
-    assert len(encoded[0].sounds) == 1 and not encoded[1].sounds
+    assert len(encoded[0].audios) == 1 and not encoded[1].audios
     without = make_embedder(checkpoint.folder).encode(items)
     np.testing.assert_allclose(vectors[1], without[1], atol=1e-5)
     assert np.abs(vectors[0] - without[0]).max() > 1e-3

@@ -1,4 +1,4 @@
-"""How the tokens of a video and of its sound take turns."""
+"""How the tokens of a video and of its audio take turns."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from jaxtyping import Bool, Int
 
 
 class Turns(NamedTuple):
-    """The tokens of a video and of its sound in the order in which the decoder reads them."""
+    """The tokens of a video and of its audio in the order in which the decoder reads them."""
 
     ids: Int[np.ndarray, "n 3"]
     """Time, height and width, from 0."""
     is_video: Bool[np.ndarray, "n"]
-    """Which tokens stand for the video, in its own order; the others stand for the sound."""
+    """Which tokens stand for the video, in its own order; the others stand for the audio."""
     length: int
     """Behind the largest id of the last turn, which may be smaller than one of an earlier turn."""
 
@@ -20,7 +20,7 @@ class Turns(NamedTuple):
 def take_turns(
     video_ids: Int[np.ndarray, "v 3"], num_audio_tokens: int, ids_per_turn: int
 ) -> Turns:
-    """A turn of the video, one of the sound, and so on; when one has run out the other goes on.
+    """A turn of the video, one of the audio, and so on; when one has run out the other goes on.
 
     A turn ends where time reaches the next multiple of `ids_per_turn`. But no token ends two
     turns: where time jumps further than that, turns of a single token follow until the count of

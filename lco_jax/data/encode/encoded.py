@@ -9,15 +9,15 @@ from lco_jax.data.encode.positions import Grid
 from lco_jax.models.tokens import Kind as Kind
 
 
-class Picture(NamedTuple):
-    """An image or a clip, as the vision tower reads it."""
+class Visual(NamedTuple):
+    """An image or a video, as the vision tower reads it."""
 
     patches: Float32[np.ndarray, "p W"]
     grid: Grid
 
 
-class Sound(NamedTuple):
-    """A sound, as the audio tower reads it."""
+class Audio(NamedTuple):
+    """Audio, as the audio tower reads it."""
 
     chunks: Float32[np.ndarray, "k M T"]
     """Log-mel frames in chunks of equal length, the last one padded."""
@@ -30,10 +30,10 @@ class Known(NamedTuple):
 
     features: Float32[np.ndarray, "n D"]
     grid: Grid | None
-    """Of a picture; None for a sound."""
+    """Of a visual; None for audio."""
 
 
-Content = Picture | Sound | Known
+Content = Visual | Audio | Known
 
 
 class Medium(NamedTuple):
@@ -58,14 +58,14 @@ class Encoded(NamedTuple):
     """For each token the one that should follow it; -1 where none is learned (None: nowhere)."""
 
     @property
-    def pictures(self) -> list[Medium]:
-        """The images and clips."""
-        return [medium for medium in self.media if isinstance(medium.content, Picture)]
+    def visuals(self) -> list[Medium]:
+        """The images and videos."""
+        return [medium for medium in self.media if isinstance(medium.content, Visual)]
 
     @property
-    def sounds(self) -> list[Medium]:
-        """The sounds."""
-        return [medium for medium in self.media if isinstance(medium.content, Sound)]
+    def audios(self) -> list[Medium]:
+        """The audio."""
+        return [medium for medium in self.media if isinstance(medium.content, Audio)]
 
     @property
     def known(self) -> list[Medium]:

@@ -1,4 +1,4 @@
-"""The positions of tokens: pure numpy functions of the grids of images and clips."""
+"""The positions of tokens: pure numpy functions of the grids of images and videos."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from lco_jax.models.families import AfterVideo
 
 
 class Grid(NamedTuple):
-    """The size of an image or a clip in patches."""
+    """The size of an image or a video in patches."""
 
     frames: int
     """Temporal patches: 1 for an image."""
@@ -22,8 +22,8 @@ class Grid(NamedTuple):
     """Time from one temporal patch to the next."""
 
 
-class SoundVideo(NamedTuple):
-    """A video and its sound, whose tokens take turns."""
+class AudioVideo(NamedTuple):
+    """A video and its audio, whose tokens take turns."""
 
     grid: Grid
     num_audio_tokens: int
@@ -32,7 +32,7 @@ class SoundVideo(NamedTuple):
 
 
 def mrope_ids(
-    parts: Sequence[int | Grid | SoundVideo],
+    parts: Sequence[int | Grid | AudioVideo],
     config: VisionConfig,
     *,
     after_video: AfterVideo = "last",
@@ -41,7 +41,7 @@ def mrope_ids(
 
     Args:
         parts: the number of tokens of a run of text or audio; the grid of an image or a video;
-            or a video with its sound, which unlike a grid includes the tokens around it: the
+            or a video with its audio, which unlike a grid includes the tokens around it: the
             starts of vision and of audio share one position, and so do the two ends.
         after_video: text goes on behind the largest id of a video, as the models were trained;
             or, as transformers 5 does for VL, behind the larger of its height and width.
@@ -55,7 +55,7 @@ def mrope_ids(
         if isinstance(part, int):
             ids = np.repeat(np.arange(part)[:, None], 3, axis=1)
             length = part
-        elif isinstance(part, SoundVideo):
+        elif isinstance(part, AudioVideo):
             turns = _turns(part, config)
             starts, ends = np.zeros((2, 3), np.int64), np.full((2, 3), turns.length + 1)
             ids = np.concatenate([starts, turns.ids + 1, ends])
@@ -68,12 +68,12 @@ def mrope_ids(
     return np.concatenate(pieces).astype(np.int32)
 
 
-def video_turns(video: SoundVideo, config: VisionConfig) -> Bool[np.ndarray, "n"]:
-    """Which tokens between the starts and the ends of a video with sound stand for the video."""
+def video_turns(video: AudioVideo, config: VisionConfig) -> Bool[np.ndarray, "n"]:
+    """Which tokens between the starts and the ends of a video with audio stand for the video."""
     return _turns(video, config).is_video
 
 
-def _turns(video: SoundVideo, config: VisionConfig) -> Turns:
+def _turns(video: AudioVideo, config: VisionConfig) -> Turns:
     ids_per_turn = int(config.ids_per_second * video.seconds_per_turn)
     return take_turns(_grid_ids(video.grid, config), video.num_audio_tokens, ids_per_turn)
 

@@ -15,7 +15,7 @@ from jaxtyping import Int32
 
 from lco_jax.config import MediaConfig
 from lco_jax.config.io import to_json
-from lco_jax.data.encode.encoded import Content, Encoded, Kind, Picture, Sound
+from lco_jax.data.encode.encoded import Content, Encoded, Kind, Visual
 from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.prompt import Prompter
@@ -32,7 +32,7 @@ from lco_jax.models.families import FAMILIES
 
 _T = TypeVar("_T")
 _Read = tuple[Content, ...]
-"""A medium, or a film with its sound."""
+"""A medium, or a video with its audio."""
 
 
 class Processor:
@@ -69,10 +69,10 @@ class Processor:
         """Of media that items may have."""
         self._placeholders = {config.placeholders[kind] for kind in self.kinds}
         self._image, self._video = _pixel_configs(Path(folder), config, media)
-        self._sound = _sound_config(config, media)
-        # Whether a video is read with its sound.
-        self._reads_films = (
-            media.audio_in_video and self.family.sound_takes_turns and "audio" in self.kinds
+        self._mel = _mel_config(config, media)
+        # Whether a video is read with its audio.
+        self._reads_audio_of_videos = (
+            media.audio_in_video and self.family.audio_takes_turns and "audio" in self.kinds
         )
         self._pool = ThreadPoolExecutor(thread_name_prefix="media")
 
@@ -165,30 +165,30 @@ class Processor:
         return read
 
     def read_medium(self, kind: Kind, source: MediaSource) -> _Read:
-        """A medium as its tower reads it; a film with its sound has two parts.
+        """A medium as its tower reads it; a video with its audio has two parts.
 
         Raises:
             MediaError: it cannot be used.
         """
         if kind == "audio":
-            return (self._read_sound(source),)
+            return (self._read_audio(source),)
         if kind == "image":
             patches = image_patches(load_image(source), self._image)
-            return (Picture(patches.values, Grid(*patches.grid)),)
-        clip = load_video(source, self._video)
-        patches = video_patches(clip, self._video)
-        seconds = seconds_per_grid(clip, self._video)
+            return (Visual(patches.values, Grid(*patches.grid)),)
+        video = load_video(source, self._video)
+        patches = video_patches(video, self._video)
+        seconds = seconds_per_grid(video, self._video)
         if self.family.video_rate == "asked":
             seconds = self._video.pixels.temporal_patch_size / self._video.fps
-        picture = Picture(patches.values, Grid(*patches.grid, seconds))
-        if self._reads_films and not is_animation(source):
+        visual = Visual(patches.values, Grid(*patches.grid, seconds))
+        if self._reads_audio_of_videos and not is_animation(source):
             with contextlib.suppress(NoAudioError):
-                return picture, self._read_sound(source)
-        return (picture,)
+                return visual, self._read_audio(source)
+        return (visual,)
 
-    def _read_sound(self, source: MediaSource) -> Sound:
-        mel = log_mel(load_audio(source, self._sound), self._sound)
-        return Sound(*mel_chunks(mel, self._sound))
+    def _read_audio(self, source: MediaSource) -> Audio:
+        mel = log_mel(load_audio(source, self._mel), self._mel)
+        return Audio(*mel_chunks(mel, self._mel))
 
     def _expand(self, item: Item, encoded: Encoded, media: list[_Read]) -> Encoded | ValueError:
         """As many tokens for each medium as it has features, and the positions of all."""
@@ -207,7 +207,7 @@ class Processor:
             if len(medium) == 1:
                 row.add_medium(*medium)
             else:
-                row.add_film(*medium)
+                row.add_audio_video(*medium)
         row.add_text(len(ids))
         return row.finish(encoded, self.family.after_video(self.media.after_video))
 
@@ -216,8 +216,8 @@ def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) ->
     return [value for value, own in zip(values, media, strict=True) if isinstance(own, list)]
 
 
-def _sound_config(config: ModelConfig, media: MediaConfig) -> MelConfig:
-    """What the audio tower reads; longer sounds are cut or refused as the run says."""
+def _mel_config(config: ModelConfig, media: MediaConfig) -> MelConfig:
+    """What the audio tower reads; longer audio is cut or refused as the run says."""
     if config.audio is None:
         return MelConfig()
     return MelConfig(

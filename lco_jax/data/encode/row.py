@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.data.encode.encoded import Content, Encoded, Known, Medium, Picture, Sound
-from lco_jax.data.encode.positions import Grid, SoundVideo, mrope_ids, video_turns
+from lco_jax.data.encode.encoded import Content, Encoded, Known, Medium, Visual
+from lco_jax.data.encode.positions import AudioVideo, Grid, mrope_ids, video_turns
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import AfterVideo
@@ -23,7 +23,7 @@ class Row:
         self._config, self._given = config, tokens.tolist()
         self._start = 0
         self._tokens: list[int] = []
-        self._parts: list[int | Grid | SoundVideo] = []
+        self._parts: list[int | Grid | AudioVideo] = []
         self._media: list[Medium] = []
 
     def add_text(self, stop: int) -> None:
@@ -35,27 +35,27 @@ class Row:
     def add_medium(self, content: Content) -> None:
         """A medium, for which the next given token stands."""
         count = num_features(content, self._config)
-        grid = None if isinstance(content, Sound) else content.grid
+        grid = None if isinstance(content, Audio) else content.grid
         self._parts.append(grid or count)
         first = len(self._tokens)
         self._media.append(Medium(content, np.arange(first, first + count)))
         self._tokens += [self._given[self._start]] * count
         self._start += 1
 
-    def add_film(self, picture: Picture | Known, sound: Sound | Known) -> None:
-        """A film with its sound, for which the next given token stands. Starts and ends of the
-        sound are put inside those of the film.
+    def add_audio_video(self, visual: Visual | Known, audio: Audio | Known) -> None:
+        """A video with its audio, for which the next given token stands. Starts and ends of the
+        audio are put inside those of the video.
         """
         names = self._config.media_tokens
-        num_sounds = num_features(sound, self._config)
-        film = SoundVideo(picture.grid, num_sounds, self._config.audio.seconds_per_turn)
-        is_video = video_turns(film, self._config.vision)
-        # The start of vision lies in the text before, and shares its position with that of sound.
+        num_audio_tokens = num_features(audio, self._config)
+        video = AudioVideo(visual.grid, num_audio_tokens, self._config.audio.seconds_per_turn)
+        is_video = video_turns(video, self._config.vision)
+        # The start of vision lies in the text before, and shares its position with that of audio.
         self._parts[-1] -= 1
-        self._parts.append(film)
+        self._parts.append(video)
         first = len(self._tokens) + 1
-        self._media.append(Medium(picture, first + np.flatnonzero(is_video)))
-        self._media.append(Medium(sound, first + np.flatnonzero(~is_video)))
+        self._media.append(Medium(visual, first + np.flatnonzero(is_video)))
+        self._media.append(Medium(audio, first + np.flatnonzero(~is_video)))
         turns = np.where(is_video, names.video, names.audio).tolist()
         self._tokens += [names.audio_start, *turns, names.audio_end, names.vision_end]
         self._start += 2
@@ -84,6 +84,6 @@ def num_features(content: Content, config: ModelConfig) -> int:
     """How many tokens stand for a medium."""
     if isinstance(content, Known):
         return len(content.features)
-    if isinstance(content, Picture):
+    if isinstance(content, Visual):
         return len(content.patches) // config.vision.unit_patches
     return int(num_audio_tokens(content.frames).sum())

@@ -24,13 +24,13 @@ class Shape(NamedTuple):
     """Of one chunk on one data shard."""
     media: MediaShape = MediaShape()
 
-    def at_least(self, rows: int, patch_rows: int, sound_chunks: int) -> "Shape":
+    def at_least(self, rows: int, patch_rows: int, audio_chunks: int) -> "Shape":
         """The same with more room, if there is less; none for media that are not there."""
         media = self.media
         if media.patch_rows:
             media = media._replace(patch_rows=max(media.patch_rows, patch_rows))
-        if media.sound_chunks:
-            media = media._replace(sound_chunks=max(media.sound_chunks, sound_chunks))
+        if media.audio_chunks:
+            media = media._replace(audio_chunks=max(media.audio_chunks, audio_chunks))
         return self._replace(rows=max(self.rows, rows), media=media)
 
 

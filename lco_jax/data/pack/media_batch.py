@@ -19,7 +19,7 @@ class MediaShape(NamedTuple):
     frame_row: int = 0
     """Patches of a row of frame attention."""
     patch_rows: int = 0
-    sound_chunks: int = 0
+    audio_chunks: int = 0
     known_features: int = 0
     """Of media that a tower has seen before."""
 
@@ -48,13 +48,13 @@ class MediaBatch(NamedTuple):
     audio: AudioBatch | None
     slots: Int32[np.ndarray, "C B S"]
     """For each token the feature that takes its place, counted within the shard: first those of
-    the patches, then those of the sounds, then the known ones; -1 for text."""
+    the patches, then those of the audio, then the known ones; -1 for text."""
     known: Float32[np.ndarray, "C G X D"] | None = None
     """Features that no tower need compute."""
 
     @property
     def share_real_patches(self) -> float | None:
-        """The share of the patches of all budgets that hold pixels (None: no pictures)."""
+        """The share of the patches of all budgets that hold pixels (None: no images)."""
         if self.vision is None:
             return None
         return np.count_nonzero(self.vision.frames) / self.vision.frames.size
@@ -129,7 +129,7 @@ class MediaPacker:
         vision = audio = known = None
         if shape.patch_rows:
             vision = VisionBatch(*by_chunk(self._fill_vision(shards, token_starts, shape, slots)))
-        if shape.sound_chunks:
+        if shape.audio_chunks:
             audio = AudioBatch(*by_chunk(self._fill_audio(shards, token_starts, shape, slots)))
         if shape.known_features:
             (known,) = by_chunk([self._fill_known(shards, token_starts, shape, slots)])
@@ -147,7 +147,7 @@ class MediaPacker:
             budget = PatchBudget(config, shape.frame_row)
             units, first = budget.add(_grids(items)), 0
             layouts.append(budget.layout(shape.patch_rows))
-            for content, places in _media(items, starts, "pictures"):
+            for content, places in _media(items, starts, "visuals"):
                 own = units[first : first + len(places)]
                 first += len(own)
                 units_of[number, own] = content.patches.reshape(-1, config.unit_patches, width)
@@ -158,23 +158,23 @@ class MediaPacker:
     def _fill_audio(self, shards, token_starts, shape, slots) -> AudioBatch:
         config = self._audio
         first_feature = self._num_units(shape)
-        size = (len(shards), shape.sound_chunks, config.num_mels, config.chunk_frames)
+        size = (len(shards), shape.audio_chunks, config.num_mels, config.chunk_frames)
         mels, frames = np.zeros(size, np.float32), np.zeros(size[:2], np.int32)
         chunk_tokens = config.chunk_rows // 2
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
             taken = 0
-            for content, places in _media(items, starts, "sounds"):
+            for content, places in _media(items, starts, "audios"):
                 chunks = np.arange(taken, taken + len(content.frames))
                 taken += len(chunks)
                 mels[number, chunks], frames[number, chunks] = content.chunks, content.frames
-                features = _sound_features(content.frames, chunks, chunk_tokens)
+                features = _audio_features(content.frames, chunks, chunk_tokens)
                 slots.flat[places] = first_feature + features
         return AudioBatch(mels, frames)
 
     def _fill_known(self, shards, token_starts, shape, slots) -> Float32[np.ndarray, "G X D"]:
         first = self._num_units(shape)
-        if shape.sound_chunks:
-            first += shape.sound_chunks * (self._audio.chunk_rows // 2)
+        if shape.audio_chunks:
+            first += shape.audio_chunks * (self._audio.chunk_rows // 2)
         values = np.zeros((len(shards), shape.known_features, self._width), np.float32)
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
             taken = 0
@@ -201,7 +201,7 @@ def _media(
             yield medium.content, start + medium.places
 
 
-def _sound_features(
+def _audio_features(
     frames: Int32[np.ndarray, "k"], chunks: Int64[np.ndarray, "k"], chunk_tokens: int
 ) -> Int64[np.ndarray, "n"]:
     """The places of the real features of some chunks."""
@@ -211,8 +211,8 @@ def _sound_features(
 
 
 def _grids(items: Sequence[Encoded]) -> list:
-    return [medium.content.grid for item in items for medium in item.pictures]
+    return [medium.content.grid for item in items for medium in item.visuals]
 
 
 def _num_chunks(item: Encoded) -> int:
-    return sum(len(medium.content.frames) for medium in item.sounds)
+    return sum(len(medium.content.frames) for medium in item.audios)

@@ -27,8 +27,8 @@ _USUAL_SLOTS = 64
 """Items of a shard; a place that stays empty costs next to nothing."""
 
 _Kind = tuple[int, bool, bool]
-"""The row of the vision tower that the largest frame takes (0: no pictures), whether there are
-sounds, and whether there are media whose features are known."""
+"""The row of the vision tower that the largest frame takes (0: no images), whether there are
+audio, and whether there are media whose features are known."""
 
 
 class MediaStream:
@@ -77,9 +77,9 @@ class MediaStream:
             yield from self._pack_kind(encoded, kind, members)
 
     def _kind(self, item: Encoded) -> _Kind:
-        grids = [medium.content.grid for medium in item.pictures]
+        grids = [medium.content.grid for medium in item.visuals]
         row = choose_frame_row(grids, self._frame_rows, self._config.vision) if grids else 0
-        return row, bool(item.sounds), bool(item.known)
+        return row, bool(item.audios), bool(item.known)
 
     def _join_few(self, encoded: Sequence[Encoded], kinds: dict[_Kind, list[int]]) -> None:
         """Let items that fill no batch of their own fill gaps between those with larger frames."""
@@ -93,7 +93,7 @@ class MediaStream:
             patches = sum(
                 math.prod(medium.content.grid[:3])
                 for index in kinds[kind]
-                for medium in encoded[index].pictures
+                for medium in encoded[index].visuals
             )
             if larger and patches < self._patches * self._num_shards:
                 kinds[min(larger), *rest] += kinds.pop(kind)
@@ -162,11 +162,11 @@ class MediaStream:
 
     def _limit(self, kind: _Kind, longest: int) -> Shape:
         """What a shard may hold."""
-        frame_row, has_sounds, has_known = kind
+        frame_row, has_audio, has_known = kind
         row = self._row_tokens[choose_row(self._row_tokens, longest)]
         patch_rows = max(1, self._patches // frame_row) if frame_row else 0
         chunks = 0
-        if has_sounds:
+        if has_audio:
             chunks = max(1, self._tokens // (self._config.audio.chunk_rows // 2))
         rows = max(1, self._tokens // row)
         media = MediaShape(frame_row, patch_rows, chunks, rows * row if has_known else 0)
@@ -236,13 +236,13 @@ class _Bin:
     def add(self, index: int, item: Encoded, limit: Shape | None) -> bool:
         """Take an item, unless the shard would hold more than `limit`."""
         lengths = [*self.lengths, len(item.tokens)]
-        num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.sounds)
+        num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.audios)
         if limit is not None:
             rows = place(np.array(lengths, np.int64), limit.row_tokens)[1]
-            if rows > limit.rows or num_chunks > limit.media.sound_chunks:
+            if rows > limit.rows or num_chunks > limit.media.audio_chunks:
                 return False
         if self.budget is not None:
-            grids = [medium.content.grid for medium in item.pictures]
+            grids = [medium.content.grid for medium in item.visuals]
             if self.budget.add(grids, limit and limit.media.patch_rows) is None:
                 return False
         self.members.append(index)

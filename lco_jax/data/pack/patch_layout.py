@@ -16,7 +16,7 @@ one would leave more gaps, a longer row costs attention to what is masked."""
 
 
 class PatchLayout(NamedTuple):
-    """How the patches of some images and clips lie in the budget of a group.
+    """How the patches of some images and videos lie in the budget of a group.
 
     Window attention runs in short rows and frame attention in long rows of the same sequence. No
     window and no frame crosses the end of its row, and several share one, so the layers of the
@@ -35,7 +35,7 @@ class PatchLayout(NamedTuple):
 
 
 class PatchBudget:
-    """A budget that takes images and clips one by one, as long as they fit.
+    """A budget that takes images and videos one by one, as long as they fit.
 
     Args:
         frame_row: patches of a row of frame attention.
