@@ -15,7 +15,7 @@ from jaxtyping import Int32
 
 from lco_jax.config import MediaConfig
 from lco_jax.config.io import to_json
-from lco_jax.data.encode.encoded import Content, Encoded, Kind, Visual
+from lco_jax.data.encode.encoded import Audio, Content, Encoded, Kind, Visual
 from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.prompt import Prompter

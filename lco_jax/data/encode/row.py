@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.data.encode.encoded import Content, Encoded, Known, Medium, Visual
+from lco_jax.data.encode.encoded import Audio, Content, Encoded, Known, Medium, Visual
 from lco_jax.data.encode.positions import AudioVideo, Grid, mrope_ids, video_turns
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.models.config import ModelConfig
