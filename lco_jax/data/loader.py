@@ -77,7 +77,8 @@ class Loader(abc.ABC, Generic[_Part]):
     shard takes a contiguous piece of each chunk.
 
     Args:
-        num_shards: data shards of the whole mesh, in order of process.
+        num_shards: data shards of the whole mesh.
+        shards: those that this process feeds (None: all).
         agree: called in a background thread, in step order; for the same steps on every process
             if all stop iterating after the same step. It must return or raise in bounded time.
         num_steps: where to stop (None: never).
@@ -94,15 +95,13 @@ class Loader(abc.ABC, Generic[_Part]):
         *,
         seed: int,
         num_shards: int = 1,
-        process_index: int = 0,
-        process_count: int = 1,
+        shards: Sequence[int] | None = None,
         agree: Agree = _agree_alone,
         num_steps: int | None = None,
     ):
-        self._numbers = share_examples(
-            config.batch_size, memory.encode_chunks, num_shards, process_index, process_count
-        )
-        self._local_shards = num_shards // process_count
+        shards = range(num_shards) if shards is None else shards
+        self._numbers = share_examples(config.batch_size, memory.encode_chunks, num_shards, shards)
+        self._local_shards = len(shards)
         self._config = config
         self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
         self._processor = processor
