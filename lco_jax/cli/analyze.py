@@ -54,7 +54,7 @@ def main() -> int:
     from lco_jax.analysis import representations
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource
-    from lco_jax.data.sources.mixture import read_pairs
+    from lco_jax.data.sources.open import read_pairs
     from lco_jax.report import representation_figures
 
     pairs = read_pairs(JsonlSource(arguments.pairs), arguments.num_pairs)

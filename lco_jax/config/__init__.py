@@ -6,6 +6,7 @@ and refuses a change of science (`config/io.py`).
 """
 
 from lco_jax.config.data import (
+    Columns,
     DataConfig,
     Evaluation,
     JsonlSource,
@@ -34,6 +35,7 @@ __all__ = [
     "SCIENCE",
     "Alignment",
     "CheckpointConfig",
+    "Columns",
     "Contrastive",
     "DataConfig",
     "Evaluation",

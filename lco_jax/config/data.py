@@ -19,11 +19,42 @@ class JsonlSource:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which features of a prepared dataset make an example; `"a/b"` is the feature `b` within `a`.
+
+    The anchor is what is named of `anchor`, `image`, `audio` and `video`, together. Media are the
+    bytes of files, one or several.
+    """
+
+    positive: str
+    """Text that belongs to the anchor, and the response of a generative stage unless the source
+    names another; the members of a list are joined by commas."""
+    anchor: str | None = None
+    """Text."""
+    image: str | None = None
+    audio: str | None = None
+    video: str | None = None
+    negatives: tuple[str, ...] = ()
+    """Texts, or lists of them."""
+    id: str | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
+    """Further names that records have for features: pairs such as `("name", "names/id")`."""
+
+    def __post_init__(self):
+        require(
+            any((self.anchor, self.image, self.audio, self.video)),
+            f"{self} names no anchor; say which feature is its text, image, audio or video",
+        )
+
+
+@dataclass(frozen=True)
 class TfdsSource:
     """A prepared TFDS dataset in array_record format."""
 
     name: str
-    """Builder name with optional config, e.g. `"wordnet"` or `"parallel_pairs/en-id"`."""
+    """A known dataset with optional config, e.g. `"wordnet"` or `"parallel_pairs/en-id"`, or the
+    folder of one's own within `data_dir`: `NAME[/CONFIG][/VERSION]`, by default the newest
+    version."""
     split: str = "train"
     data_dir: str | None = None
     """Where datasets are prepared (None: `~/.cache/lco_jax/tfds`)."""
@@ -33,9 +64,11 @@ class TfdsSource:
     """Generative stages: what is asked about the picture or text of each record (None: nothing is
     shown and asked, the response is plain text)."""
     response: str | None = None
-    """Generative stages: the field that answers (None: `name` of pictures,
-    `transcript` of speech, `positive` of pairs);
-    the members of a list are joined by commas."""
+    """Generative stages: the field that answers (None: the positive, which is `name` of pictures
+    and `transcript` of speech); the members of a list are joined by commas."""
+    columns: Columns | None = None
+    """What is what in the records (None: as the dataset is known for, or as its features are called
+    like those of known ones)."""
 
 
 Source = JsonlSource | TfdsSource

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from lco_jax.config import Source, TfdsSource, TrainConfig
 from lco_jax.data.records import Item, MediaSource, Triplet
-from lco_jax.data.sources.mixture import read_pairs
+from lco_jax.data.sources.open import read_pairs
 from lco_jax.embed.encoder import Encoder
 from lco_jax.embed.sound_tokens import media_reader
 from lco_jax.metrics.anisotropy import mean_cosine

@@ -16,7 +16,7 @@ from lco_jax.analysis.bound import (
 )
 from lco_jax.config import Lora, TrainConfig
 from lco_jax.data.records import Triplet
-from lco_jax.data.sources.mixture import open_source, read_pairs
+from lco_jax.data.sources.open import open_source, read_pairs
 from lco_jax.embed.open import open_model
 from lco_jax.lab.grid_config import Ability, ScalingGrid
 from lco_jax.lab.info_nce import Encode, batch_losses

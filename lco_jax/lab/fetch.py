@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lco_jax.lab.corpora import CACHE
+from lco_jax.data.sources.datasets import CACHE
 from lco_jax.lab.gguf import convert_gguf
 from lco_jax.lab.omni_parts import assemble_omni
 

@@ -3,28 +3,16 @@
 The result is an ordinary hub folder of type `qwen2_5_vl`, which every program of ours reads.
 """
 
-import json
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Float
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
-from lco_jax.lab.gguf import WORDS
 from lco_jax.lab.grid_config import FreshModel
+from lco_jax.lab.hub_folder import qwen2_tokenizer, random_tensor, write_json, write_weights
 from lco_jax.models.config import from_hf
 from lco_jax.weights.rows import HEAD, Row
 from lco_jax.weights.tables import TABLES
@@ -73,12 +61,11 @@ def write_fresh(folder: Path, model: FreshModel, texts: Iterable[str], *, seed: 
     tokenizer = _learn_tokenizer(texts, model.vocab_size)
     config = _config(model, tokenizer)
     rng = np.random.default_rng(seed)
-    tensors = dict(_random_tensors(config, rng))
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(folder, dict(_random_tensors(config, rng)))
     tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "Qwen2Tokenizer",
@@ -88,7 +75,7 @@ def write_fresh(folder: Path, model: FreshModel, texts: Iterable[str], *, seed: 
         },
     )
     vision = config["vision_config"]
-    _write_json(
+    write_json(
         folder / "preprocessor_config.json",
         {
             "patch_size": vision["patch_size"],
@@ -100,15 +87,7 @@ def write_fresh(folder: Path, model: FreshModel, texts: Iterable[str], *, seed: 
 
 def _learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE that splits words as Qwen2 does, special tokens last."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = qwen2_tokenizer(models.BPE())
     specials = (*_SPECIALS, *_MEDIA.values())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(specials),
@@ -192,15 +171,6 @@ def _random_tensors(
 
 
 def _random(row: Row, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    if row.ours.endswith("scale"):
-        return np.ones(shape)
-    if row.ours.endswith("bias"):
-        return np.zeros(shape)
     if row.ours == "embed/table":
         return rng.normal(scale=_EMBED_STD, size=shape)
-    fan_out = row.layout.to_hub(np.empty(shape)).shape[0]
-    return rng.normal(scale=math.sqrt(fan_out / math.prod(shape)), size=shape)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return random_tensor(row, shape, rng)

@@ -5,7 +5,6 @@ the same logits through `Qwen2ForCausalLM`. Weights are dequantised and stored i
 tokenizer and its chat template come out of the same file.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import gguf
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 from einops import rearrange
 from jaxtyping import Float
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models
+
+from lco_jax.lab.hub_folder import qwen2_tokenizer, write_json, write_weights
 
 _TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -34,12 +34,6 @@ _LAYER_TENSORS = {
     "ffn_up.weight": "mlp.up_proj.weight",
     "ffn_down.weight": "mlp.down_proj.weight",
 }
-
-WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How Qwen2 splits text before byte-pair merging."""
 
 
 def convert_gguf(path: Path, folder: Path) -> None:
@@ -59,12 +53,12 @@ def convert_gguf(path: Path, folder: Path) -> None:
         name: array.astype(ml_dtypes.bfloat16)
         for name, array in hub_tensors(reader.tensors, config)
     }
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(folder, tensors)
     build_tokenizer(fields).save(str(folder / "tokenizer.json"))
     token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
-    _write_json(folder / "generation_config.json", token_ids)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
+    write_json(folder / "generation_config.json", token_ids)
+    write_json(folder / "config.json", config)
 
 
 def model_config(fields: dict[str, Any], *, is_tied: bool) -> dict[str, Any]:
@@ -162,8 +156,6 @@ def build_tokenizer(fields: dict[str, Any]) -> Tokenizer:
 
     Raises:
         ValueError: another kind of tokenizer, or another rule for splitting words.
-
-    Source: transformers Qwen2Tokenizer.
     """
     kind = (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"])
     if kind != ("gpt2", "smollm"):
@@ -171,15 +163,7 @@ def build_tokenizer(fields: dict[str, Any]) -> Tokenizer:
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = qwen2_tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     special = [
         AddedToken(token, special=True, normalized=False)
         for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
@@ -203,7 +187,3 @@ def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "chat_template": fields["tokenizer.chat_template"],
     }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ import jax
 from lco_jax.config import PREVIOUS_STAGE, SCIENCE, Stage, Stages, TrainConfig
 from lco_jax.config.io import to_json
 from lco_jax.data.records import Triplet
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
 from lco_jax.lab.abilities import bound_terms, generation, representation
@@ -29,6 +29,7 @@ from lco_jax.lab.fresh import write_fresh
 from lco_jax.lab.grid_config import Arm, FreshModel, ScalingGrid, Soup
 from lco_jax.lab.info_nce import Encode
 from lco_jax.lab.projection import train_projection
+from lco_jax.report.page import write_whole
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.loop import train
 from lco_jax.train.manifest import base_folder
@@ -225,21 +226,19 @@ def _read(file: Path, settings: Any) -> Record | None:
 
 
 def _science(settings: Any) -> Any:
-    """Settings without those fields of runs that change no number."""
+    """Settings without those fields of runs that change no number, and without what is not set:
+    records stay valid when a setting is added that is off unless asked for."""
     if isinstance(settings, list):
         return [_science(member) for member in settings]
     if not isinstance(settings, dict):
         return settings
     names = ("type", *SCIENCE) if settings.get("type") == "TrainConfig" else tuple(settings)
-    return {name: _science(settings[name]) for name in names}
+    return {name: _science(settings[name]) for name in names if settings.get(name) is not None}
 
 
 def _write(file: Path, record: Record, settings: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)  # a projection leaves no run there
-    draft = file.with_suffix(".tmp")
-    text = json.dumps({**record, "settings": _science(settings)}, indent=1, ensure_ascii=False)
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(file)
+    content = {**record, "settings": _science(settings)}
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _describe(record: Record, grid: ScalingGrid) -> str:

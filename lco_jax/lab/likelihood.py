@@ -11,7 +11,7 @@ from flax import nnx
 from lco_jax.config import DataConfig, Generative, Memory, Source
 from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.records import Exchange
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 from lco_jax.objectives.generative import generative_objective
 from lco_jax.objectives.loaders import GenerativeLoader
 from lco_jax.runtime import mesh as meshes

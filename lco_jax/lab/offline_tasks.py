@@ -7,7 +7,6 @@ transcripts too, and clips of moving emoji their captions, for models that read 
 """
 
 import itertools
-import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 
 from lco_jax.data.records import Item
 from lco_jax.evaluate.tasks import ENGLISH, LANGUAGES, RetrievalTask, StsTask, Task
+from lco_jax.lab.corpora import committed
 from lco_jax.lab.moving_emoji import moving_emoji_tasks
 
-DATA = Path(__file__).parents[2] / "data"
 
-
-def offline_tasks(media_folder: str | Path, data: Path = DATA) -> dict[str, Task]:
+def offline_tasks(media_folder: str | Path, data: Path = committed.DATA) -> dict[str, Task]:
     """All offline tasks by name.
 
     Args:
@@ -30,18 +28,16 @@ def offline_tasks(media_folder: str | Path, data: Path = DATA) -> dict[str, Task
     Raises:
         FileNotFoundError: the data folder of the repository is absent.
     """
-    words, emoji = data / "quickstart" / "wordnet_test.jsonl", data / "emoji" / "emoji_test.jsonl"
-    spoken = data / "spoken" / "spoken_test.jsonl"
-    missing = [str(file) for file in (words, emoji, spoken) if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
+    folders = {"wordnet": "quickstart", "emoji": "emoji", "spoken": "spoken"}
+    files = [committed.split_files(data / folder, name)["test"] for name, folder in folders.items()]
+    committed.require(files)
+    pairs, records, prompts = (list(committed.read_lines(file)) for file in files)
     media = Path(media_folder)
-    records, prompts = _read(emoji), _read(spoken)
     archive = data / "emoji" / "pictures.zip"
     pictures = _unpack(archive, records, media / "emoji", ".png")
     sounds = _unpack(data / "spoken" / "clips.zip", prompts, media / "spoken", ".ogg")
     tasks = [
-        _examples(_read(words)),
+        _examples(pairs),
         *_emoji_tasks(records, pictures),
         *_spoken_tasks(prompts, sounds),
         *moving_emoji_tasks(records, archive, media / "moving"),
@@ -148,10 +144,6 @@ def _distinct(records: list[dict], key) -> list[dict]:
         for record, own in zip(records, keys, strict=True)
         if all(count[value] == 1 for count, value in zip(counts, own, strict=True))
     ]
-
-
-def _read(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def _unpack(archive: Path, records: list[dict], folder: Path, suffix: str) -> Path:

@@ -5,17 +5,16 @@ the decoder yet is for training to align.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
+from lco_jax.lab.hub_folder import random_tensor, write_json, write_weights
 from lco_jax.lab.whisper import read_encoder
 from lco_jax.models.config import from_hf
 from lco_jax.models.tower_config import AudioConfig, VisionConfig
@@ -48,6 +47,7 @@ CHUNK_FRAMES = 200
 _FIRST_FEATURES = 0.1
 """Of the spread that features would have if projections kept that of their inputs: near that of
 token embeddings, whose place they take."""
+_PROJECTIONS = ("audio/output/kernel", "vision/merger/output/kernel")
 _VISION = {
     "depth": 4,
     "hidden_size": 192,
@@ -116,7 +116,7 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     tensors[f"audio_tower.{UNUSED_OF_OMNI_AUDIO}"] = np.zeros(
         (2, sizes.text.hidden_size), np.float32
     )
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_weights(folder, tensors)
     _write_tokenizer(decoder, folder)
     shutil.copyfile(decoder / "generation_config.json", folder / "generation_config.json")
     preprocessor = {
@@ -126,8 +126,8 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
         "feature_size": sizes.audio.num_mels,
         "feature_extractor_type": "WhisperFeatureExtractor",
     }
-    _write_json(folder / "preprocessor_config.json", preprocessor)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", preprocessor)
+    write_json(folder / "config.json", config)
 
 
 def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
@@ -199,25 +199,12 @@ def _tower_tensors(
                 at = None if place is None else place * (3 if "Q" in row.stack else 1) + part
                 array = known.get(row.ours)
                 if array is None:
-                    values = _random(row, row.layout.our_shape(sizes), rng)
+                    gain = _FIRST_FEATURES if row.ours in _PROJECTIONS else 1.0
+                    values = random_tensor(row, row.layout.our_shape(sizes), rng, gain=gain)
                 else:
                     values = array if place is None else array[place]
                 hub = row.layout.to_hub(values)
                 yield f"{prefix}.{row.name(at)}", np.ascontiguousarray(hub, np.float32)
-
-
-_PROJECTIONS = ("audio/output/kernel", "vision/merger/output/kernel")
-
-
-def _random(row: Row, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    if row.ours.endswith("scale"):
-        return np.ones(shape)
-    if row.ours.endswith("bias"):
-        return np.zeros(shape)
-    # On the hub a matrix has its outputs first.
-    fan_in = math.prod(shape) // row.layout.to_hub(np.empty(shape)).shape[0]
-    scale = _FIRST_FEATURES if row.ours in _PROJECTIONS else 1.0
-    return rng.normal(scale=scale * fan_in**-0.5, size=shape)
 
 
 def _write_tokenizer(decoder: Path, folder: Path) -> None:
@@ -238,7 +225,7 @@ def _write_tokenizer(decoder: Path, folder: Path) -> None:
     tokenizer["model"]["vocab"] = {
         names.get(token, token): index for token, index in vocabulary.items()
     }
-    _write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "tokenizer.json", tokenizer)
     config = json.loads((decoder / "tokenizer_config.json").read_text(encoding="utf-8"))
     markup = {
         "SYSTEM": _SYSTEM,
@@ -259,7 +246,7 @@ def _write_tokenizer(decoder: Path, folder: Path) -> None:
         "audio_eos": "audio_end",
     }
     tokens = {f"{name}_token": MARKERS[role] for name, role in roles.items()}
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         config | {"chat_template": template, "extra_special_tokens": tokens},
     )
@@ -267,7 +254,3 @@ def _write_tokenizer(decoder: Path, folder: Path) -> None:
 
 def _wrapped(sense: str, kind: str) -> str:
     return MARKERS[f"{sense}_start"] + MARKERS[kind] + MARKERS[f"{sense}_end"]
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from lco_jax.data.records import Item
+from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.evaluate.tasks import RetrievalTask
-from lco_jax.lab import corpora as builders
 
 LANGUAGES = {"id": "ind-Latn", "vi": "vie-Latn", "km": "khm-Khmr"}
 PAGE_TASKS = {f"LibreOfficePages-{code}": code for code in LANGUAGES}
@@ -52,7 +52,7 @@ def page_task(
         FileNotFoundError: the pages are not prepared.
     """
     language = PAGE_TASKS[name]
-    pages = builders.open_source(f"libreoffice/{language}", "test", data_dir)
+    pages = open_dataset(f"libreoffice/{language}", "test", data_dir)
     records = [pages[index] for index in range(len(pages))[:max_pages]]
     if as_text:
         documents = tuple(Item(record["text"]) for record in records)

@@ -5,10 +5,11 @@ import itertools
 import json
 from pathlib import Path
 
-from lco_jax.config import MediaConfig, Samples
+from lco_jax.config import MediaConfig, Samples, Source
 from lco_jax.data.records import Exchange
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 from lco_jax.embed.generate import Generator
+from lco_jax.report.page import write_whole
 
 
 def write_samples(
@@ -28,12 +29,10 @@ def write_samples(
         _describe(exchange, response)
         for exchange, response in zip(exchanges, responses, strict=True)
     ]
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(file)
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _read(source) -> list[Exchange]:
+def _read(source: Source) -> list[Exchange]:
     records = open_source(source, Exchange).records
     return [records[index] for index in range(len(records))]
 

@@ -13,7 +13,7 @@ from lco_jax.data.encode.processor import Processor
 from lco_jax.data.loader import Loader
 from lco_jax.data.pack.batch import Batch, Shape
 from lco_jax.data.records import Exchange, Item, Triplet
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 
 _NO_WORD = re.compile(r"[^\w']+")
 

@@ -1,5 +1,6 @@
 """The pages of reports: filled from the templates beside this file, written whole or not at all."""
 
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -20,9 +21,9 @@ def render(template: str, *, room: str = "report", **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def write_whole(file: epath.Path, content: str) -> None:
+def write_whole(file: epath.Path | Path, content: str) -> None:
     """Write a file that others never see half written, and its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".tmp")
-    draft.write_text(content)
+    draft.write_text(content, encoding="utf-8")
     draft.replace(file)

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from lco_jax.config import TrainConfig
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.loader import Loader
-from lco_jax.data.sources.mixture import all_items
+from lco_jax.data.sources.open import all_items
 from lco_jax.models.build import init_lora, join
 from lco_jax.models.config import read_config
 from lco_jax.models.describe import DescribedModel, describe_model

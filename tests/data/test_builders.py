@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lco_jax.data.sources.datasets import open_dataset, prepare
 from lco_jax.data.sources.parallel_pairs import even_quotas
-from lco_jax.lab.corpora import open_source, prepare, wordnet_source
+from lco_jax.lab.corpora import wordnet_source
 
 QUICKSTART = Path(__file__).parents[2] / "data" / "quickstart"
 ALPHABET = "abc déñ日本ไทย,\"'"
@@ -60,12 +61,12 @@ def test_all_nli(tmp_path, suffix, names):
     data_dir = str(tmp_path / "tfds")
     prepare("all_nli", data_dir, source_dir=str(tmp_path / "copy"))
     for split, texts in rows.items():
-        source = pickle.loads(pickle.dumps(open_source("all_nli", split, data_dir)))
+        source = pickle.loads(pickle.dumps(open_dataset("all_nli", split, data_dir)))
         assert len(source) == len(texts)
         found = {(r["anchor"], r["positive"], *r["negatives"]) for r in source}
         assert found == set(texts)
         assert len({record["id"] for record in source}) == len(texts)
-    first = open_source("all_nli/triplet", "train[:10%]", data_dir)
+    first = open_dataset("all_nli/triplet", "train[:10%]", data_dir)
     assert [first[index] for index in range(7)] == list(first)
 
 
@@ -74,9 +75,9 @@ def test_unsplit_file_is_train(tmp_path):
     path = tmp_path / "nli_for_simcse.csv"
     write_rows(path, ("sent0", "sent1", "hard_neg"), texts)
     prepare("all_nli", str(tmp_path), source_dir=str(path))
-    assert len(open_source("all_nli", "train", str(tmp_path))) == 9
+    assert len(open_dataset("all_nli", "train", str(tmp_path))) == 9
     with pytest.raises(ValueError, match=r"no split 'dev'; use \['train'\]"):
-        open_source("all_nli", "dev", str(tmp_path))
+        open_dataset("all_nli", "dev", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -104,21 +105,21 @@ def test_bad_rows_are_named(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
         prepare("all_nli", str(tmp_path / "tfds"), source_dir=str(source.parent))
     with pytest.raises(FileNotFoundError, match="not prepared"):
-        open_source("all_nli", "train", str(tmp_path / "tfds"))
+        open_dataset("all_nli", "train", str(tmp_path / "tfds"))
 
 
 def test_bad_requests(tmp_path):
     data_dir = str(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"prepare_data.py all_nli --source-dir"):
-        open_source("all_nli", "train", data_dir)
+        open_dataset("all_nli", "train", data_dir)
     with pytest.raises(FileNotFoundError, match=r"prepare_data.py parallel_pairs --config en-id"):
-        open_source("parallel_pairs/en-id", "train", data_dir)
+        open_dataset("parallel_pairs/en-id", "train", data_dir)
     with pytest.raises(FileNotFoundError, match=r"empty holds no .parquet"):
         prepare("all_nli", data_dir, source_dir=str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="unknown dataset 'all_nly'; known are"):
-        open_source("all_nly", "train", data_dir)
+        open_dataset("all_nly", "train", data_dir)
     with pytest.raises(ValueError, match="no config 'pair'"):
-        open_source("all_nli/pair", "train", data_dir)
+        open_dataset("all_nli/pair", "train", data_dir)
     with pytest.raises(ValueError, match="max_pairs=0"):
         prepare("parallel_pairs", data_dir, source_dir=data_dir, max_pairs=0)
 
@@ -151,7 +152,7 @@ def test_parallel_pairs_are_drawn_evenly_and_reproducibly(tmp_path):
     for attempt in "ab":
         data_dir = str(tmp_path / attempt)
         prepare("parallel_pairs", data_dir, source_dir=str(copy), max_pairs=40)
-        source = open_source("parallel_pairs", "train", data_dir)
+        source = open_dataset("parallel_pairs", "train", data_dir)
         assert all(not record["negatives"] for record in source)
         drawn.append({(record["anchor"], record["positive"]) for record in source})
     assert drawn[0] == drawn[1]
@@ -165,7 +166,7 @@ def test_parallel_pairs_of_one_language(tmp_path):
         write_rows(tmp_path / f"copy/{other}/train.parquet", ("src", "tgt"), random_texts(7, 12, 2))
     data_dir, source_dir = str(tmp_path / "tfds"), str(tmp_path / "copy")
     prepare("parallel_pairs/en-id", data_dir, source_dir=source_dir)
-    source = open_source("parallel_pairs/en-id", "train", data_dir)
+    source = open_dataset("parallel_pairs/en-id", "train", data_dir)
     assert {(record["anchor"], record["positive"]) for record in source} == set(texts)
     with pytest.raises(FileNotFoundError, match="no file for 'en-vi'"):
         prepare("parallel_pairs/en-vi", data_dir, source_dir=source_dir)
@@ -177,13 +178,13 @@ def test_parallel_pairs_of_one_language(tmp_path):
 def test_wordnet_prepares_itself_once_for_all_processes(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        request = pool.map(open_source, ["wordnet"] * 2, ["test"] * 2, [str(tmp_path)] * 2)
+        request = pool.map(open_dataset, ["wordnet"] * 2, ["test"] * 2, [str(tmp_path)] * 2)
         sources = list(request)
     lines = [json.loads(line) for line in (QUICKSTART / "wordnet_test.jsonl").open()]
     expected = {line["id"]: (line["anchor"]["text"], line["positive"]["text"]) for line in lines}
     for source in sources:
         assert {r["id"]: (r["anchor"], r["positive"]) for r in source} == expected
-    train = open_source("wordnet", "train", str(tmp_path))
+    train = open_dataset("wordnet", "train", str(tmp_path))
     assert len(train) == 6000
     assert all(len(train[index]["negatives"]) == 1 for index in range(0, 6000, 97))
 
@@ -254,8 +255,8 @@ def test_pairs_are_held_apart(monkeypatch):
 
 def test_reading_needs_neither_tensorflow_nor_torch(tmp_path):
     code = (
-        "import sys; from lco_jax.lab.corpora import open_source;"
-        f"print(len(open_source('wordnet', 'test', {str(tmp_path)!r})),"
+        "import sys; from lco_jax.data.sources.datasets import open_dataset;"
+        f"print(len(open_dataset('wordnet', 'test', {str(tmp_path)!r})),"
         "sorted({'torch', 'tensorflow', 'jax'} & sys.modules.keys()))"
     )
     root = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from lco_jax.config import DataConfig, Generative, JsonlSource, MediaConfig, Memory, TfdsSource
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.records import Exchange, Item
-from lco_jax.data.sources.mixture import open_source
+from lco_jax.data.sources.open import open_source
 from lco_jax.models.config import read_config
 from lco_jax.objectives.loaders import GenerativeLoader
 from tests import runs, tiny

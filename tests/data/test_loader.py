@@ -8,10 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lco_jax.config import DataConfig, JsonlSource, Memory, TfdsSource
+from lco_jax.config import Columns, DataConfig, JsonlSource, Memory, TfdsSource
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
-from lco_jax.data.sources.mixture import ExampleStream, open_source, read_pairs
+from lco_jax.data.sources.mixture import ExampleStream
+from lco_jax.data.sources.open import open_source, read_pairs
 from lco_jax.models.config import ModelConfig
 from lco_jax.objectives.loaders import ContrastiveLoader
 from tests.tokenizers import write_tokenizer
@@ -281,20 +282,23 @@ def test_errors_of_the_background_reach_the_caller(folder, prompter):
 
 
 def test_prepared_datasets(folder, monkeypatch):
-    records = [
+    class Records(list):
+        columns = Columns("positive", anchor="anchor", negatives=("negatives",), id="id")
+
+    records = Records(
         {"id": str(i), "anchor": f"d {i}", "positive": f"p {i}", "negatives": ["n"] * (i % 3)}
         for i in range(200)
-    ]
+    )
     asked = []
 
-    def open_prepared(*arguments):
+    def open_dataset(*arguments):
         asked.append(arguments)
         return records
 
-    monkeypatch.setattr("lco_jax.lab.corpora.open_source", open_prepared)
+    monkeypatch.setattr("lco_jax.data.sources.open.open_dataset", open_dataset)
     source = TfdsSource("pairs/en-id", "dev", "dir", max_examples=150)
     opened = open_source(source)
-    assert asked == [("pairs/en-id", "dev", "dir")]
+    assert asked == [("pairs/en-id", "dev", "dir", None)]
     assert len(opened) == 150 and opened.name == "pairs/en-id:dev"
     assert opened.records[5].id == "5"
     assert [item.text for item in opened.records[5].negatives] == ["n", "n"]

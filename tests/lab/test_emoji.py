@@ -15,8 +15,9 @@ from PIL import Image, ImageFont
 
 from lco_jax.data.media.config import PixelConfig
 from lco_jax.data.media.images import image_patches, load_image
+from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.lab.corpora import emoji_source
-from lco_jax.lab.corpora.emoji import Emoji, read_emoji
+from lco_jax.lab.corpora.emoji import Emoji
 from lco_jax.lab.corpora.square import square_png
 
 ROOT = Path(__file__).parents[2]
@@ -72,12 +73,10 @@ def test_names_fit_their_pictures():
 
 
 def test_dataset_gives_back_the_files(tmp_path):
-    builder = Emoji(config_name="", data_dir=str(tmp_path))
-    builder.download_and_prepare()
     pictures = zipfile.ZipFile(FOLDER / "pictures.zip")
     for split in ("train", "test"):
         lines = read_lines(split)
-        source = pickle.loads(pickle.dumps(read_emoji(builder, split)))
+        source = pickle.loads(pickle.dumps(open_dataset("emoji", split, str(tmp_path))))
         assert len(source) == len(lines)
         assert {record["id"] for record in source} == set(lines)
         for index in range(0, len(source), 7):
@@ -85,11 +84,11 @@ def test_dataset_gives_back_the_files(tmp_path):
             assert bytes(record.pop("image")) == pictures.read(f"{record['id']}.png")
             assert record.pop("name") == record["names"]["en"]
             assert record == lines[record["id"]]
-    thai = read_emoji(Emoji(config_name="th", data_dir=str(tmp_path)), "test")[3]
+    thai = open_dataset("emoji/th", "test", str(tmp_path))[3]
     assert thai["name"] == thai["names"]["th"]
     picture = load_image(source[3]["image"])
     assert image_patches(picture, PixelConfig()).grid == (1, 4, 4)
-    with pytest.raises(IndexError, match="emoji 250 of 250"):
+    with pytest.raises(IndexError, match="record 250 of 250"):
         source[250]
     with pytest.raises(ValueError, match="emoji has no names in 'xx'"):
         Emoji(config_name="xx", data_dir=str(tmp_path))
@@ -97,10 +96,9 @@ def test_dataset_gives_back_the_files(tmp_path):
 
 def test_reading_needs_neither_tensorflow_nor_torch(tmp_path):
     code = (
-        "import sys; from lco_jax.lab.corpora.emoji import Emoji, read_emoji;"
-        f"builder = Emoji(config_name='', data_dir={str(tmp_path)!r});"
-        "builder.download_and_prepare();"
-        "print(len(read_emoji(builder, 'test')[0]['image']) > 100,"
+        "import sys; from lco_jax.data.sources.datasets import open_dataset;"
+        f"emoji = open_dataset('emoji', 'test', {str(tmp_path)!r});"
+        "print(len(emoji[0]['image']) > 100,"
         "sorted({'torch', 'tensorflow', 'jax'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

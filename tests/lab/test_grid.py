@@ -10,6 +10,7 @@ import pytest
 from lco_jax.analysis.bound import compare
 from lco_jax.analysis.scaling import fit
 from lco_jax.config import (
+    Columns,
     Contrastive,
     DataConfig,
     Full,
@@ -20,9 +21,11 @@ from lco_jax.config import (
     MeshConfig,
     ModelRef,
     OptimizerConfig,
+    TfdsSource,
     Towers,
     TrainConfig,
 )
+from lco_jax.config.io import to_json
 from lco_jax.data.records import Item, Triplet
 from lco_jax.embed.open import open_model
 from lco_jax.lab import grid, grid_report
@@ -130,6 +133,22 @@ def test_nothing_is_run_twice_and_other_settings_are_refused(small, monkeypatch)
     other = dataclasses.replace(own, prior_std=0.1)
     with pytest.raises(ValueError, match="measured with other settings"):
         grid.run_cells(other, output)
+
+
+def test_records_from_before_a_setting_was_added(tmp_path):
+    settings = to_json((TfdsSource("wordnet"),))
+    grid._write(tmp_path / "cell.json", {"name": "one"}, settings)
+    content = json.loads((tmp_path / "cell.json").read_text())
+    assert "columns" not in content["settings"][0]
+    # As it was written when fields that were not set were written, too.
+    content["settings"] = [
+        {name: value for name, value in settings[0].items() if name != "columns"}
+    ]
+    (tmp_path / "cell.json").write_text(json.dumps(content))
+    assert grid._read(tmp_path / "cell.json", settings) == {"name": "one"}
+    own = to_json((TfdsSource("wordnet", columns=Columns("anchor", anchor="positive")),))
+    with pytest.raises(ValueError, match="measured with other settings"):
+        grid._read(tmp_path / "cell.json", own)
 
 
 @pytest.mark.slow

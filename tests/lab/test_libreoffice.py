@@ -10,8 +10,8 @@ from PIL import Image
 
 from lco_jax.config import TfdsSource
 from lco_jax.data.records import Exchange
-from lco_jax.data.sources.mixture import open_source
-from lco_jax.lab import corpora as builders
+from lco_jax.data.sources.datasets import open_dataset, prepare
+from lco_jax.data.sources.open import open_source
 from lco_jax.lab.corpora import libreoffice, libreoffice_source
 from lco_jax.lab.corpora.libreoffice_source import (
     Block,
@@ -115,15 +115,15 @@ def test_dataset(packages, painter, pinned, tmp_path, monkeypatch):
 
     monkeypatch.setattr(PagePainter, "paint", fail_at_fifth)
     with pytest.raises(KeyboardInterrupt):
-        builders.prepare("libreoffice/id", data, **options)
+        prepare("libreoffice/id", data, **options)
     monkeypatch.setattr(PagePainter, "paint", lambda *a: (painted.append(a), paint(*a))[1])
-    builders.prepare("libreoffice/id", data, **options)
+    prepare("libreoffice/id", data, **options)
     assert len(painted) == 12  # none was drawn twice
 
     expected = {page.id: page for page in read_pages(packages, "id")}
     found = {}
     for split in ("train", "test"):
-        pages = pickle.loads(pickle.dumps(builders.open_source("libreoffice/id", split, data)))
+        pages = pickle.loads(pickle.dumps(open_dataset("libreoffice/id", split, data)))
         for index in range(len(pages)):
             record = pages[index]
             assert expected[record["id"]].is_held_out == (split == "test")
@@ -158,9 +158,9 @@ def test_dataset(packages, painter, pinned, tmp_path, monkeypatch):
 
 def test_errors_say_what_to_do(packages, tmp_path):
     with pytest.raises(ValueError, match="no pages in 'th'; choose one of"):
-        builders.open_source("libreoffice/th", data_dir=str(tmp_path))
+        open_dataset("libreoffice/th", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"prepare_data\.py libreoffice --config id"):
-        builders.open_source("libreoffice/id", data_dir=str(tmp_path))
+        open_dataset("libreoffice/id", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no pages; unpack Debian's libreoffice-help-km"):
         check_packages(packages, "km")
     with pytest.raises(FileNotFoundError, match="fonts-noto-core"):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from lco_jax.config import TfdsSource
 from lco_jax.data.records import Exchange
-from lco_jax.data.sources.mixture import open_source
-from lco_jax.lab import corpora as builders
+from lco_jax.data.sources.datasets import open_dataset, prepare
+from lco_jax.data.sources.open import open_source
 from lco_jax.lab.corpora import openclipart_source
 from lco_jax.lab.corpora.openclipart_source import check_packages, read_clip_art
 from lco_jax.lab.corpora.square import square_png
@@ -107,9 +107,9 @@ def test_pictures_fill_their_squares(packages):
 def test_dataset(packages, pinned, tmp_path):
     data = str(tmp_path / "tfds")
     with pytest.raises(FileNotFoundError, match=r"prepare_data\.py openclipart"):
-        builders.open_source("openclipart", data_dir=data)
-    builders.prepare("openclipart", data, source_dir=str(packages))
-    pictures = pickle.loads(pickle.dumps(builders.open_source("openclipart", data_dir=data)))
+        open_dataset("openclipart", data_dir=data)
+    prepare("openclipart", data, source_dir=str(packages))
+    pictures = pickle.loads(pickle.dumps(open_dataset("openclipart", data_dir=data)))
     records = {pictures[index]["id"]: pictures[index] for index in range(len(pictures))}
     expected = {art.id: art for art in read_clip_art(packages, {"mushroom"})}  # a held-out emoji
     assert set(records) == set(expected)
@@ -119,7 +119,7 @@ def test_dataset(packages, pinned, tmp_path):
         assert record["image"].startswith(b"\x89PNG")
         with Image.open(io.BytesIO(record["image"])) as image:
             assert image.size == (56, 56)
-    with pytest.raises(IndexError, match="picture 3 of 3"):
+    with pytest.raises(IndexError, match="record 3 of 3"):
         pictures[3]
 
     source = TfdsSource("openclipart", data_dir=data, prompt="What?", response="keywords")
@@ -130,7 +130,7 @@ def test_dataset(packages, pinned, tmp_path):
 
 def test_errors_say_what_to_do(packages, pinned, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no config 'de'"):
-        builders.open_source("openclipart/de", data_dir=str(tmp_path))
+        open_dataset("openclipart/de", data_dir=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no SVG files; unpack Debian's openclipart-svg"):
         check_packages(tmp_path / "elsewhere")
     png = packages / "usr/share/openclipart/png/food/cake_01.png"
@@ -142,7 +142,7 @@ def test_errors_say_what_to_do(packages, pinned, tmp_path, monkeypatch):
     check_packages(packages)
     with monkeypatch.context() as patch, pytest.raises(ModuleNotFoundError, match="documents"):
         patch.setattr(importlib.util, "find_spec", lambda name: None)
-        builders.prepare("openclipart", str(tmp_path / "tfds"), source_dir=str(packages))
+        prepare("openclipart", str(tmp_path / "tfds"), source_dir=str(packages))
     write_art(packages, "food/more", "more")
     with pytest.raises(ValueError, match="other content than this dataset is made of"):
         check_packages(packages)

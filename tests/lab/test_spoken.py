@@ -12,8 +12,9 @@ import pytest
 
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.sound import load_sound
-from lco_jax.lab.corpora import open_source, spoken_source
-from lco_jax.lab.corpora.spoken import Spoken, read_spoken
+from lco_jax.data.sources.datasets import open_dataset
+from lco_jax.lab.corpora import spoken_source
+from lco_jax.lab.corpora.spoken import Spoken
 from tests.data.sound_files import plain, tones
 
 FOLDER = Path(__file__).parents[2] / "data" / "spoken"
@@ -64,20 +65,17 @@ def test_held_out_sentences_are_not_heard_in_training():
 
 
 def test_dataset_gives_back_the_files(tmp_path):
-    builder = Spoken(config_name="", data_dir=str(tmp_path))
-    builder.download_and_prepare()
     clips = zipfile.ZipFile(FOLDER / "clips.zip")
     for split in ("train", "test"):
         lines = read_lines(split)
-        source = pickle.loads(pickle.dumps(read_spoken(builder, split)))
+        source = pickle.loads(pickle.dumps(open_dataset("spoken", split, str(tmp_path))))
         assert {record["id"] for record in source} == set(lines)
         for index in range(0, len(source), 7):
             record = dict(source[index])
             assert record.pop("audio") == clips.read(f"{record['id']}.ogg")
             assert record == lines[record["id"]]
-    with pytest.raises(IndexError, match="clip 60 of 60"):
+    with pytest.raises(IndexError, match="record 60 of 60"):
         source[60]
-    assert len(open_source("spoken", "test", data_dir=str(tmp_path))) == 60
     with pytest.raises(ValueError, match="spoken has no config 'fr'"):
         Spoken(config_name="fr", data_dir=str(tmp_path))
 

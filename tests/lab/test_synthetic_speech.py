@@ -15,12 +15,13 @@ import soundfile
 from lco_jax.config import TfdsSource
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.sound import load_sound
-from lco_jax.data.sources.mixture import open_source
-from lco_jax.lab import corpora as builders
+from lco_jax.data.sources.datasets import open_dataset, prepare
+from lco_jax.data.sources.open import open_source
+from lco_jax.data.sources.prepared import open_prepared
 from lco_jax.lab.corpora import synthetic_speech
 from lco_jax.lab.corpora import synthetic_speech_source as source
 from lco_jax.lab.corpora.spoken_source import are_variants, words_of
-from lco_jax.lab.corpora.synthetic_speech import SyntheticSpeech, read_synthetic_speech
+from lco_jax.lab.corpora.synthetic_speech import SyntheticSpeech
 
 _STAND_IN = """#!{python} -IS
 import array, math, sys, wave
@@ -71,6 +72,11 @@ def make(tmp_path):
         work_dir=str(tmp_path / "work"),
         max_clips=6,
     )
+
+
+def read(builder):
+    """What the builder has prepared."""
+    return open_prepared(builder.data_path, "train", builder.columns)
 
 
 # ---------------------------------------------------------------------------- choice of the texts
@@ -154,7 +160,7 @@ def test_dataset(program, make, utterances, tmp_path, monkeypatch):
     program()
     builder = make()
     builder.download_and_prepare()
-    records = pickle.loads(pickle.dumps(read_synthetic_speech(builder, "train")))
+    records = pickle.loads(pickle.dumps(read(builder)))
     expected = {one.id: one.text for one in utterances[:6]}
     assert {record["id"]: record["transcript"] for record in records} == expected
     for record in records:
@@ -162,7 +168,7 @@ def test_dataset(program, make, utterances, tmp_path, monkeypatch):
         seconds = 900 * len(record["transcript"]) / 22_050
         assert abs(len(samples) / 16_000 - seconds) < 0.01
         assert 0.2 < np.abs(samples).max() < 0.4
-    with pytest.raises(IndexError, match="clip 6 of 6"):
+    with pytest.raises(IndexError, match="record 6 of 6"):
         records[6]
 
     # Opened without the program, under its name, and as a stage reads it.
@@ -182,7 +188,7 @@ def test_the_same_texts_give_the_same_bytes(program, make, tmp_path):
     for folder in ("one", "two"):
         builder = make(data_dir=str(tmp_path / folder), work_dir=str(tmp_path / f"{folder} work"))
         builder.download_and_prepare()
-        found.append({record["id"]: record for record in read_synthetic_speech(builder, "train")})
+        found.append({record["id"]: record for record in read(builder)})
     assert found[0] == found[1]
 
 
@@ -198,7 +204,7 @@ def test_interrupted_preparation_goes_on(program, make, utterances):
     # Each was spoken once in all.
     assert sorted(log.read_text().splitlines()) == sorted(one.text for one in utterances[:6])
     builder = make()
-    assert builder.is_prepared() and len(read_synthetic_speech(builder, "train")) == 6
+    assert builder.is_prepared() and len(read(builder)) == 6
 
 
 def test_a_text_is_never_an_option(program, tmp_path):
@@ -234,6 +240,6 @@ def test_errors_say_what_to_do(program, make, tmp_path):
     with pytest.raises(ValueError, match=r"another program 1\.0.*apt install espeak-ng"):
         make().download_and_prepare()
     with pytest.raises(ValueError, match="synthetic_speech has no config 'fr'"):
-        builders.prepare("synthetic_speech/fr", str(tmp_path))
+        prepare("synthetic_speech/fr", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"prepare_data\.py synthetic_speech` first$"):
-        builders.open_source("synthetic_speech", data_dir=str(tmp_path))
+        open_dataset("synthetic_speech", data_dir=str(tmp_path))

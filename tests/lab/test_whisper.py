@@ -16,7 +16,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from lco_jax.data.media.config import SoundConfig
 from lco_jax.data.media.mel import log_mel
 from lco_jax.data.media.sound import load_sound
-from lco_jax.lab.corpora import CACHE
+from lco_jax.data.sources.datasets import CACHE
 from lco_jax.lab.ctranslate2 import read_variables
 from lco_jax.lab.fetch import ensure_whisper
 from lco_jax.lab.whisper import read_encoder

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from lco_jax.cli.seadoc import main
-from lco_jax.lab import corpora as builders
+from lco_jax.data.sources import datasets
 from lco_jax.lab.corpora import libreoffice
 from lco_jax.lab.corpora.libreoffice_source import font_files
 from lco_jax.lab.corpora.page_picture import PagePainter
@@ -23,11 +23,11 @@ def pages(tmp_path, monkeypatch):
         PagePainter(font_files(packages))
     except OSError as error:
         pytest.skip(f"Pango is not on this machine: {error}")
-    monkeypatch.setattr(builders, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(libreoffice, "check_packages", lambda *_: None)  # it is made up
     for language in LANGUAGES:
         options = {"source_dir": str(packages), "work_dir": str(tmp_path / "work")}
-        builders.prepare(f"libreoffice/{language}", **options)
+        datasets.prepare(f"libreoffice/{language}", **options)
 
 
 @pytest.mark.slow

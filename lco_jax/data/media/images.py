@@ -52,6 +52,17 @@ def resize(image: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "Y 
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
+def encode_image(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The content of a file that holds an image.
+
+    Args:
+        options: what Pillow's writer of that kind takes.
+    """
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode in RGB, composited on white where it is transparent.
 

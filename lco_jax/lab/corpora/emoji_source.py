@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from lco_jax.lab.corpora import debian
+from lco_jax.lab.corpora.committed import Described, write_described
 from lco_jax.lab.corpora.square import square_png
 
 LANGUAGES = ("en", "id", "th", "vi", "ms")
 NUM_TEST = 250
 
+ARCHIVE = "pictures.zip"
 _FONT_PACKAGE = "fonts-noto-color-emoji=2.042-0+deb12u1"
 _FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 _FONT_LICENCE = Path("usr/share/doc/fonts-noto-color-emoji/copyright")
@@ -91,19 +92,14 @@ def write_emoji(packages: Path, output: Path, seed: int = 0) -> None:
         FileNotFoundError: `packages` lacks a file.
     """
     train, test = split_emoji(read_emoji(packages), random.Random(seed))
-    output.mkdir(parents=True, exist_ok=True)
-    for name, emoji in (("train", train), ("test", test)):
-        lines = (json.dumps(_line(one), ensure_ascii=False) + "\n" for one in emoji)
-        (output / f"emoji_{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    with zipfile.ZipFile(output / "pictures.zip", "w") as archive:
-        for one in train + test:
-            archive.writestr(zipfile.ZipInfo(f"{one.id}.png"), one.picture)  # without a date
+    splits = {"train": [_describe(one) for one in train], "test": [_describe(one) for one in test]}
+    write_described(output, "emoji", splits, ARCHIVE, ".png")
     shutil.copyfile(packages / "font" / _FONT_LICENCE, output / "LICENSE.noto-emoji")
     shutil.copyfile(packages / "annotations/package/LICENSE", output / "LICENSE.cldr")
 
 
-def _line(emoji: Emoji) -> dict[str, object]:
-    return {"id": emoji.id, "names": emoji.names, "keywords": emoji.keywords}
+def _describe(emoji: Emoji) -> Described:
+    return {"id": emoji.id, "names": emoji.names, "keywords": emoji.keywords}, emoji.picture
 
 
 def read_emoji(packages: Path) -> list[Emoji]:

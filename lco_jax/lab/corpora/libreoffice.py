@@ -4,14 +4,12 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, TypedDict
 
 import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from lco_jax.lab.corpora import CACHE
-from lco_jax.lab.corpora.debian import fetch_packages
+from lco_jax.config import Columns
 from lco_jax.lab.corpora.libreoffice_source import (
     LANGUAGES,
     PACKAGES,
@@ -20,59 +18,36 @@ from lco_jax.lab.corpora.libreoffice_source import (
     font_files,
     read_pages,
 )
+from lco_jax.lab.corpora.packaged import PackagedBuilder
 from lco_jax.lab.corpora.page_picture import SIDE_PX, STYLE, PagePainter
 
 _TEXTS = ("id", "name", "text")
 _logger = logging.getLogger(__name__)
 
 
-class PageRecord(TypedDict):
-    """A page, what asks for it and what stands on it."""
-
-    id: str
-    image: bytes
-    """PNG, grey, square."""
-    name: str
-    """The English title."""
-    text: str
-    """All that can be read on the picture, in the language of the page."""
-
-
-class Libreoffice(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Libreoffice(PackagedBuilder, skip_registration=True):
     """Pages to train on (`train`) and held-out ones (`test`); the config is their language.
+
+    Records are `id`, `image` (PNG, grey, square), `name` (the English title) and `text` (all that
+    can be read on the picture, in the language of the page).
 
     A page is held out in all languages or in none. Pictures are kept until all are drawn, so that
     an interrupted preparation goes on where it was.
-
-    Args:
-        source_dir: unpacked Debian packages; None downloads them.
-        work_dir: of downloads and pictures (None: `libreoffice` in the cache folder).
 
     Raises:
         ValueError: there are no pages in that language, or other ones than expected.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    # TFDS downloads nothing here, so there are no checksums for it to look up beside the code.
-    url_infos: ClassVar[dict] = {}
+    columns = Columns("name", image="image", id="id")
+    packages = PACKAGES
 
-    def __init__(
-        self,
-        *,
-        config_name: str,
-        data_dir: str,
-        source_dir: str | None = None,
-        work_dir: str | None = None,
-    ):
+    def __init__(self, *, config_name: str, data_dir: str, **folders: str | None):
         if config_name not in LANGUAGES:
             raise ValueError(
                 f"libreoffice has no pages in {config_name!r}; choose one of {LANGUAGES}, e.g. "
                 "'libreoffice/id'"
             )
-        self._work = CACHE / "libreoffice" if work_dir is None else Path(work_dir)
-        self._packages = None if source_dir is None else Path(source_dir)
-        config = tfds.core.BuilderConfig(name=config_name)
-        super().__init__(config=config, data_dir=data_dir, file_format="array_record")
+        super().__init__(config_name=config_name, data_dir=data_dir, **folders)
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=(SIDE_PX, SIDE_PX, 1), encoding_format="png")
@@ -81,7 +56,7 @@ class Libreoffice(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         language = self.builder_config.name
-        packages = self._packages or fetch_packages(PACKAGES, self._work)
+        packages = self._unpacked()
         check_packages(packages, language)
         pages = list(read_pages(packages, language))
         pictures = self._work / "pictures" / STYLE / language
@@ -95,18 +70,12 @@ class Libreoffice(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(
         self, pages: Sequence[Page], pictures: Path
-    ) -> Iterator[tuple[str, PageRecord]]:
+    ) -> Iterator[tuple[str, dict]]:
         for page in pages:
             png, text = _files(pictures, page)
-            yield (
-                page.id,
-                PageRecord(
-                    id=page.id,
-                    image=png.read_bytes(),
-                    name=page.title,
-                    text=json.loads(text.read_text(encoding="utf-8")),
-                ),
-            )
+            shown = json.loads(text.read_text(encoding="utf-8"))
+            record = {"id": page.id, "name": page.title, "text": shown}
+            yield page.id, record | {"image": png.read_bytes()}
 
 
 def paint_pages(pages: Sequence[Page], language: str, fonts: Sequence[Path], folder: Path) -> None:
@@ -129,28 +98,3 @@ def paint_pages(pages: Sequence[Page], language: str, fonts: Sequence[Path], fol
 
 def _files(folder: Path, page: Page) -> tuple[Path, Path]:
     return folder / f"{page.id}.png", folder / f"{page.id}.json"
-
-
-def read_libreoffice(builder: Libreoffice, split: str) -> "LibreofficeSource":
-    """The pages of a split that `builder` has prepared."""
-    # TFDS pickles a builder along with its source, and can rebuild only its own kinds.
-    reader = tfds.builder_from_directory(builder.data_path)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return LibreofficeSource(reader.as_data_source(split, decoders=decoders))
-
-
-class LibreofficeSource(Sequence[PageRecord]):
-    """A split of the prepared pages; pickles, so loader processes can share it."""
-
-    def __init__(self, source: Sequence[dict]):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> PageRecord:
-        if not 0 <= index < len(self):
-            raise IndexError(f"page {index} of {len(self)}")
-        record = self._source[index]
-        texts = {name: record[name].decode() for name in _TEXTS}
-        return PageRecord(image=record["image"], **texts)

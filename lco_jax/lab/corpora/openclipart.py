@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import ClassVar, TypedDict
 
 import tensorflow_datasets as tfds
 
-from lco_jax.lab.corpora import CACHE
-from lco_jax.lab.corpora.debian import fetch_packages
+from lco_jax.config import Columns
+from lco_jax.data.sources.builder import refuse_config
 from lco_jax.lab.corpora.emoji import held_out_names
 from lco_jax.lab.corpora.openclipart_source import (
     PACKAGES,
@@ -18,27 +16,16 @@ from lco_jax.lab.corpora.openclipart_source import (
     read_clip_art,
     require_lxml,
 )
+from lco_jax.lab.corpora.packaged import PackagedBuilder
 from lco_jax.lab.corpora.square import SIDE_PX
 
 _logger = logging.getLogger(__name__)
 
 
-class ClipArtRecord(TypedDict):
-    """A picture and what it is called."""
-
-    id: str
-    image: bytes
-    """PNG."""
-    name: str
-    keywords: list[str]
-
-
-class Openclipart(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Openclipart(PackagedBuilder, skip_registration=True):
     """Clip art to train on, 1,713 pictures (`train`); none has the name of a held-out emoji.
 
-    Args:
-        source_dir: unpacked Debian packages; None downloads them (156 MB).
-        work_dir: of downloads (None: `openclipart` in the cache folder).
+    Records are `id`, `image` (PNG), `name` and `keywords`. Downloads are 156 MB.
 
     Raises:
         ValueError: a config was asked for; there is none to choose.
@@ -46,22 +33,12 @@ class Openclipart(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version("1.1.0")
-    # TFDS downloads nothing here, so there are no checksums for it to look up beside the code.
-    url_infos: ClassVar[dict] = {}
+    columns = Columns("name", image="image", id="id")
+    packages = PACKAGES
 
-    def __init__(
-        self,
-        *,
-        config_name: str,
-        data_dir: str,
-        source_dir: str | None = None,
-        work_dir: str | None = None,
-    ):
-        if config_name:
-            raise ValueError(f"openclipart has no config {config_name!r}; use 'openclipart'")
-        self._work = CACHE / "openclipart" if work_dir is None else Path(work_dir)
-        self._packages = None if source_dir is None else Path(source_dir)
-        super().__init__(data_dir=data_dir, file_format="array_record")
+    def __init__(self, *, config_name: str, data_dir: str, **folders: str | None):
+        refuse_config(self.name, config_name)
+        super().__init__(config_name=config_name, data_dir=data_dir, **folders)
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
@@ -76,47 +53,14 @@ class Openclipart(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         require_lxml()
         held_out = held_out_names()
-        packages = self._packages or fetch_packages(PACKAGES, self._work)
+        packages = self._unpacked()
         check_packages(packages)
         found = list(read_clip_art(packages, held_out))
         _logger.info("scaling %d pictures down", len(found))
         return {"train": self._generate_examples(found)}
 
-    def _generate_examples(self, found: Sequence[ClipArt]) -> Iterator[tuple[str, ClipArtRecord]]:
+    def _generate_examples(self, found: Sequence[ClipArt]) -> Iterator[tuple[str, dict]]:
         with ThreadPoolExecutor() as threads:
             for one, picture in zip(found, threads.map(ClipArt.picture, found), strict=True):
-                yield (
-                    one.id,
-                    ClipArtRecord(
-                        id=one.id, image=picture, name=one.name, keywords=list(one.keywords)
-                    ),
-                )
-
-
-def read_openclipart(builder: Openclipart, split: str) -> "ClipArtSource":
-    """The pictures of a split that `builder` has prepared."""
-    # TFDS pickles a builder along with its source, and can rebuild only its own kinds.
-    reader = tfds.builder_from_directory(builder.data_path)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return ClipArtSource(reader.as_data_source(split, decoders=decoders))
-
-
-class ClipArtSource(Sequence[ClipArtRecord]):
-    """A split of the prepared pictures; pickles, so loader processes can share it."""
-
-    def __init__(self, source: Sequence[dict]):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> ClipArtRecord:
-        if not 0 <= index < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
-        record = self._source[index]
-        return ClipArtRecord(
-            id=record["id"].decode(),
-            image=record["image"],
-            name=record["name"].decode(),
-            keywords=[word.decode() for word in record["keywords"]],
-        )
+                record = {"id": one.id, "name": one.name, "keywords": list(one.keywords)}
+                yield one.id, record | {"image": picture}

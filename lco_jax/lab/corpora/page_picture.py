@@ -2,12 +2,12 @@
 
 import hashlib
 import html
-import io
 import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from lco_jax.data.media.images import encode_image
 from lco_jax.lab.corpora.libreoffice_source import Block
 
 SIDE_PX = 672
@@ -97,6 +97,4 @@ class PagePainter:
         pdf = self._pdfium.PdfDocument(document.copy([first]).write_pdf(full_fonts=True))
         scale = SIDE_PX / (_CSS_PX * _PDF_POINTS)
         picture = pdf[0].render(scale=scale, grayscale=True).to_pil()
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue(), "\n".join(block.text.translate(_INVISIBLE) for block in shown)
+        return encode_image(picture), "\n".join(block.text.translate(_INVISIBLE) for block in shown)

@@ -5,21 +5,22 @@ Clips and transcripts are those that Debian packages for the Asterisk telephone 
 
 import gzip
 import io
-import json
 import random
 import re
 import shutil
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
 
+from lco_jax.lab.corpora.committed import Described, write_described
+
 NUM_TEST = 60
 MIN_TEST_WORDS = 4
 """Held-out clips say at least so much; shorter ones are for training only."""
 MAX_SECONDS = 30.0
+ARCHIVE = "clips.zip"
 
 PACKAGES = ("asterisk-core-sounds-en=1.6.1-1", "asterisk-core-sounds-en-wav=1.6.1-1")
 """Transcripts, and clips."""
@@ -68,14 +69,13 @@ def write_spoken(packages: Path, output: Path, seed: int = 0) -> None:
         FileNotFoundError: `packages` lacks a file.
     """
     train, test = split_spoken(read_spoken(packages), random.Random(seed))
-    output.mkdir(parents=True, exist_ok=True)
-    for name, spoken in (("train", train), ("test", test)):
-        lines = (json.dumps({"id": one.id, "transcript": one.transcript}) + "\n" for one in spoken)
-        (output / f"spoken_{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    with zipfile.ZipFile(output / "clips.zip", "w") as archive:
-        for one in train + test:
-            archive.writestr(zipfile.ZipInfo(f"{one.id}.ogg"), one.audio)  # without a date
+    splits = {"train": [_describe(one) for one in train], "test": [_describe(one) for one in test]}
+    write_described(output, "spoken", splits, ARCHIVE, ".ogg")
     shutil.copyfile(packages / _LICENCE, output / "LICENSE.asterisk-sounds")
+
+
+def _describe(spoken: Spoken) -> Described:
+    return {"id": spoken.id, "transcript": spoken.transcript}, spoken.audio
 
 
 def read_spoken(packages: Path) -> list[Spoken]:

@@ -1,8 +1,8 @@
 """Small square pictures, as emoji and clip art are kept."""
 
-import io
-
 from PIL import Image
+
+from lco_jax.data.media.images import encode_image
 
 SIDE_PX = 56
 """Four tokens of Qwen2.5-VL, the smallest image that its vision tower reads without resizing."""
@@ -18,6 +18,4 @@ def square_png(picture: Image.Image) -> bytes:
     )
     square = Image.new("RGBA", (SIDE_PX, SIDE_PX), "white")
     square.alpha_composite(small.convert("RGBA"), ((SIDE_PX - width) // 2, (SIDE_PX - height) // 2))
-    buffer = io.BytesIO()
-    square.convert("RGB").save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return encode_image(square.convert("RGB"), optimize=True)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import soundfile
 import tensorflow_datasets as tfds
 
-from lco_jax.lab.corpora import CACHE
-from lco_jax.lab.corpora.spoken import SpokenRecord, SpokenSource, read_spoken, spoken_features
+from lco_jax.data.sources.builder import ArrayRecordBuilder, refuse_config
+from lco_jax.data.sources.datasets import CACHE
+from lco_jax.lab.corpora.spoken import COLUMNS, spoken_features
 from lco_jax.lab.corpora.synthetic_speech_source import (
     Utterance,
     choose_utterances,
@@ -19,8 +19,9 @@ from lco_jax.lab.corpora.synthetic_speech_source import (
 )
 
 
-class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Synthesised clips to train on (`train`), in several voices; records are those of `spoken`.
+class SyntheticSpeech(ArrayRecordBuilder, skip_registration=True):
+    """Synthesised clips to train on (`train`), in several voices; records are those of `spoken`,
+    with FLAC for `audio`.
 
     Clips stay in `work_dir`, so an interrupted preparation goes on where it was. The versions of
     program and encoder are in the metadata of the dataset, as `synthesizer` and `encoder`; one that
@@ -35,9 +36,7 @@ class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    # TFDS downloads nothing here, so there are no checksums for it to look up beside the code.
-    url_infos: ClassVar[dict] = {}
+    columns = COLUMNS
 
     def __init__(
         self,
@@ -47,15 +46,15 @@ class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         work_dir: str | None = None,
         max_clips: int | None = None,
     ):
-        if config_name:
-            raise ValueError(
-                f"synthetic_speech has no config {config_name!r}; use the name 'synthetic_speech'"
-            )
+        refuse_config(self.name, config_name)
         self._utterances = choose_utterances()[:max_clips]
-        self._work = CACHE / "synthetic_speech" if work_dir is None else Path(work_dir)
+        self._work = CACHE / self.name if work_dir is None else Path(work_dir)
         # The folder is named after texts, voices and rates, so other ones are never read from it.
-        config = tfds.core.BuilderConfig(name=digest_utterances(self._utterances))
-        super().__init__(config=config, data_dir=data_dir, file_format="array_record")
+        super().__init__(config_name=digest_utterances(self._utterances), data_dir=data_dir)
+
+    def how_to_prepare(self, name: str) -> str:
+        """The command: a program speaks the texts, so there is nothing to download."""
+        return f"run `python launch/prepare_data.py {name}` first"
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -72,12 +71,7 @@ class SyntheticSpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(
         self, utterances: Sequence[Utterance], clips: Path
-    ) -> Iterator[tuple[str, SpokenRecord]]:
+    ) -> Iterator[tuple[str, dict]]:
         for one in utterances:
             audio = clip_file(clips, one).read_bytes()
-            yield one.id, SpokenRecord(id=one.id, audio=audio, transcript=one.text)
-
-
-def read_synthetic_speech(builder: SyntheticSpeech, split: str) -> SpokenSource:
-    """The clips of a split that `builder` has prepared."""
-    return read_spoken(builder, split)
+            yield one.id, {"id": one.id, "audio": audio, "transcript": one.text}

@@ -23,6 +23,7 @@ import soxr
 from rich.console import Console
 from rich.progress import track
 
+from lco_jax.lab.corpora.committed import DATA, read_lines, require
 from lco_jax.lab.corpora.spoken_source import are_variants, words_of
 
 NUM_CLIPS = 3000
@@ -33,13 +34,12 @@ VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
 VARIANTS = ("", "+m3", "+m7", "+f2", "+f3", "+f4")
 WORDS_PER_MINUTE = range(130, 176)
 
-_DATA = Path(__file__).parents[3] / "data"
 FILES = {
-    "emoji_train": _DATA / "emoji" / "emoji_train.jsonl",
-    "emoji_test": _DATA / "emoji" / "emoji_test.jsonl",
-    "wordnet_train": _DATA / "quickstart" / "wordnet_train.jsonl",
-    "wordnet_test": _DATA / "quickstart" / "wordnet_test.jsonl",
-    "spoken_test": _DATA / "spoken" / "spoken_test.jsonl",
+    "emoji_train": DATA / "emoji" / "emoji_train.jsonl",
+    "emoji_test": DATA / "emoji" / "emoji_test.jsonl",
+    "wordnet_train": DATA / "quickstart" / "wordnet_train.jsonl",
+    "wordnet_test": DATA / "quickstart" / "wordnet_test.jsonl",
+    "spoken_test": DATA / "spoken" / "spoken_test.jsonl",
 }
 """Texts to choose from, and held-out ones that are never chosen."""
 _NUM_WORDS = range(2, 9)
@@ -91,10 +91,8 @@ def choose_utterances() -> list[Utterance]:
     Raises:
         FileNotFoundError: the package was installed without the repository's data folder.
     """
-    missing = [str(path) for path in FILES.values() if not path.exists()]
-    if missing:
-        raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
-    prompts = [words_of(line["transcript"]) for line in _read_lines("spoken_test")]
+    require(FILES.values())
+    prompts = [words_of(line["transcript"]) for line in read_lines(FILES["spoken_test"])]
     taken = {words_of(one.text) for one in (*_read_emoji("test"), *_read_wordnet("test"))}
     wordnet = [one for one in _read_wordnet("train") if _is_short(one.text)]
     chosen: list[Utterance] = []
@@ -108,18 +106,13 @@ def choose_utterances() -> list[Utterance]:
     return sorted(chosen, key=_order)
 
 
-def _read_lines(name: str) -> Iterator[dict]:
-    with FILES[name].open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
 def _read_emoji(split: str) -> Iterator[Utterance]:
-    for line in _read_lines(f"emoji_{split}"):
+    for line in read_lines(FILES[f"emoji_{split}"]):
         yield Utterance(f"emoji-{line['id']}", line["names"]["en"])
 
 
 def _read_wordnet(split: str) -> Iterator[Utterance]:
-    for line in _read_lines(f"wordnet_{split}"):
+    for line in read_lines(FILES[f"wordnet_{split}"]):
         for field in ("anchor", "positive"):
             yield Utterance(f"wordnet-{line['id']}-{field}", line[field]["text"])
 

@@ -1,15 +1,15 @@
 """The quickstart's text: WordNet examples and definitions, from files in this repository."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from lco_jax.data.records import parse_triplet
+from lco_jax.data.sources.builder import refuse_config
 from lco_jax.data.sources.jsonl import JsonlRecords
 from lco_jax.data.sources.pairs import Pair, PairsBuilder
+from lco_jax.lab.corpora import committed
 
-_FOLDER = Path(__file__).parents[3] / "data" / "quickstart"
-_FILES = {split: _FOLDER / f"wordnet_{split}.jsonl" for split in ("train", "test")}
+_FILES = committed.split_files(committed.DATA / "quickstart", "wordnet")
 
 
 class Wordnet(PairsBuilder):
@@ -20,15 +20,11 @@ class Wordnet(PairsBuilder):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
+    is_shipped = True
+
     def __init__(self, *, config_name: str, data_dir: str):
-        if config_name:
-            raise ValueError(f"wordnet has no config {config_name!r}; use the name 'wordnet'")
-        missing = [str(path) for path in _FILES.values() if not path.exists()]
-        if missing:
-            raise FileNotFoundError(f"{missing} not found; run from a checkout of the repository")
-        content = b"".join(path.read_bytes() for path in _FILES.values())
-        # The folder is named after the content, so a changed file is never read from an old copy.
-        super().__init__(config_name=hashlib.sha256(content).hexdigest()[:8], data_dir=data_dir)
+        refuse_config(self.name, config_name)
+        super().__init__(config_name=committed.content_name(_FILES.values()), data_dir=data_dir)
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
         return {split: self._generate_examples(_read(path)) for split, path in _FILES.items()}

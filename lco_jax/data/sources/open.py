@@ -1,0 +1,117 @@
+"""Sources of examples, opened: files and prepared datasets as records at random access."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lco_jax.config import DataConfig, JsonlSource, Source, TfdsSource
+from lco_jax.data.records import Exchange, Item, Record, Triplet, parse_exchange, parse_triplet
+from lco_jax.data.sources.columns import feature_of, make_exchange, make_triplet
+from lco_jax.data.sources.datasets import open_dataset
+from lco_jax.data.sources.jsonl import JsonlRecords
+
+if TYPE_CHECKING:
+    from lco_jax.data.sources.prepared import PreparedRecords
+
+_DIGEST_RECORDS = 64
+"""Of a prepared dataset, evenly spread; its name, version and size are hashed as well."""
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source that is ready to be read at random access."""
+
+    name: str
+    records: Sequence[Record]
+    digest: str
+    """Hash of the content."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def open_source(source: Source, kind: type[Record] = Triplet) -> OpenSource:
+    """Open and check the file or prepared dataset that `source` names.
+
+    Args:
+        kind: what its records become: triplets, or exchanges for a generative stage.
+
+    Raises:
+        FileNotFoundError: the file is absent, or the dataset not prepared.
+        ValueError: a line of the file is bad (both are named), or the dataset unknown or without
+            the field that is to be generated.
+    """
+    match source:
+        case JsonlSource():
+            parse = parse_triplet if kind is Triplet else parse_exchange
+            lines = JsonlRecords(source.path, parse, source.max_examples)
+            return OpenSource(PurePath(source.path).name, lines, lines.digest)
+        case TfdsSource():
+            prepared = open_dataset(source.name, source.split, source.data_dir, source.columns)
+            make = partial(make_triplet, columns=prepared.columns)
+            if kind is Exchange:
+                make = _exchange_maker(source, prepared)
+            records = _PreparedExamples(prepared, make, source.max_examples)
+            return OpenSource(f"{source.name}:{source.split}", records, records.digest())
+
+
+def _exchange_maker(
+    source: TfdsSource, prepared: "PreparedRecords"
+) -> Callable[[Mapping], Exchange]:
+    response = source.response or prepared.columns.positive
+    example = prepared[0]
+    try:
+        feature_of(example, response)
+    except KeyError as error:
+        raise ValueError(
+            f"{source.name} has no field {response!r} to generate; response must be one of "
+            f"{sorted(example)}"
+        ) from error
+    return partial(make_exchange, columns=prepared.columns, asked=source.prompt, response=response)
+
+
+def read_pairs(source: Source, num_pairs: int | None) -> list[Triplet]:
+    """The first `num_pairs` triplets of a source (None: all), e.g. for an evaluation."""
+    triplets = open_source(source).records
+    return [triplets[index] for index in range(len(triplets))[:num_pairs]]
+
+
+def all_items(config: DataConfig, kind: type[Record] = Triplet) -> Iterator[Item]:
+    """Every item of every source once."""
+    for source in config.sources:
+        for record in open_source(source, kind).records:
+            if isinstance(record, Triplet):
+                yield from (record.anchor, record.positive, *record.negatives)
+            else:
+                yield record.prompt
+
+
+class _PreparedExamples(Sequence[Record]):
+    """The examples that records of a prepared dataset make, read at random access."""
+
+    def __init__(
+        self,
+        records: Sequence[Mapping],
+        make: Callable[[Mapping], Record],
+        max_examples: int | None,
+    ):
+        self._records, self._make = records, make
+        self._size = len(range(len(records))[:max_examples])
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Record:
+        return self._make(self._records[index])
+
+    def digest(self) -> str:
+        chosen = np.linspace(0, self._size - 1, min(self._size, _DIGEST_RECORDS)).astype(int)
+        records = [self._records[index] for index in chosen.tolist()]
+        content = json.dumps(records, sort_keys=True, default=bytes.hex)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
