@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,15 +97,25 @@ class Share:
 
 
 @functools.lru_cache(maxsize=8)
-def data_share(mesh: jax.sharding.Mesh) -> Share:
-    """Which data shards this process feeds.
+def shares_of(mesh: jax.sharding.Mesh) -> Mapping[int, Share]:
+    """Which data shards each process feeds, by its index.
 
     Where a tensor axis crosses hosts, several processes hold a shard, and each of them feeds it.
+    The devices need not be there: those that a compiler or a torus describes will do.
     """
     shards = num_shards(mesh)
-    sharding = jax.NamedSharding(mesh, jax.P(BATCH_AXES))
-    slices = sharding.addressable_devices_indices_map((shards,)).values()
-    return Share(tuple(sorted({part[0].start or 0 for part in slices})), shards)
+    axes = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
+    by_shard = np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(shards, -1)
+    held: dict[int, set[int]] = {}
+    for shard, devices in enumerate(by_shard):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(shard)
+    return {process: Share(tuple(sorted(own)), shards) for process, own in sorted(held.items())}
+
+
+def data_share(mesh: jax.sharding.Mesh) -> Share:
+    """Which data shards this process feeds."""
+    return shares_of(mesh)[jax.process_index()]
 
 
 def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
