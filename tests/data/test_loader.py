@@ -12,7 +12,7 @@ from lco_jax.config import Columns, DataConfig, JsonlSource, Memory, TfdsSource
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.sources.mixture import ExampleStream
-from lco_jax.data.sources.open import open_source, read_pairs
+from lco_jax.data.sources.open import OpenSource, open_source, read_pairs
 from lco_jax.models.config import ModelConfig
 from lco_jax.objectives.loaders import ContrastiveLoader
 from tests.tokenizers import write_tokenizer
@@ -248,12 +248,26 @@ def test_homogeneous_batches(folder):
 
 
 def test_small_sources(folder, caplog):
-    with pytest.raises(ValueError, match=r"batch_size=40 takes 40 examples of c\.jsonl, .* has 30"):
+    with pytest.raises(ValueError, match=r"batch_size=40 .* all 30 .* \(c\.jsonl 30\): .* most 30"):
         ExampleStream(data_config(folder, "c", batch_size=40), 0)
-    with pytest.raises(ValueError, match=r"c\.jsonl"):
+    with pytest.raises(ValueError, match=r"batch_size=192 .* all 190 .*b\.jsonl 60, c\.jsonl 30\)"):
+        ExampleStream(data_config(folder, "abc", batch_size=192), 0)
+    with pytest.raises(ValueError, match=r"batch_size=40 takes 40 examples of c\.jsonl, .* has 30"):
         ExampleStream(data_config(folder, "ac", batch_size=40, homogeneous=True), 0)
     ExampleStream(data_config(folder, "ac", batch_size=80), 0)
     assert "c.jsonl, which has 30: it will repeat" in caplog.text
+
+
+def test_a_source_of_nothing(folder, monkeypatch):
+    (folder / "blank.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match=r"blank\.jsonl: holds no record; expected one JSON"):
+        ExampleStream(data_config(folder, ("a", "blank")), 0)
+    with pytest.raises(ValueError, match=r"max_examples=0 of .* leaves no example"):
+        JsonlSource("a.jsonl", max_examples=0)
+    opened = iter((OpenSource("a", range(BATCH), ""), OpenSource("rest", (), "")))
+    monkeypatch.setattr("lco_jax.data.sources.mixture.open_source", lambda *_: next(opened))
+    with pytest.raises(ValueError, match="rest holds no example; leave it out"):
+        ExampleStream(data_config(folder, "ab"), 0)
 
 
 def test_negatives_are_taken_as_wanted(folder, prompter):
