@@ -8,16 +8,16 @@ from typing import Annotated
 import jax
 import tyro
 
-from lco_jax.cli.configs import load_config
+from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.config import Stages, TrainConfig
 
 
 @dataclass(frozen=True)
 class _Front:
-    config: Path
+    config: Path = CONFIGS / "lco_omni_7b_text.py"
     """Python file with `get_config()`."""
-    topology: str
+    topology: str | None = None
     """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     num_slices: int = 1
     """Slices of this shape, joined by the data centre's network."""
@@ -34,17 +34,21 @@ class _Arguments(_Front):
     Exits with 1 if it does not fit. Needs the extra `tpu` (libtpu), but no TPU.
     """
 
+    topology: str = tyro.MISSING
+    """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = tyro.MISSING
 
 
 @program
 def main() -> int:
     """Parse, compile, print."""
+    # Neither asks for what is missing nor for help: the second parse does, which knows all options.
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
+    given = {name: value for name, value in vars(front).items() if value is not None}
     parsed = {
         name: tyro.cli(
             _Arguments,
-            default=_Arguments(**vars(front), run=config),
+            default=_Arguments(**given, run=config),
             config=(tyro.conf.AvoidSubcommands,),
         )
         for name, config in _runs(load_config(front.config), front.stage).items()
