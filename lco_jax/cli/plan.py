@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -25,6 +25,11 @@ class _Front:
     """Of a config of several stages, the one to plan (none: each of them)."""
     json: Path | None = None
     """Also write the plan to this file; of several stages, by their names."""
+    rehearse: bool = False
+    """Compile nothing: go through the start of the run as every host of the slice, up to the first
+    batches. Exits with 1 if a host would stop or an item be fed twice or never."""
+    workdir: str | None = None
+    """With --rehearse: run folder (default: that of train.py)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ def main() -> int:
     # The host must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
 
+    if front.rehearse:
+        runs = {name: arguments.run for name, arguments in parsed.items()}
+        return _rehearse(runs, front)
     from lco_jax.plan.plan import describe, make_plan
     from lco_jax.plan.topologies import find_topology
 
@@ -64,11 +72,34 @@ def main() -> int:
     for name, arguments in parsed.items():
         plans[name] = make_plan(arguments.run, topology)
         print(describe(plans[name], f"plan of stage {name}" if name else "plan"))
-    if front.json:
-        content = {name: plan.to_json() for name, plan in plans.items()}
-        alone = next(iter(content.values())) if len(content) == 1 else content
-        front.json.write_text(json.dumps(alone, indent=2) + "\n")
+    _write(plans, front.json)
     return DONE if all(plan.fits for plan in plans.values()) else FAILED
+
+
+def _rehearse(runs: dict[str, TrainConfig], front: _Front) -> int:
+    from lco_jax.plan.rehearsal import rehearse
+    from lco_jax.plan.rehearsal_table import describe
+    from lco_jax.plan.torus import slice_devices
+
+    devices = slice_devices(front.topology, front.num_slices)
+    workdir = front.workdir or str(Path("runs") / front.config.stem)
+    found = {}
+    for name, config in runs.items():
+        found[name] = rehearse(
+            config, front.topology, devices, workdir, stage=name, num_slices=front.num_slices
+        )
+        print(describe(found[name], f"rehearsal of stage {name}" if name else "rehearsal"))
+    _write(found, front.json)
+    return DONE if all(rehearsal.succeeded for rehearsal in found.values()) else FAILED
+
+
+def _write(found: dict[str, Any], file: Path | None) -> None:
+    """Plans or rehearsals as JSON, by stage if there are several."""
+    if file is None:
+        return
+    content = {name: one.to_json() for name, one in found.items()}
+    alone = next(iter(content.values())) if len(content) == 1 else content
+    file.write_text(json.dumps(alone, indent=2) + "\n")
 
 
 def _runs(config: TrainConfig | Stages, stage: str | None) -> dict[str, TrainConfig]:

@@ -131,8 +131,11 @@ class Loader(abc.ABC, Generic[_Part]):
         self._local_shards = len(shards)
 
     def of_process(self, shards: Sequence[int], agree: Agree, num_steps: int) -> Self:
-        """The loader of a process that feeds other shards of the same run, from step 0 on."""
+        """The loader of a process that feeds other shards of the same run, from step 0 on; its
+        batches lack nothing but the pixels.
+        """
         other = copy.copy(self)
+        other._packer = self._packer.without_pixels()
         other._take_share(shards)
         other._agree, other._stop, other._next_step = agree, num_steps, 0
         return other

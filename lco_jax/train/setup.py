@@ -12,7 +12,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lco_jax.config import TrainConfig
-from lco_jax.data.encode.feature_cache import FeatureCache
+from lco_jax.data.encode.feature_cache import FeatureCache, MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.loader import Loader
 from lco_jax.data.sources.open import all_items
@@ -60,12 +60,17 @@ class Setup:
 
 
 def open_inputs(
-    config: TrainConfig, folder: Path, sizes: ModelConfig, mesh: jax.sharding.Mesh
+    config: TrainConfig,
+    folder: Path,
+    sizes: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    known: MediaCache | None = None,
 ) -> Inputs:
-    """Describe the model of `sizes` and open the data; no weight is read, nothing is written.
+    """Describe the model of `sizes` and open the data; no weight is read.
 
     Args:
         folder: the model's hub folder.
+        known: media that need not be read (None: those of the run's feature cache).
 
     Raises:
         ValueError: config, data and model do not fit each other.
@@ -73,7 +78,7 @@ def open_inputs(
     ref, traits = config.model, traits_of(config.objective)
     model = describe_model(ref, sizes, with_head=traits.needs_head)
     cache = None
-    if config.memory.feature_cache and model.towers:
+    if known is None and config.memory.feature_cache and model.towers:
         cache = open_cache(config.memory.feature_cache, folder, config.data.media, ref.dtype)
     processor = Processor(
         folder,
@@ -81,7 +86,7 @@ def open_inputs(
         media=config.data.media,
         profile=config.data.profile,
         max_text_tokens=config.data.max_text_tokens,
-        cache=cache,
+        cache=cache if known is None else known,
     )
     loader = make_loader(config, processor, mesh)
     num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
