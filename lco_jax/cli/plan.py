@@ -3,21 +3,21 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
 
-from lco_jax.cli.configs import load_config
+from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.config import Stages, TrainConfig
 
 
 @dataclass(frozen=True)
 class _Front:
-    config: Path
+    config: Path = CONFIGS / "lco_omni_7b_text.py"
     """Python file with `get_config()`."""
-    topology: str
+    topology: str | None = None
     """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     num_slices: int = 1
     """Slices of this shape, joined by the data centre's network."""
@@ -25,6 +25,11 @@ class _Front:
     """Of a config of several stages, the one to plan (none: each of them)."""
     json: Path | None = None
     """Also write the plan to this file; of several stages, by their names."""
+    rehearse: bool = False
+    """Compile nothing: go through the start of the run as every host of the slice, up to the first
+    batches. Exits with 1 if a host would stop or an item be fed twice or never."""
+    workdir: str | None = None
+    """With --rehearse: run folder (default: that of train.py)."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,21 @@ class _Arguments(_Front):
     Exits with 1 if it does not fit. Needs the extra `tpu` (libtpu), but no TPU.
     """
 
+    topology: str = tyro.MISSING
+    """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = tyro.MISSING
 
 
 @program
 def main() -> int:
     """Parse, compile, print."""
+    # Neither asks for what is missing nor for help: the second parse does, which knows all options.
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
+    given = {name: value for name, value in vars(front).items() if value is not None}
     parsed = {
         name: tyro.cli(
             _Arguments,
-            default=_Arguments(**vars(front), run=config),
+            default=_Arguments(**given, run=config),
             config=(tyro.conf.AvoidSubcommands,),
         )
         for name, config in _runs(load_config(front.config), front.stage).items()
@@ -52,6 +61,9 @@ def main() -> int:
     # The host must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
 
+    if front.rehearse:
+        runs = {name: arguments.run for name, arguments in parsed.items()}
+        return _rehearse(runs, front)
     from lco_jax.plan.plan import describe, make_plan
     from lco_jax.plan.topologies import find_topology
 
@@ -60,11 +72,34 @@ def main() -> int:
     for name, arguments in parsed.items():
         plans[name] = make_plan(arguments.run, topology)
         print(describe(plans[name], f"plan of stage {name}" if name else "plan"))
-    if front.json:
-        content = {name: plan.to_json() for name, plan in plans.items()}
-        alone = next(iter(content.values())) if len(content) == 1 else content
-        front.json.write_text(json.dumps(alone, indent=2) + "\n")
+    _write(plans, front.json)
     return DONE if all(plan.fits for plan in plans.values()) else FAILED
+
+
+def _rehearse(runs: dict[str, TrainConfig], front: _Front) -> int:
+    from lco_jax.plan.rehearsal import rehearse
+    from lco_jax.plan.rehearsal_table import describe
+    from lco_jax.plan.torus import slice_devices
+
+    devices = slice_devices(front.topology, front.num_slices)
+    workdir = front.workdir or str(Path("runs") / front.config.stem)
+    found = {}
+    for name, config in runs.items():
+        found[name] = rehearse(
+            config, front.topology, devices, workdir, stage=name, num_slices=front.num_slices
+        )
+        print(describe(found[name], f"rehearsal of stage {name}" if name else "rehearsal"))
+    _write(found, front.json)
+    return DONE if all(rehearsal.succeeded for rehearsal in found.values()) else FAILED
+
+
+def _write(found: dict[str, Any], file: Path | None) -> None:
+    """Plans or rehearsals as JSON, by stage if there are several."""
+    if file is None:
+        return
+    content = {name: one.to_json() for name, one in found.items()}
+    alone = next(iter(content.values())) if len(content) == 1 else content
+    file.write_text(json.dumps(alone, indent=2) + "\n")
 
 
 def _runs(config: TrainConfig | Stages, stage: str | None) -> dict[str, TrainConfig]:

@@ -17,6 +17,9 @@ class JsonlSource:
     """Relative share of the mixture."""
     max_examples: int | None = None
 
+    def __post_init__(self):
+        _check_source(self)
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -70,8 +73,20 @@ class TfdsSource:
     """What is what in the records (None: as the dataset is known for, or as its features are called
     like those of known ones)."""
 
+    def __post_init__(self):
+        _check_source(self)
+
 
 Source = JsonlSource | TfdsSource
+
+
+def _check_source(source: Source) -> None:
+    require(source.weight > 0, f"weight={source.weight} of {source} must be positive")
+    require(
+        source.max_examples is None or source.max_examples > 0,
+        f"max_examples={source.max_examples} of {source} leaves no example; give a positive "
+        "number, or leave it out to read all",
+    )
 
 
 @dataclass(frozen=True)
@@ -130,8 +145,6 @@ class DataConfig:
         require(bool(self.sources), "data.sources is empty; name at least one source")
         require(self.batch_size > 0, f"batch_size={self.batch_size} must be positive")
         require(self.num_negatives >= 0, f"num_negatives={self.num_negatives} is negative")
-        for source in self.sources:
-            require(source.weight > 0, f"weight={source.weight} of {source} must be positive")
 
 
 @dataclass(frozen=True)
@@ -147,3 +160,10 @@ class Evaluation:
     others: tuple[Source, ...] = ()
     """More held-out pairs, such as images and their names, which find each other in both
     directions; their figures decide nothing."""
+
+    def __post_init__(self):
+        require(
+            self.num_pairs is None or self.num_pairs > 0,
+            f"evaluation.num_pairs={self.num_pairs} measures nothing; give a positive number, or "
+            "leave evaluation out",
+        )

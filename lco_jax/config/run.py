@@ -58,7 +58,15 @@ class TrainConfig:
             f"encode_chunks={chunks}: an alignment runs its batch in one piece; set it to 1 and "
             "lower batch_size",
         )
-        require(self.num_steps is None or self.num_steps > 0, f"num_steps={self.num_steps}")
+        require(
+            self.num_steps is None or self.num_steps > 0,
+            f"num_steps={self.num_steps} trains nothing; give a positive number, or leave it out "
+            "and say num_epochs",
+        )
+        require(
+            self.num_steps is not None or self.num_epochs > 0,
+            f"num_epochs={self.num_epochs} trains nothing; give a positive number, or num_steps",
+        )
         require(
             self.memory.feature_cache is None or not isinstance(self.model.trainable, Towers),
             "memory.feature_cache keeps what frozen towers compute, and these train; leave it out",

@@ -3,13 +3,14 @@
 import abc
 import collections
 import contextlib
+import copy
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import grain
 import numpy as np
@@ -77,7 +78,8 @@ class Loader(abc.ABC, Generic[_Part]):
     shard takes a contiguous piece of each chunk.
 
     Args:
-        num_shards: data shards of the whole mesh, in order of process.
+        num_shards: data shards of the whole mesh.
+        shards: those that this process feeds (None: all).
         agree: called in a background thread, in step order; for the same steps on every process
             if all stop iterating after the same step. It must return or raise in bounded time.
         num_steps: where to stop (None: never).
@@ -94,16 +96,12 @@ class Loader(abc.ABC, Generic[_Part]):
         *,
         seed: int,
         num_shards: int = 1,
-        process_index: int = 0,
-        process_count: int = 1,
+        shards: Sequence[int] | None = None,
         agree: Agree = _agree_alone,
         num_steps: int | None = None,
     ):
-        self._numbers = share_examples(
-            config.batch_size, memory.encode_chunks, num_shards, process_index, process_count
-        )
-        self._local_shards = num_shards // process_count
-        self._config = config
+        self._config, self._chunks, self._num_shards = config, memory.encode_chunks, num_shards
+        self._take_share(range(num_shards) if shards is None else shards)
         self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
         self._processor = processor
         self._packer = MediaPacker(processor.config, memory.frame_rows)
@@ -126,6 +124,26 @@ class Loader(abc.ABC, Generic[_Part]):
     @abc.abstractmethod
     def _try_encode(self, parts: Sequence[_Part]) -> list[Encoded | ValueError]:
         """The tokens of each part, or what is wrong with it."""
+
+    def _take_share(self, shards: Sequence[int]) -> None:
+        size = self._config.batch_size
+        self._numbers = share_examples(size, self._chunks, self._num_shards, shards)
+        self._local_shards = len(shards)
+
+    def of_process(self, shards: Sequence[int], agree: Agree, num_steps: int) -> Self:
+        """The loader of a process that feeds other shards of the same run, from step 0 on; its
+        batches lack nothing but the pixels.
+        """
+        other = copy.copy(self)
+        other._packer = self._packer.without_pixels()
+        other._take_share(shards)
+        other._agree, other._stop, other._next_step = agree, num_steps, 0
+        return other
+
+    def demand_of(self, step: int) -> tuple[int, ...]:
+        """What the items that this process has in a step ask of its shape."""
+        _, encoded, _ = self._encode(step)
+        return sum(self._measure(encoded), ())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -257,10 +275,7 @@ class Loader(abc.ABC, Generic[_Part]):
 
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
         step, encoded, unreadable = loaded
-        lengths = item_lengths(encoded).reshape(*self._numbers.shape, -1)
-        tokens = measure(lengths, self._local_shards, self._row_tokens)
-        shards = split_items(encoded, self._numbers.shape[0] * self._local_shards)
-        media = self._packer.measure(shards)
+        tokens, media = self._measure(encoded)
         demand = self._agree(f"batch shape {step}", (*tokens, *media))
         shape = choose_shape(demand[: len(tokens)], self._row_tokens)
         shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
@@ -268,3 +283,9 @@ class Loader(abc.ABC, Generic[_Part]):
         head_tokens = len(self._processor.head)
         batch = pack(encoded, self._numbers, self._local_shards, shape, head_tokens, self._packer)
         return step, shape, batch, unreadable
+
+    def _measure(self, encoded: list[Encoded | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the tokens of the items ask of the shape of a step, and what their media do."""
+        lengths = item_lengths(encoded).reshape(*self._numbers.shape, -1)
+        shards = split_items(encoded, self._chunks * self._local_shards)
+        return measure(lengths, self._local_shards, self._row_tokens), self._packer.measure(shards)

@@ -108,12 +108,12 @@ class Encoder:
             ValueError: an item is empty, too long, or has media that cannot be used or that the
                 model does not read.
         """
-        share, num_shares = processes.data_share(self.mesh)
+        share = processes.data_share(self.mesh)
         vectors = np.zeros((len(items), self._width), np.float32)
         pending = None  # the device works on one batch while the host packs the next
         with jax.set_mesh(self.mesh):
             for batch, indices in self._batches(items, errors):
-                local = _local_part(batch, share, num_shares)
+                local = _local_part(batch, share)
                 arrays = processes.to_global(self.mesh, local, batch_specs(local))
                 pooled = self._embed(self.params, arrays, self._prefix)
                 _collect(vectors, pending, on_progress)
@@ -200,13 +200,14 @@ def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
     return compile_for_mesh(embed)
 
 
-def _local_part(batch, share: int, num_shares: int):
-    """This process's contiguous rows and items of a batch for all shards."""
-    if num_shares == 1:
+def _local_part(batch, share: processes.Share):
+    """This process's rows and items of a batch for all shards."""
+    if len(share.shards) == share.num_shards:
         return batch
 
     def cut(array: np.ndarray, axis: int) -> np.ndarray:
-        return np.split(array, num_shares, axis)[share]
+        pieces = np.split(array, share.num_shards, axis)
+        return np.concatenate([pieces[shard] for shard in share.shards], axis)
 
     items = ("pool", "valid", "content")
     cut_items = {name: cut(getattr(batch, name), 2) for name in items}

@@ -15,7 +15,6 @@ from lco_jax.objectives.contrastive import contrastive_objective
 from lco_jax.objectives.generative import generative_gradient, generative_objective
 from lco_jax.objectives.loaders import AlignmentLoader, ContrastiveLoader, GenerativeLoader
 from lco_jax.runtime import processes
-from lco_jax.runtime.mesh import num_shards
 
 LossFn = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 """`(trainable, frozen, dropout key, batch, preamble) -> (loss, metrics)`."""
@@ -74,16 +73,15 @@ def traits_of(objective: Objective) -> Traits:
 
 def make_loader(config: TrainConfig, processor: Processor, mesh: jax.sharding.Mesh) -> Loader:
     """The batches of a stage, of which this process reads its share."""
-    share, num_shares = processes.data_share(mesh)
+    share = processes.data_share(mesh)
     return traits_of(config.objective).make_loader(
         config.data,
         config.memory,
         processor,
         config.objective,
         seed=config.seed,
-        num_shards=num_shards(mesh),
-        process_index=share,
-        process_count=num_shares,
+        num_shards=share.num_shards,
+        shards=share.shards,
         agree=processes.agree_max,
     )
 

@@ -55,7 +55,7 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     mesh = jax.sharding.get_mesh()
     traits = traits_of(config.objective)
     sizes = _sizes(config)
-    _check(sizes, mesh)
+    check_divides(sizes, mesh)
     model = describe_model(config.model, sizes, with_head=traits.needs_head)
     num_steps = config.num_steps or _STEPS
     optimizer = make_optimizer(config.optimizer, num_steps, config.model.trainable)
@@ -106,8 +106,8 @@ def _sizes(config: TrainConfig) -> ModelConfig:
     return public_config(config.model.path)
 
 
-def _check(model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
-    """Name the size that an axis does not divide, before the compiler does."""
+def check_divides(model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
+    """Raise ValueError with the size that an axis does not divide, before the compiler does."""
     text, tensor, fsdp = model.text, mesh.shape["tensor"], mesh.shape["fsdp"]
     sizes = {
         ("tensor", tensor, "attention heads"): text.num_heads,

@@ -1,9 +1,11 @@
 """What knows of processes: joining them, the share of each, and what they agree on."""
 
 import contextlib
+import functools
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -83,32 +85,63 @@ def lost_processes_named() -> Iterator[None]:
         ) from error
 
 
-def data_share(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-    """Which contiguous share of the batch this process feeds: (index, number of shares).
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that a process feeds."""
 
-    Processes whose devices hold the same shard (a tensor axis across hosts) get the same share.
+    shards: tuple[int, ...]
+    """Data shards that its devices hold, ascending; not always neighbours: on a torus the hosts
+    are blocks of chips, which the mesh crosses."""
+    num_shards: int
+    """Of the whole mesh."""
 
-    Raises:
-        ValueError: this process's shards are not contiguous, or not equally many everywhere.
+
+@functools.lru_cache(maxsize=8)
+def shares_of(mesh: jax.sharding.Mesh) -> Mapping[int, Share]:
+    """Which data shards each process feeds, by its index.
+
+    Where a tensor axis crosses hosts, several processes hold a shard, and each of them feeds it.
+    The devices need not be there: those that a compiler or a torus describes will do.
     """
     shards = num_shards(mesh)
-    sharding = jax.NamedSharding(mesh, jax.P(BATCH_AXES))
-    slices = sharding.addressable_devices_indices_map((shards,)).values()
-    own = sorted({part[0].start or 0 for part in slices})
-    if own != list(range(own[0], own[0] + len(own))) or own[0] % len(own) or shards % len(own):
-        raise ValueError(
-            f"process {jax.process_index()} holds the batch shards {own} of {shards}; "
-            "choose mesh sizes that give each host a contiguous, equal share"
-        )
-    return own[0] // len(own), shards // len(own)
+    axes = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
+    by_shard = np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(shards, -1)
+    held: dict[int, set[int]] = {}
+    for shard, devices in enumerate(by_shard):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(shard)
+    return {process: Share(tuple(sorted(own)), shards) for process, own in sorted(held.items())}
+
+
+def data_share(mesh: jax.sharding.Mesh) -> Share:
+    """Which data shards this process feeds."""
+    return shares_of(mesh)[jax.process_index()]
 
 
 def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
-    """Host-local numpy arrays as global arrays; every process passes its own share."""
+    """Host-local numpy arrays as global arrays.
+
+    Every process passes the pieces of its own shards, in the order of its `Share`, one behind the
+    other along the dimension that lies on the batch axes; arrays without one are the same on all.
+    """
+    share = data_share(mesh)
 
     def place(array: np.ndarray, spec: jax.P) -> jax.Array:
         sharding = jax.NamedSharding(mesh, spec)
-        return jax.make_array_from_process_local_data(sharding, array)
+        if BATCH_AXES not in tuple(spec):
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        axis = tuple(spec).index(BATCH_AXES)
+        piece = array.shape[axis] // len(share.shards)
+        shape = list(array.shape)
+        shape[axis] = piece * share.num_shards
+
+        def find(index: tuple[slice, ...]) -> np.ndarray:
+            own = share.shards.index((index[axis].start or 0) // piece)
+            local = list(index)
+            local[axis] = slice(own * piece, (own + 1) * piece)
+            return array[tuple(local)]
+
+        return jax.make_array_from_callback(tuple(shape), sharding, find)
 
     return jax.tree.map(place, tree, specs)
 

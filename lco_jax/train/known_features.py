@@ -71,11 +71,7 @@ def fill_cache(
     Raises:
         ValueError: several processes, of which each would write the same files.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            "a feature cache is filled by one process; start the run on one host first, or leave "
-            "memory.feature_cache out"
-        )
+    check_filler(jax.process_count())
     missing: dict[str, tuple[Kind, MediaSource]] = {}
     for kind, source in _media_of(processor, items):
         try:
@@ -100,6 +96,15 @@ def fill_cache(
         for key, parts in compute_features(read, processor, run, params, mesh, memory):
             cache.save(key, parts)
     return len(missing)
+
+
+def check_filler(num_processes: int) -> None:
+    """Raise ValueError unless there is one process to fill a cache."""
+    if num_processes > 1:
+        raise ValueError(
+            "a feature cache is filled by one process; start the run on one host first, or leave "
+            "memory.feature_cache out"
+        )
 
 
 @functools.lru_cache(maxsize=4)

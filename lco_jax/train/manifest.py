@@ -69,17 +69,7 @@ def start_or_resume(
         ScienceChangedError: the folder's run has other settings or other data.
     """
     file = epath.Path(workdir) / "config.json"
-    if file.exists():
-        if not is_run_folder(workdir):
-            raise ValueError(f"{file} is not of a run; choose another --workdir")
-        old = read_manifest(workdir)
-        check_resumable(old.config, config)
-        if old.data_fingerprint != data_fingerprint:
-            raise ScienceChangedError(
-                f"the data of the run in {workdir} has changed: its fingerprint was "
-                f"{old.data_fingerprint} and is {data_fingerprint} now; restore the data or choose "
-                "a new --workdir"
-            )
+    check_same_run(workdir, config, data_fingerprint)
     if jax.process_index() != 0:
         return
     content = {
@@ -95,6 +85,31 @@ def start_or_resume(
     draft = file.with_suffix(".tmp")
     draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     draft.replace(file)
+
+
+def check_same_run(workdir: str, config: TrainConfig, data_fingerprint: str | None) -> bool:
+    """Whether the folder holds a run, which then must be this one.
+
+    Args:
+        data_fingerprint: None if the data are not known.
+
+    Raises:
+        ScienceChangedError: it has other settings or other data.
+    """
+    file = epath.Path(workdir) / "config.json"
+    if not file.exists():
+        return False
+    if not is_run_folder(workdir):
+        raise ValueError(f"{file} is not of a run; choose another --workdir")
+    old = read_manifest(workdir)
+    check_resumable(old.config, config)
+    if data_fingerprint is not None and old.data_fingerprint != data_fingerprint:
+        raise ScienceChangedError(
+            f"the data of the run in {workdir} has changed: its fingerprint was "
+            f"{old.data_fingerprint} and is {data_fingerprint} now; restore the data or choose "
+            "a new --workdir"
+        )
+    return True
 
 
 def _git_revision() -> str | None:

@@ -12,11 +12,12 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lco_jax.config import TrainConfig
+from lco_jax.data.encode.feature_cache import FeatureCache, MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.loader import Loader
 from lco_jax.data.sources.open import all_items
 from lco_jax.models.build import init_lora, join
-from lco_jax.models.config import read_config
+from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.describe import DescribedModel, describe_model
 from lco_jax.objectives.traits import make_loader, traits_of
 from lco_jax.train.known_features import fill_cache, open_cache
@@ -29,6 +30,17 @@ log = logging.getLogger(__name__)
 
 _INIT = 2**31 - 1
 """Number of the random stream of the initial factors; the streams of steps count from 0."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads: a model, described, and batches."""
+
+    model: DescribedModel
+    processor: Processor
+    loader: Loader
+    num_steps: int
+    cache: FeatureCache | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,40 @@ class Setup:
     """Tokens that all items begin with."""
 
 
+def open_inputs(
+    config: TrainConfig,
+    folder: Path,
+    sizes: ModelConfig,
+    mesh: jax.sharding.Mesh,
+    known: MediaCache | None = None,
+) -> Inputs:
+    """Describe the model of `sizes` and open the data; no weight is read.
+
+    Args:
+        folder: the model's hub folder.
+        known: media that need not be read (None: those of the run's feature cache).
+
+    Raises:
+        ValueError: config, data and model do not fit each other.
+    """
+    ref, traits = config.model, traits_of(config.objective)
+    model = describe_model(ref, sizes, with_head=traits.needs_head)
+    cache = None
+    if known is None and config.memory.feature_cache and model.towers:
+        cache = open_cache(config.memory.feature_cache, folder, config.data.media, ref.dtype)
+    processor = Processor(
+        folder,
+        model.read,
+        media=config.data.media,
+        profile=config.data.profile,
+        max_text_tokens=config.data.max_text_tokens,
+        cache=cache if known is None else known,
+    )
+    loader = make_loader(config, processor, mesh)
+    num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
+    return Inputs(model, processor, loader, num_steps, cache)
+
+
 def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     """Read the base model, open the data, and write the manifest of the run or compare with it.
 
@@ -56,20 +102,9 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     """
     ref, traits = config.model, traits_of(config.objective)
     folder = base_folder(ref, workdir)
-    model = describe_model(ref, read_config(folder), with_head=traits.needs_head)
-    cache = None
-    if config.memory.feature_cache and model.towers:
-        cache = open_cache(config.memory.feature_cache, folder, config.data.media, ref.dtype)
-    processor = Processor(
-        folder,
-        model.read,
-        media=config.data.media,
-        profile=config.data.profile,
-        max_text_tokens=config.data.max_text_tokens,
-        cache=cache,
-    )
-    loader = make_loader(config, processor, mesh)
-    num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
+    inputs = open_inputs(config, folder, read_config(folder), mesh)
+    model, processor, loader = inputs.model, inputs.processor, inputs.loader
+    num_steps, cache = inputs.num_steps, inputs.cache
     start_or_resume(
         workdir, config, data_fingerprint=loader.fingerprint, prompt=processor.describe()
     )

@@ -59,11 +59,7 @@ def train_stages(
     Raises:
         ScienceChangedError: a stage was run, or begun, with other settings.
     """
-    if "://" in workdir:
-        raise ValueError(
-            f"workdir={workdir} is remote; stages hand over models in a folder of the file system, "
-            "mount the bucket and give its path"
-        )
+    check_folder(workdir)
     results = []
     previous = ""
     for stage in stages.stages:
@@ -85,6 +81,15 @@ def train_stages(
             leave_model(str(folder), config)
         previous = f"{RUN_FOLDER}/../{stage.name}/{MODEL_FOLDER}"
     return results
+
+
+def check_folder(workdir: str) -> None:
+    """Raise ValueError unless stages can hand over models in `workdir`."""
+    if "://" in workdir:
+        raise ValueError(
+            f"workdir={workdir} is remote; stages hand over models in a folder of the file system, "
+            "mount the bucket and give its path"
+        )
 
 
 def start_from(config: TrainConfig, model: str) -> TrainConfig:

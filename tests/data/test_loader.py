@@ -12,7 +12,7 @@ from lco_jax.config import Columns, DataConfig, JsonlSource, Memory, TfdsSource
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.sources.mixture import ExampleStream
-from lco_jax.data.sources.open import open_source, read_pairs
+from lco_jax.data.sources.open import OpenSource, open_source, read_pairs
 from lco_jax.models.config import ModelConfig
 from lco_jax.objectives.loaders import ContrastiveLoader
 from tests.tokenizers import write_tokenizer
@@ -58,10 +58,10 @@ def make_loader(folder, prompter, *, names="a", memory=MEMORY, num_steps=10, see
     )
 
 
-def load_with_processes(folder, prompter, process_count, **arguments):
-    """What each of `process_count` loaders gives, with agreement through shared memory."""
-    barrier, asked = threading.Barrier(process_count), {}
-    results = [None] * process_count
+def load_with_processes(folder, prompter, shares, **arguments):
+    """What the loader of each share gives, with agreement through shared memory."""
+    barrier, asked = threading.Barrier(len(shares)), {}
+    results = [None] * len(shares)
 
     def run(index):
         def agree(key, values):
@@ -73,14 +73,13 @@ def load_with_processes(folder, prompter, process_count, **arguments):
             folder,
             prompter,
             num_shards=4,
-            process_index=index,
-            process_count=process_count,
+            shards=shares[index],
             agree=agree,
             **arguments,
         )
         results[index] = list(loader)
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(process_count)]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(shares))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,23 +132,39 @@ def test_batch_holds_the_examples_of_the_step(folder, prompter):
         assert stats.waited_s >= 0
 
 
-@pytest.mark.parametrize("process_count", [2, 4])
-def test_processes_together_have_the_same_batch(folder, prompter, process_count):
+@pytest.mark.parametrize(
+    "shares",
+    [
+        ((0, 1), (2, 3)),
+        ((0,), (1,), (2,), (3,)),
+        ((0, 2), (1, 3)),  # of a torus
+        ((3,), (0, 1, 2)),
+        ((0, 1), (0, 1), (2, 3), (2, 3)),  # a tensor axis crosses hosts
+    ],
+    ids=str,
+)
+def test_processes_together_have_the_same_batch(folder, prompter, shares):
     alone = list(make_loader(folder, prompter, num_shards=4, names="abc"))
-    together = load_with_processes(folder, prompter, process_count, names="abc")
+    together = load_with_processes(folder, prompter, shares, names="abc")
     for index, (step, batch, _) in enumerate(alone):
         parts = [part[index] for part in together]
         assert all(part[0] == step for part in parts)
-        # Rows and examples of the processes, side by side, are the arrays of the single process.
+        # Rows and examples of all shards, side by side, are the arrays of the single process.
         joined = {
-            name: np.concatenate(
-                [getattr(part[1], name) for part in parts],
-                axis=2 if name in ("pool", "valid", "content") else 1,
-            )
+            name: join_shards([getattr(part[1], name) for part in parts], name, shares)
             for name in batch._fields
             if getattr(batch, name) is not None
         }
         assert_equal(Batch(**joined), batch)
+
+
+def join_shards(arrays, name, shares):
+    axis = 2 if name in ("pool", "valid", "content") else 1
+    pieces = {}
+    for array, shards in zip(arrays, shares, strict=True):
+        for shard, piece in zip(shards, np.split(array, len(shards), axis), strict=True):
+            np.testing.assert_array_equal(pieces.setdefault(shard, piece), piece)
+    return np.concatenate([pieces[shard] for shard in sorted(pieces)], axis)
 
 
 def test_the_mesh_does_not_change_what_is_read(folder, prompter):
@@ -187,7 +202,7 @@ def test_processes_that_stop_early_have_asked_the_same(folder, prompter):
             asked.append(key)
             return values
 
-        batches = iter(make_loader(folder, prompter, num_shards=2, process_count=2, agree=agree))
+        batches = iter(make_loader(folder, prompter, num_shards=2, shards=(0,), agree=agree))
         assert [next(batches)[0] for _ in range(3)] == [0, 1, 2]
         batches.close()
     assert keys[0.0] == keys[0.02] == [f"batch shape {step}" for step in range(5)]
@@ -233,12 +248,26 @@ def test_homogeneous_batches(folder):
 
 
 def test_small_sources(folder, caplog):
-    with pytest.raises(ValueError, match=r"batch_size=40 takes 40 examples of c\.jsonl, .* has 30"):
+    with pytest.raises(ValueError, match=r"batch_size=40 .* all 30 .* \(c\.jsonl 30\): .* most 30"):
         ExampleStream(data_config(folder, "c", batch_size=40), 0)
-    with pytest.raises(ValueError, match=r"c\.jsonl"):
+    with pytest.raises(ValueError, match=r"batch_size=192 .* all 190 .*b\.jsonl 60, c\.jsonl 30\)"):
+        ExampleStream(data_config(folder, "abc", batch_size=192), 0)
+    with pytest.raises(ValueError, match=r"batch_size=40 takes 40 examples of c\.jsonl, .* has 30"):
         ExampleStream(data_config(folder, "ac", batch_size=40, homogeneous=True), 0)
     ExampleStream(data_config(folder, "ac", batch_size=80), 0)
     assert "c.jsonl, which has 30: it will repeat" in caplog.text
+
+
+def test_a_source_of_nothing(folder, monkeypatch):
+    (folder / "blank.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match=r"blank\.jsonl: holds no record; expected one JSON"):
+        ExampleStream(data_config(folder, ("a", "blank")), 0)
+    with pytest.raises(ValueError, match=r"max_examples=0 of .* leaves no example"):
+        JsonlSource("a.jsonl", max_examples=0)
+    opened = iter((OpenSource("a", range(BATCH), ""), OpenSource("rest", (), "")))
+    monkeypatch.setattr("lco_jax.data.sources.mixture.open_source", lambda *_: next(opened))
+    with pytest.raises(ValueError, match="rest holds no example; leave it out"):
+        ExampleStream(data_config(folder, "ab"), 0)
 
 
 def test_negatives_are_taken_as_wanted(folder, prompter):
@@ -258,8 +287,6 @@ def test_division_is_checked(folder, prompter):
         ValueError, match=r"batch_size=24 is less than encode_chunks=2 times 13 .*at least 26"
     ):
         make_loader(folder, prompter, num_shards=13)
-    with pytest.raises(ValueError, match="4 data shards do not divide over 3 processes"):
-        make_loader(folder, prompter, num_shards=4, process_count=3)
 
 
 def test_errors_of_the_background_reach_the_caller(folder, prompter):

@@ -8,6 +8,7 @@ import pytest
 
 from lco_jax.cli.train import main
 from lco_jax.config.io import to_json
+from lco_jax.train import setup
 from tests import runs, tiny
 
 GOOD = {"anchor": {"text": "a"}, "positive": {"text": "b"}, "negative": {"text": "c"}}
@@ -65,6 +66,25 @@ def test_batch_smaller_than_the_mesh(train):
     assert code == 2
     assert "batch_size=4 is less than encode_chunks=1 times 8 data shards" in said
     assert "use a batch_size of at least 8" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data.batch-size", "48"), "batch_size=48 is more than all 40 examples of the sources"),
+        (("--data.sources.0.max-examples", "0"), "max_examples=0"),
+        (("--num-steps", "0"), "num_steps=0 trains nothing"),
+        (("--num-steps", "None", "--num-epochs", "0"), "num_epochs=0 trains nothing"),
+    ],
+    ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "",
+)
+def test_no_step_at_all(train, monkeypatch, options, message):
+    def compile_something(*_):
+        raise AssertionError("weights are read and programs compiled")
+
+    monkeypatch.setattr(setup, "initial_state", compile_something)
+    code, said = train([GOOD] * 40, "--mesh.data", "8", *options)
+    assert (code, message in said) == (2, True), said
 
 
 def test_mesh_of_another_size(train):

@@ -1,6 +1,7 @@
 """The fixed-shape arrays of a step: ragged items packed into rows, and where each item ended up."""
 
 import bisect
+import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -175,7 +176,7 @@ def place(lengths: Int[np.ndarray, "N"], row_tokens: int) -> tuple[Int64[np.ndar
     Absent items (length 0) start at 0.
     """
     starts = np.zeros(len(lengths), np.int64)
-    rows_with_space: list[list[int]] = [[] for _ in range(row_tokens + 1)]
+    rows_with_space: dict[int, list[int]] = collections.defaultdict(list)
     occupied = 0  # bit s is set while a row has s free tokens
     num_rows = 0
     order = np.argsort(-lengths, kind="stable")

@@ -1,5 +1,6 @@
 """The media of a batch, packed for each data shard, and where their features go."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -71,6 +72,13 @@ class MediaPacker:
         self._vision, self._audio = config.vision, config.audio
         self._width = config.text.hidden_size if config.text else 0
         self._frame_rows = tuple(frame_rows)
+        self._copies_pixels = True
+
+    def without_pixels(self) -> "MediaPacker":
+        """The same packer where only places matter: all patches that it fills in are zero."""
+        other = copy.copy(self)
+        other._copies_pixels = False
+        return other
 
     def measure(self, shards: Sequence[Sequence[Encoded]]) -> tuple[int, ...]:
         """What the items of each shard ask of the shape: the element-wise maximum over processes
@@ -150,7 +158,9 @@ class MediaPacker:
             for content, places in _media(items, starts, "visuals"):
                 own = units[first : first + len(places)]
                 first += len(own)
-                units_of[number, own] = content.patches.reshape(-1, config.unit_patches, width)
+                if self._copies_pixels:
+                    patches_of = content.patches.reshape(-1, config.unit_patches, width)
+                    units_of[number, own] = patches_of
                 slots.flat[places] = own
         stacked = (np.stack(array) for array in zip(*(x[:3] for x in layouts), strict=True))
         return VisionBatch(patches, *stacked)

@@ -1,5 +1,7 @@
 """Which examples of a batch a process feeds."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int64
 
@@ -8,17 +10,12 @@ IDLE = -1
 
 
 def share_examples(
-    batch_size: int, chunks: int, num_shards: int, process_index: int, process_count: int
+    batch_size: int, chunks: int, num_shards: int, shards: Sequence[int]
 ) -> Int64[np.ndarray, "C I"]:
-    """Places in the global batch of a process's examples, by encode chunk.
+    """Places in the global batch of the examples of some data shards, by encode chunk.
 
     Where the batch does not divide evenly, some shards have an idle slot (`IDLE`).
     """
-    if num_shards % process_count:
-        raise ValueError(
-            f"{num_shards} data shards do not divide over {process_count} processes; choose mesh "
-            "sizes data and fsdp whose product is a multiple of the number of processes"
-        )
     cells = chunks * num_shards
     if batch_size < cells:
         raise ValueError(
@@ -28,7 +25,8 @@ def share_examples(
     bounds = np.arange(cells + 1) * batch_size // cells
     slots = bounds[:-1, None] + np.arange(slots_per_cell(batch_size, cells))
     numbers = np.where(slots < bounds[1:, None], slots, IDLE)
-    return numbers.reshape(chunks, process_count, -1)[:, process_index]
+    by_shard = numbers.reshape(chunks, num_shards, -1)
+    return by_shard[:, list(shards)].reshape(chunks, -1)
 
 
 def slots_per_cell(batch_size: int, cells: int) -> int:

@@ -20,13 +20,14 @@ class ExampleStream:
     weight, example by example, or batch by batch if the config says `homogeneous`.
 
     Raises:
-        ValueError: a source is too small to fill a batch.
+        ValueError: a source is empty, or what there is fills no batch.
     """
 
     def __init__(self, config: DataConfig, seed: int, kind: type[Record] = Triplet):
         sources = [open_source(source, kind) for source in config.sources]
         weights = [source.weight for source in config.sources]
         num_examples = sum(map(len, sources))
+        _check_sizes(sources, num_examples, config.batch_size)
         self.steps_per_epoch = num_examples // config.batch_size
         self._block = config.batch_size if config.homogeneous else 1
         # Batches of one source never straddle two passes: a repeated example is a false negative.
@@ -61,6 +62,19 @@ class ExampleStream:
         block, offset = divmod(index, self._block)
         position, own_block = self._choices[block]
         return self._examples[position][own_block * self._block + offset]
+
+
+def _check_sizes(sources: list[OpenSource], num_examples: int, batch_size: int) -> None:
+    for source in sources:
+        if not len(source):
+            raise ValueError(f"{source.name} holds no example; leave it out of data.sources")
+    if num_examples < batch_size:
+        sizes = ", ".join(f"{source.name} {len(source)}" for source in sources)
+        raise ValueError(
+            f"batch_size={batch_size} is more than all {num_examples} examples of the sources "
+            f"({sizes}): they make no step; use a batch_size of at most {num_examples}, or more "
+            "data"
+        )
 
 
 def _shuffle_endlessly(
