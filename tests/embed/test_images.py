@@ -58,7 +58,7 @@ def test_few_small_images_fill_gaps_between_larger_ones(checkpoint, num_small, n
         checkpoint.folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32"
     )
     items = as_items([*small, *large])
-    batches = list(embedder._encoder._batches(items, None))
+    batches = list(embedder._encoder._feed(strict=True)._batches(items, {}))
     assert len({batch.media.vision.frames.shape for batch, _ in batches}) == num_programs
     chosen = np.concatenate([indices for _, indices in batches])
     assert sorted(chosen[chosen >= 0]) == list(range(len(items)))
