@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,9 +115,9 @@ class Feed:
         for piece in pieces:
             errors: Errors = {}
             for batch, indices in self._batches(piece, errors):
-                local = self._own_part((batch, indices))
-                specs = batch_specs(local[0]), jax.P(BATCH_AXES)
-                yield Fed(*processes.to_global(self.mesh, local, specs), len(piece))
+                specs = batch_specs(batch), jax.P(BATCH_AXES)
+                placed = processes.to_global(self.mesh, (batch, indices), specs, self._shards)
+                yield Fed(*placed, len(piece))
             yield PieceEnd(len(piece), errors)
 
     def _batches(self, piece: Sequence[Item | ValueError], errors: Errors) -> Iterator[Packed]:
@@ -177,23 +176,6 @@ class Feed:
         )
         good = [index for index, item in found.items() if isinstance(item, Encoded)]
         return good, [found[index] for index in good]
-
-    def _own_part(self, packed: Packed) -> Packed:
-        """What the devices of this process hold of a batch."""
-        own = processes.data_share(self.mesh).shards
-        if len(own) == len(self._shards):
-            return packed
-        places = [self._shards.index(shard) for shard in own]
-
-        def cut(array: np.ndarray, axis: int) -> np.ndarray:
-            pieces = np.split(array, len(self._shards), axis)
-            return np.concatenate([pieces[place] for place in places], axis)
-
-        batch, indices = packed
-        names = ("pool", "valid", "content")
-        items = {name: cut(getattr(batch, name), 2) for name in names}
-        rows = jax.tree.map(functools.partial(cut, axis=1), batch._replace(**dict.fromkeys(names)))
-        return rows._replace(**items), cut(indices, 0)
 
     def _note(self, own: Errors, errors: Errors) -> None:
         """Note the errors of all processes."""

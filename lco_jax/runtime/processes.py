@@ -4,7 +4,7 @@ import collections
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,39 +109,53 @@ def data_share(mesh: jax.sharding.Mesh) -> Share:
 
 
 @functools.lru_cache(maxsize=8)
-def common_shards(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
-    """The data shards whose items this process prepares: its own and, where a tensor axis crosses
-    hosts, those of the processes with which it has one in common; ascending.
+def partners(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """The processes that prepare the same items as this one, which is among them; ascending: where
+    a tensor axis crosses hosts, those with which it has a data shard in common.
     """
-    holders = [
-        {device.process_index for device in devices.flat}
-        for devices in mesh.devices.reshape(num_shards(mesh), -1)
-    ]
-    together = {jax.process_index()}
-    while more := set().union(*(own for own in holders if own & together)) - together:
-        together |= more
-    return tuple(shard for shard, own in enumerate(holders) if own & together)
+    found = {jax.process_index()}
+    while more := set().union(*(own for own in _holders(mesh) if own & found)) - found:
+        found |= more
+    return tuple(sorted(found))
 
 
-def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
+def common_shards(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """The data shards whose items this process prepares: its own and its partners'; ascending."""
+    own = set(partners(mesh))
+    return tuple(shard for shard, holders in enumerate(_holders(mesh)) if holders & own)
+
+
+def _holders(mesh: jax.sharding.Mesh) -> list[set[int]]:
+    """The processes that hold each data shard."""
+    by_shard = mesh.devices.reshape(num_shards(mesh), -1)
+    return [{device.process_index for device in devices} for devices in by_shard]
+
+
+def to_global(
+    mesh: jax.sharding.Mesh, tree: Any, specs: Any, shards: Sequence[int] | None = None
+) -> Any:
     """Host-local numpy arrays as global arrays.
 
-    Every process passes the pieces of its own shards, in the order of its `Share`, one behind the
-    other along the dimension that lies on the batch axes; arrays without one are the same on all.
+    Every process passes the pieces of some shards, its own among them, one behind the other along
+    the dimension that lies on the batch axes; arrays without one are the same on all.
+
+    Args:
+        shards: whose pieces they are, in order (None: those of the process's `Share`).
     """
     share = data_share(mesh)
+    shards = share.shards if shards is None else tuple(shards)
 
     def place(array: np.ndarray, spec: jax.P) -> jax.Array:
         sharding = jax.NamedSharding(mesh, spec)
         if BATCH_AXES not in tuple(spec):
             return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
         axis = tuple(spec).index(BATCH_AXES)
-        piece = array.shape[axis] // len(share.shards)
+        piece = array.shape[axis] // len(shards)
         shape = list(array.shape)
         shape[axis] = piece * share.num_shards
 
         def find(index: tuple[slice, ...]) -> np.ndarray:
-            own = share.shards.index((index[axis].start or 0) // piece)
+            own = shards.index((index[axis].start or 0) // piece)
             local = list(index)
             local[axis] = slice(own * piece, (own + 1) * piece)
             return array[tuple(local)]
@@ -149,6 +163,21 @@ def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
         return jax.make_array_from_callback(tuple(shape), sharding, find)
 
     return jax.tree.map(place, tree, specs)
+
+
+def own_pieces(mesh: jax.sharding.Mesh, array: jax.Array) -> np.ndarray:
+    """The pieces of `common_shards` of an array that lies on the batch axes along its first
+    dimension, and nothing else on others. All processes call it together.
+    """
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    holders = {frozenset(holders) for holders in _holders(mesh)}
+    if sum(map(len, holders)) > jax.process_count():  # partners that hold different shards
+        whole = multihost_utils.process_allgather(array, tiled=True)
+        pieces = np.split(whole, num_shards(mesh))
+        return np.concatenate([pieces[shard] for shard in common_shards(mesh)])
+    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
 _TIMEOUT_MS = 600_000
