@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -89,6 +90,15 @@ class Run:
                 process.kill()
         codes = [process.returncode for process in self.processes]
         return [(code, out + err) for code, (out, err) in zip(codes, said, strict=True)]
+
+
+def check_lost(ends: Sequence[tuple[int, str]]) -> None:
+    """Those that are left after one was killed say so, unless Gloo, which CPU devices use, ended
+    the process while it was connecting to the lost one.
+    """
+    for code, said in ends:
+        assert code in (1, -signal.SIGABRT), said[-3000:]
+        assert code != 1 or "error: another process of this run has failed" in said, said[-3000:]
 
 
 def start(

@@ -112,7 +112,7 @@ def test_losses_are_those_of_one_process(undisturbed, alone):
 def test_killed_and_started_again(config, killed, undisturbed, tmp_path):
     before, (*others, (last_code, _)) = killed
     assert last_code == -signal.SIGKILL
-    check_ends(others, 1)
+    processes.check_lost(others)
     workdir = shutil.copytree(before, tmp_path / "run")
     ends = start(config, workdir)
     check_ends(ends)
