@@ -1,5 +1,6 @@
 """Where patches lie in a budget, and which of them attend to each other."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -162,6 +163,7 @@ def lay_out(
     return budget.layout(num_rows)
 
 
+@functools.lru_cache(maxsize=4096)
 def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
     """Whether a row of `frame_row` patches holds a frame of the grid."""
     sizes = np.bincount(_windows(grid.rows, grid.columns, config))
