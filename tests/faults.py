@@ -1,5 +1,6 @@
 """What may happen to a process of a run; called in that process before training."""
 
+import json
 import os
 import signal
 import time
@@ -7,7 +8,12 @@ from pathlib import Path
 
 from orbax.checkpoint import v1 as ocp
 
+from lco_jax.data.encode.feature_cache import FeatureCache
+from lco_jax.data.encode.processor import Processor
+from lco_jax.data.sources import jsonl
+from lco_jax.embed import embed_file, encoder
 from lco_jax.objectives.loaders import ContrastiveLoader
+from lco_jax.train import known_features
 
 
 def _before_step(options, step, act):
@@ -60,9 +66,58 @@ def _fail_to_read(options):
     ocp.load_checkpointables = load
 
 
+def _say_what_is_read(options):
+    """Small pieces; each process says what it parses and which media it reads."""
+    embed_file._PIECE = 24
+    parse, read = jsonl.parse_item, Processor.read_medium
+
+    def say_parsed(value, folder):
+        print("PARSED", json.dumps(value), flush=True)
+        return parse(value, folder)
+
+    def say_read(self, kind, source):
+        print("READ", Path(source).name, flush=True)
+        return read(self, kind, source)
+
+    jsonl.parse_item, Processor.read_medium = say_parsed, say_read
+
+
+def _own_cache(options):
+    """A feature cache that is not shared: each process has a folder of its own."""
+    original = FeatureCache.__init__
+
+    def init(self, folder, *arguments):
+        original(self, f"{folder}/{options['rank']}", *arguments)
+
+    FeatureCache.__init__ = init
+    known_features._PATIENCE_S = 1
+
+
+def _kill_embedding(options):
+    """The last process dies when a part of the vectors is written."""
+    _say_what_is_read(options)
+    if options["rank"] != options["count"] - 1:
+        return
+    collect = encoder._Collector.collect
+    output = options["arguments"][options["arguments"].index("--output") + 1]
+    note = Path(f"{output}.partial") / "note.json"
+
+    def collect_and_die(self, parts):
+        for piece in collect(self, parts):
+            yield piece
+            while not note.exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    encoder._Collector.collect = collect_and_die
+
+
 FAULTS = {
     "none": lambda options: None,
     "kill": _kill,
     "terminate": _terminate,
     "unreadable": _fail_to_read,
+    "say": _say_what_is_read,
+    "own cache": _own_cache,
+    "kill embedding": _kill_embedding,
 }

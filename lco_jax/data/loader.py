@@ -7,7 +7,7 @@ import copy
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Self, TypeVar
@@ -29,16 +29,13 @@ from lco_jax.data.pack.batch import (
     split_items,
 )
 from lco_jax.data.pack.media_batch import MediaPacker
-from lco_jax.data.pack.shares import IDLE, share_examples
+from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
 from lco_jax.data.records import Record
 from lco_jax.data.sources.mixture import ExampleStream
 
 _log = logging.getLogger(__name__)
 
 _Part = TypeVar("_Part")
-
-Agree = Callable[[str, tuple[int, ...]], tuple[int, ...]]
-"""Element-wise maximum over all processes of a tuple; the string names the question."""
 
 # Tokenisation of a step takes a few tenths of a second at most: this hides it and its variation.
 _READ_THREADS = 4
@@ -64,10 +61,6 @@ class LoadStats:
     """Share of the patches of the budgets that hold pixels (None: no images)."""
     unreadable: int = 0
     """Items whose media could not be read."""
-
-
-def _agree_alone(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
-    return values
 
 
 class Loader(abc.ABC, Generic[_Part]):
@@ -97,7 +90,7 @@ class Loader(abc.ABC, Generic[_Part]):
         seed: int,
         num_shards: int = 1,
         shards: Sequence[int] | None = None,
-        agree: Agree = _agree_alone,
+        agree: Agree = agree_alone,
         num_steps: int | None = None,
     ):
         self._config, self._chunks, self._num_shards = config, memory.encode_chunks, num_shards

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Embedder:
         truncate_dim: keep the first dimensions of every vector and normalise again.
         tokens_per_batch: packed tokens that a device computes at a time.
         patches_per_batch: image patches that a device computes at a time.
-        media: sizes and rates of images and clips (None: those of the run or export).
+        media: sizes and rates of images and videos (None: those of the run or export).
         cache: folder in which vectors are kept, found by the contents of their items, so that
             nothing is encoded twice (None: none are kept).
         make_reader: gives what some media are read with in place of the towers (see `Encoder`).
@@ -137,12 +137,35 @@ class Embedder:
             if self._cache is not None:
                 encode = functools.partial(self._cache.encode, encode)
             pooled = encode(items, on_progress=advance, errors=errors)
-        width = truncate_dim or self.width
+        vectors = self._normalized(pooled, truncate_dim or self.width)
+        return vectors[0] if single else vectors
+
+    def encode_pieces(
+        self, pieces: Iterable[Sequence[Item | ValueError]]
+    ) -> Iterator[tuple[Float[np.ndarray, "N E"], Errors]]:
+        """The unit vectors of each piece of a long job, and what is wrong with items that have
+        none. An error in the place of an item stands for one that cannot be read.
+
+        The devices work on one piece while the next is read. Several processes are given the same
+        pieces, of which each looks at its own items only.
+        """
+        if self._cache is None:
+            for pooled, errors in self._encoder.encode_pieces(pieces):
+                yield self._normalized(pooled, self.width), errors
+            return
+        for piece in pieces:
+            items = list(piece)
+            errors = {i: item for i, item in enumerate(items) if isinstance(item, ValueError)}
+            good = [i for i in range(len(items)) if i not in errors]
+            vectors, found = np.zeros((len(items), self.width), np.float32), {}
+            vectors[good] = self.encode([items[i] for i in good], errors=found)
+            yield vectors, errors | {good[i]: error for i, error in found.items()}
+
+    def _normalized(self, pooled: Float[np.ndarray, "N D"], width: int) -> np.ndarray:
         if not 0 < width <= self.get_embedding_dimension():
             raise ValueError(f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}")
         pooled = pooled[:, :width]
-        vectors = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-        return vectors[0] if single else vectors
+        return pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
 
     def encode_query(self, inputs: Input | Sequence[Input], **options: Any) -> np.ndarray:
         """As `encode`."""

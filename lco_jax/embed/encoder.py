@@ -1,52 +1,27 @@
 """Many items to vectors: packed, sharded, in input order."""
 
+import contextlib
 import functools
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int64
+from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import Progress
 
 from lco_jax.config import Memory
-from lco_jax.data.encode.encoded import Encoded
-from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
-from lco_jax.data.pack.media_stream import MediaStream
-from lco_jax.data.pack.specs import batch_specs
-from lco_jax.data.pack.stream import Packed, pack_texts
 from lco_jax.data.records import Item
+from lco_jax.embed.feed import Errors, Fed, Feed, MediaReader, PieceEnd
 from lco_jax.models.build import Params
 from lco_jax.objectives.encode import encode, media_features
-from lco_jax.runtime import mesh as meshes
-from lco_jax.runtime import processes
 from lco_jax.runtime.mesh import compile_for_mesh
 from lco_jax.weights.hub import to_host
-
-log = logging.getLogger(__name__)
-
-
-_MEDIA_PIECE = 256
-"""Items with media that are read before any of them is packed: more of them fill batches better,
-and all their pixels are in memory at a time."""
-
-Errors = dict[int, ValueError]
-"""What is wrong with an item, by its index."""
-
-
-class MediaReader(MediaCache, Protocol):
-    """Knows the media of the items that it was last shown."""
-
-    def read(self, items: Sequence[Item]) -> None:
-        """Read what it reads of some items, and forget all others."""
-        ...
-
 
 MakeReader = Callable[
     [nnx.GraphDef, Params, Processor, jax.sharding.Mesh, Memory], MediaReader | None
@@ -108,77 +83,58 @@ class Encoder:
             ValueError: an item is empty, too long, or has media that cannot be used or that the
                 model does not read.
         """
-        share = processes.data_share(self.mesh)
-        vectors = np.zeros((len(items), self._width), np.float32)
-        pending = None  # the device works on one batch while the host packs the next
-        with jax.set_mesh(self.mesh):
-            for batch, indices in self._batches(items, errors):
-                local = _local_part(batch, share)
-                arrays = processes.to_global(self.mesh, local, batch_specs(local))
-                pooled = self._embed(self.params, arrays, self._prefix)
-                _collect(vectors, pending, on_progress)
-                pending = (pooled, indices)
-            _collect(vectors, pending, on_progress)
+        pieces = self.encode_pieces([items], on_progress=on_progress, strict=errors is None)
+        ((vectors, found),) = pieces
+        if errors is not None:
+            errors |= found
         return vectors
+
+    def encode_pieces(
+        self,
+        pieces: Iterable[Sequence[Item | ValueError]],
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        strict: bool = False,
+    ) -> Iterator[tuple[Float[np.ndarray, "N D"], Errors]]:
+        """The vectors of each piece of a job as of `encode`, and what is wrong with items of it.
+
+        The devices work on one piece while the next is read. Several processes are given the same
+        pieces, of which each looks at its own items only; all have all vectors and errors.
+
+        Args:
+            strict: raise the first error.
+        """
+        feed = self._feed(strict=strict)
+        collector = _Collector(self._width, on_progress)
+        # What is computed: a batch, and the ends of pieces behind it. The next batch is started
+        # before the host waits for this one.
+        waiting: list[Fed | PieceEnd] = []
+        with contextlib.closing(feed.run(pieces)) as ahead:
+            for part in ahead:
+                if isinstance(part, PieceEnd):
+                    waiting.append(part)
+                    continue
+                with jax.set_mesh(self.mesh):
+                    pooled = self._embed(self.params, part.arrays, self._prefix)
+                yield from collector.collect(waiting)
+                waiting = [part._replace(arrays=pooled)]
+            yield from collector.collect(waiting)
+        self.share_real_patches = feed.share_real_patches
+
+    def _feed(self, *, strict: bool) -> Feed:
+        return Feed(
+            processor=self.processor,
+            reader=self._reader,
+            mesh=self.mesh,
+            memory=self.memory,
+            tokens_per_batch=self.tokens_per_batch,
+            patches_per_batch=self.patches_per_batch,
+            strict=strict,
+        )
 
     @property
     def _width(self) -> int:
         return self.params["final_norm"]["scale"].shape[-1]
-
-    def _batches(self, items: Sequence[Item], errors: Errors | None) -> Iterator[Packed]:
-        """All items in batches, texts first, with their indices in `items`."""
-        texts = [index for index, item in enumerate(items) if not item.has_media]
-        others = [index for index, item in enumerate(items) if item.has_media]
-        num_shards, head = meshes.num_shards(self.mesh), len(self.processor.head)
-        rows = self.memory.row_tokens
-        places, encoded = self._encode(items, texts, errors)
-        for batch, chosen in pack_texts(encoded, rows, self.tokens_per_batch, num_shards, head):
-            yield batch, _take(places, chosen)
-        if not others:
-            return
-        stream = MediaStream(
-            self.processor.config,
-            rows,
-            self.memory.frame_rows,
-            tokens_per_shard=self.tokens_per_batch,
-            patches_per_shard=self.patches_per_batch,
-            num_shards=num_shards,
-            head_tokens=head,
-        )
-        real = computed = 0
-        for start in range(0, len(others), _MEDIA_PIECE):
-            piece = others[start : start + _MEDIA_PIECE]
-            places, encoded = self._encode(items, piece, errors)
-            for batch, chosen in stream.pack(encoded):
-                if batch.media.vision is not None:
-                    frames = batch.media.vision.frames
-                    real, computed = real + np.count_nonzero(frames), computed + frames.size
-                yield batch, _take(places, chosen)
-        self.share_real_patches = real / computed if computed else None
-
-    def _encode(
-        self, items: Sequence[Item], indices: Sequence[int], errors: Errors | None
-    ) -> tuple[list[int], list[Encoded]]:
-        """Those of the items that can be encoded: their indices, and themselves."""
-        chosen = [items[index] for index in indices]
-        if self._reader is not None:
-            self._reader.read(chosen)
-        found = self.processor.try_encode(chosen)
-        longest = self.memory.row_tokens[-1]
-        good = []
-        for index, result in zip(indices, found, strict=True):
-            if isinstance(result, Encoded) and len(result.tokens) > longest:
-                result = ValueError(
-                    f"an item of {len(result.tokens)} tokens does not fit into rows of {longest}; "
-                    "use fewer or smaller media"
-                )
-            if isinstance(result, Encoded):
-                good.append((index, result))
-            elif errors is None:
-                raise result
-            else:
-                errors[index] = result
-        return [index for index, _ in good], [result for _, result in good]
 
     @property
     def num_programs(self) -> int:
@@ -200,34 +156,29 @@ def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
     return compile_for_mesh(embed)
 
 
-def _local_part(batch, share: processes.Share):
-    """This process's rows and items of a batch for all shards."""
-    if len(share.shards) == share.num_shards:
-        return batch
+class _Collector:
+    """Puts the vectors of batches in the places of their items."""
 
-    def cut(array: np.ndarray, axis: int) -> np.ndarray:
-        pieces = np.split(array, share.num_shards, axis)
-        return np.concatenate([pieces[shard] for shard in share.shards], axis)
+    def __init__(self, width: int, on_progress: Callable[[int], None] | None):
+        self._width, self._on_progress = width, on_progress
+        self._vectors: Float[np.ndarray, "N D"] | None = None
 
-    items = ("pool", "valid", "content")
-    cut_items = {name: cut(getattr(batch, name), 2) for name in items}
-    rows = batch._replace(**dict.fromkeys(items))
-    return jax.tree.map(lambda array: cut(array, 1), rows)._replace(**cut_items)
-
-
-def _take(positions: Sequence[int], chosen: Int64[np.ndarray, "I"]) -> Int64[np.ndarray, "I"]:
-    """The members of `positions` at the chosen places; -1 stays."""
-    return np.where(chosen >= 0, np.array(positions, np.int64)[chosen], -1)
-
-
-def _collect(vectors, pending, on_progress) -> None:
-    if pending is None:
-        return
-    pooled, indices = pending
-    real = indices >= 0
-    vectors[indices[real]] = to_host(pooled)[real]
-    if on_progress:
-        on_progress(int(real.sum()))
+    def collect(
+        self, parts: Iterable[Fed | PieceEnd]
+    ) -> Iterator[tuple[Float[np.ndarray, "N D"], Errors]]:
+        """The pieces that end in `parts`, whose batches are pooled vectors."""
+        for part in parts:
+            if self._vectors is None:
+                self._vectors = np.zeros((part.num_items, self._width), np.float32)
+            if isinstance(part, PieceEnd):
+                yield self._vectors, part.errors
+                self._vectors = None
+                continue
+            indices = to_host(part.indices)
+            real = indices >= 0
+            self._vectors[indices[real]] = to_host(part.arrays)[real]
+            if self._on_progress:
+                self._on_progress(int(real.sum()))
 
 
 def progress_bar(total: int, enabled: bool) -> Progress:

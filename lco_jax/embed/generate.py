@@ -1,4 +1,4 @@
-"""Responses of a model to texts and pictures: to look at, not to serve."""
+"""Responses of a model to texts and images: to look at, not to serve."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Pictures, sounds and frames in memory as lossless files, for items that name their media."""
+"""Images, audio and frames in memory as lossless files, for items that name their media."""
 
 from pathlib import Path
 
@@ -29,17 +29,17 @@ def write_audio(samples: Float[np.ndarray, "... N"], sampling_rate: int, stem: P
 
 
 def write_frames(frames: UInt8[np.ndarray, "T 3 H W"], fps: float, stem: Path) -> str:
-    """Write a film of RGB frames (FFV1 in Matroska)."""
+    """Write a video of RGB frames (FFV1 in Matroska)."""
     path = _prepare(stem, ".mkv")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=round(fps))
         stream.height, stream.width = frames.shape[2:]
         stream.pix_fmt = "bgr0"
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(
+            drawn = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(frame.transpose(1, 2, 0), np.uint8), format="rgb24"
             )
-            container.mux(stream.encode(picture))
+            container.mux(stream.encode(drawn))
         container.mux(stream.encode())
     return str(path)
 

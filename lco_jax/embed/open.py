@@ -31,7 +31,7 @@ def open_model(
     Args:
         checkpoint: step of a run folder (None: the best evaluated one, else the last).
         profile: prompt recipe (None: that of the run or export, else `lco`).
-        media: sizes and rates of images and clips (None: those of the run or export).
+        media: sizes and rates of images and videos (None: those of the run or export).
         dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
             float32 on CPU).
         with_head: load the output head, for generation; a run that trained it has it anyway.

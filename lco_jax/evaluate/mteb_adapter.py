@@ -124,8 +124,8 @@ def batch_items(batch: dict[str, Any], folder: Path) -> list[Item]:
         if "image" in row:
             media["images"] = (write_image(row["image"], stem),)
         if "audio" in row:
-            sound = row["audio"]
-            media["audios"] = (write_audio(sound["array"], sound["sampling_rate"], stem),)
+            audio = row["audio"]
+            media["audios"] = (write_audio(audio["array"], audio["sampling_rate"], stem),)
         if "video" in row:
             media["videos"] = (write_frames(np.asarray(row["video"]), _FPS, stem),)
         text = row.get("text", "")
@@ -137,7 +137,7 @@ def batch_items(batch: dict[str, Any], folder: Path) -> list[Item]:
 
 
 def _set_collator(inputs: Any) -> None:
-    """Frames and sound as mteb's LCO wrapper samples them."""
+    """Frames and audio as mteb's LCO wrapper samples them."""
     features = getattr(getattr(inputs, "dataset", None), "features", None) or {}
     if "video" in features:
         from mteb.models.modality_collators import VideoCollator

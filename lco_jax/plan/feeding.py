@@ -24,7 +24,7 @@ class Feed:
     items: frozenset[int]
     """Numbers in the global batch, from 1."""
     digest: str
-    """Of all that says what they are and where they lie, pixels and sounds left out."""
+    """Of all that says what they are and where they lie, pixels and audio left out."""
 
 
 def feeds_of(batch: Batch, num_shards: int) -> list[Feed]:

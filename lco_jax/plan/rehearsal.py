@@ -22,7 +22,6 @@ from lco_jax.plan.feeding import Feed, feeds_of, find_faults
 from lco_jax.plan.stand_in import OnHand, ReadOnce, on_hand
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime.processes import Share, shares_of
-from lco_jax.train.known_features import check_filler
 from lco_jax.train.manifest import check_same_run
 from lco_jax.train.setup import Inputs, open_inputs
 from lco_jax.train.stages import check_folder
@@ -180,8 +179,6 @@ def _open(hand: OnHand, mesh: jax.sharding.Mesh, num_hosts: int) -> Inputs:
     image = ReadOnce(hand.image)
     inputs = open_inputs(hand.config, hand.folder, hand.sizes, mesh, known=image)
     image.fill(inputs.processor)
-    if hand.config.memory.feature_cache and inputs.model.towers:
-        check_filler(num_hosts)
     return inputs
 
 

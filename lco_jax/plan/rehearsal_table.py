@@ -51,8 +51,8 @@ def describe_shape(shape: Shape) -> str:
     parts = [f"{shape.rows} rows of {shape.row_tokens} tokens"]
     if media.patch_rows:
         parts.append(f"{media.patch_rows} rows of {media.frame_row} patches")
-    if media.sound_chunks:
-        parts.append(f"{media.sound_chunks} chunks of sound")
+    if media.audio_chunks:
+        parts.append(f"{media.audio_chunks} chunks of audio")
     return ", ".join(parts)
 
 

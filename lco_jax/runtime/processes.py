@@ -1,10 +1,10 @@
 """What knows of processes: joining them, the share of each, and what they agree on."""
 
+import collections
 import contextlib
 import functools
-import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,25 +118,54 @@ def data_share(mesh: jax.sharding.Mesh) -> Share:
     return shares_of(mesh)[jax.process_index()]
 
 
-def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
+@functools.lru_cache(maxsize=8)
+def partners(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """The processes that prepare the same items as this one, which is among them; ascending: where
+    a tensor axis crosses hosts, those with which it has a data shard in common.
+    """
+    found = {jax.process_index()}
+    while more := set().union(*(own for own in _holders(mesh) if own & found)) - found:
+        found |= more
+    return tuple(sorted(found))
+
+
+def common_shards(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """The data shards whose items this process prepares: its own and its partners'; ascending."""
+    own = set(partners(mesh))
+    return tuple(shard for shard, holders in enumerate(_holders(mesh)) if holders & own)
+
+
+def _holders(mesh: jax.sharding.Mesh) -> list[set[int]]:
+    """The processes that hold each data shard."""
+    by_shard = mesh.devices.reshape(num_shards(mesh), -1)
+    return [{device.process_index for device in devices} for devices in by_shard]
+
+
+def to_global(
+    mesh: jax.sharding.Mesh, tree: Any, specs: Any, shards: Sequence[int] | None = None
+) -> Any:
     """Host-local numpy arrays as global arrays.
 
-    Every process passes the pieces of its own shards, in the order of its `Share`, one behind the
-    other along the dimension that lies on the batch axes; arrays without one are the same on all.
+    Every process passes the pieces of some shards, its own among them, one behind the other along
+    the dimension that lies on the batch axes; arrays without one are the same on all.
+
+    Args:
+        shards: whose pieces they are, in order (None: those of the process's `Share`).
     """
     share = data_share(mesh)
+    shards = share.shards if shards is None else tuple(shards)
 
     def place(array: np.ndarray, spec: jax.P) -> jax.Array:
         sharding = jax.NamedSharding(mesh, spec)
         if BATCH_AXES not in tuple(spec):
             return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
         axis = tuple(spec).index(BATCH_AXES)
-        piece = array.shape[axis] // len(share.shards)
+        piece = array.shape[axis] // len(shards)
         shape = list(array.shape)
         shape[axis] = piece * share.num_shards
 
         def find(index: tuple[slice, ...]) -> np.ndarray:
-            own = share.shards.index((index[axis].start or 0) // piece)
+            own = shards.index((index[axis].start or 0) // piece)
             local = list(index)
             local[axis] = slice(own * piece, (own + 1) * piece)
             return array[tuple(local)]
@@ -146,24 +175,47 @@ def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
     return jax.tree.map(place, tree, specs)
 
 
-_agreements = itertools.count()
+def own_pieces(mesh: jax.sharding.Mesh, array: jax.Array) -> np.ndarray:
+    """The pieces of `common_shards` of an array that lies on the batch axes along its first
+    dimension, and nothing else on others. All processes call it together.
+    """
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    holders = {frozenset(holders) for holders in _holders(mesh)}
+    if sum(map(len, holders)) > jax.process_count():  # partners that hold different shards
+        whole = multihost_utils.process_allgather(array, tiled=True)
+        pieces = np.split(whole, num_shards(mesh))
+        return np.concatenate([pieces[shard] for shard in common_shards(mesh)])
+    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+
+_TIMEOUT_MS = 600_000
+_times_asked: collections.Counter[str] = collections.Counter()
+
+
+def gather(key: str, value: str) -> list[str]:
+    """What every process says, in their order, exchanged between hosts only.
+
+    It runs beside computations (in the thread that feeds them), so it must not use devices. Every
+    process asks under the same keys, under one key always in the same order.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    client = jax._src.distributed.global_state.client
+    # A stage may ask under the keys of the one before; barriers serve only once. They are counted
+    # for each key, since threads that ask under different keys may be in any order.
+    folder = f"lco_jax/{key}/{_times_asked[key]}"
+    _times_asked[key] += 1
+    client.key_value_set(f"{folder}/{jax.process_index():06d}", value)
+    client.wait_at_barrier(f"{folder}/barrier", _TIMEOUT_MS)
+    return [said for _, said in sorted(client.key_value_dir_get(folder))]
 
 
 def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
-    """The element-wise maximum over all processes, exchanged between hosts only.
-
-    It runs beside the training step (in the loader's thread), so it must not use devices.
-    """
-    if jax.process_count() == 1:
-        return values
-    client = jax._src.distributed.global_state.client
-    # A stage may ask under the keys of the one before; barriers serve only once.
-    folder = f"lco_jax/{next(_agreements)}/{key}"
-    timeout_ms = 600_000
-    client.key_value_set(f"{folder}/{jax.process_index()}", ",".join(map(str, values)))
-    client.wait_at_barrier(f"{folder}/barrier", timeout_ms)
-    entries = client.key_value_dir_get(folder)
-    parts = [tuple(map(int, value.split(","))) for _, value in entries]
+    """The element-wise maximum over all processes, exchanged as in `gather`."""
+    said = gather(key, ",".join(map(str, values)))
+    parts = [tuple(map(int, value.split(","))) for value in said]
     return tuple(max(column) for column in zip(*parts, strict=True))
 
 

@@ -1,10 +1,13 @@
 """Fills a cache of features: every medium of the data goes once through its tower."""
 
+import collections
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -40,6 +43,8 @@ _PIECE = 128
 _TOKENS, _PATCHES = 4096, 8192
 """Of a batch on each data shard."""
 _SAMPLE_VALUES = 256
+_PATIENCE_S = 30
+"""A shared disk may show a file some seconds after another host has written it."""
 
 
 def open_cache(folder: str, base_folder: Path, media: MediaConfig, dtype: str) -> FeatureCache:
@@ -66,45 +71,91 @@ def fill_cache(
 ) -> int:
     """Compute what is not in the cache; returns how many media that were.
 
-    Unreadable media are left out: whoever needs one is told then.
+    Several processes, which all call it, share the media between them: each looks for some of them
+    in the cache, and what is missing goes once through a tower. Unreadable media are left out:
+    whoever needs one is told then.
 
     Raises:
-        ValueError: several processes, of which each would write the same files.
+        ValueError: a process does not see what another has written.
     """
-    check_filler(jax.process_count())
-    missing: dict[str, tuple[Kind, MediaSource]] = {}
-    for kind, source in _media_of(processor, items):
-        try:
-            key = cache.key(kind, source)
-        except MediaError:
-            continue
-        if key not in cache:
-            missing.setdefault(key, (kind, source))
-    if not missing:
+    missing = _find_missing(cache, processor, items, mesh)
+    said = processes.gather("missing media", json.dumps(list(missing)))
+    owners: dict[str, int] = {}
+    for number, keys in enumerate(map(json.loads, said)):
+        for key in keys:
+            owners.setdefault(key, number)
+    if not owners:
         return 0
-    log.info("%d media go through their towers once", len(missing))
+    partners, main = processes.partners(mesh), jax.process_index() == 0
+    _check_same([said[number] for number in partners])
+    if main:
+        log.info("%d media go through their towers once", len(owners))
     run = compiled_towers(graph)
-    entries = list(missing.items())
-    pieces = [entries[first : first + _PIECE] for first in range(0, len(entries), _PIECE)]
-    for piece in track(pieces, "features", console=Console(stderr=True)):
-        read: list[tuple[str, tuple[Content, ...]]] = []
-        for key, (kind, source) in piece:
-            try:
-                read.append((key, processor.read_medium(kind, source)))
-            except MediaError as error:
-                log.warning("left out: %s", error)
+    entries = [entry for entry in missing.items() if owners[entry[0]] in partners]
+    most = max(collections.Counter(owners.values()).values())
+    known: list[str] = []
+    starts = range(0, most, _PIECE)
+    for first in track(starts, "features", console=Console(stderr=True), disable=not main):
+        read = _read(processor, entries[first : first + _PIECE])
         for key, parts in compute_features(read, processor, run, params, mesh, memory):
-            cache.save(key, parts)
-    return len(missing)
+            if jax.process_index() == partners[0]:
+                cache.save(key, parts)
+                known.append(key)
+    _check_seen(cache, known)
+    return len(owners)
 
 
-def check_filler(num_processes: int) -> None:
-    """Raise ValueError unless there is one process to fill a cache."""
-    if num_processes > 1:
+def _find_missing(
+    cache: FeatureCache, processor: Processor, items: Iterable[Item], mesh: jax.sharding.Mesh
+) -> dict[str, tuple[Kind, MediaSource]]:
+    """Those of this process's share of the media that are not in the cache."""
+    shards, num_shards = processes.common_shards(mesh), meshes.num_shards(mesh)
+    missing: dict[str, tuple[Kind, MediaSource]] = {}
+    for number, (kind, source) in enumerate(_media_of(processor, items)):
+        if number % num_shards not in shards:
+            continue
+        with contextlib.suppress(MediaError):
+            key = cache.key(kind, source)
+            if key not in cache:
+                missing.setdefault(key, (kind, source))
+    return missing
+
+
+def _read(
+    processor: Processor, entries: Iterable[tuple[str, tuple[Kind, MediaSource]]]
+) -> list[tuple[str, tuple[Content, ...]]]:
+    read = []
+    for key, (kind, source) in entries:
+        try:
+            read.append((key, processor.read_medium(kind, source)))
+        except MediaError as error:
+            log.warning("left out: %s", error)
+    return read
+
+
+def _check_same(said: list[str]) -> None:
+    """Partners compute the same batches, so they must lack the same."""
+    if processes.agree_max("media that only some miss", (int(len(set(said)) > 1),))[0]:
         raise ValueError(
-            "a feature cache is filled by one process; start the run on one host first, or leave "
-            "memory.feature_cache out"
+            "memory.feature_cache was filled while this run looked into it; start the run again"
         )
+
+
+def _check_seen(cache: FeatureCache, known: list[str]) -> None:
+    """Every process sees what any has written."""
+    said = processes.gather("known media", json.dumps(known))
+    unseen = {key for keys in map(json.loads, said) for key in keys if key not in cache}
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while unseen and time.monotonic() < deadline_s:
+        time.sleep(1)
+        unseen = {key for key in unseen if key not in cache}
+    said = processes.gather("unseen media", str(len(unseen)))
+    for number, count in enumerate(map(int, said)):
+        if count:
+            raise ValueError(
+                f"process {number} does not see {count} files that others have written to "
+                "memory.feature_cache; choose a folder on a disk that all hosts share"
+            )
 
 
 @functools.lru_cache(maxsize=4)
@@ -131,24 +182,29 @@ def compute_features(
 ) -> Iterator[tuple[str, list[Known]]]:
     """The features of some media that were read, by their key.
 
+    Several processes call it together, each with media of its own, which its partners have, too.
+
     Args:
         run: the compiled `(params, chunk) -> features`.
     """
     contents = [content for _, parts in read for content in parts]
     encoded = [_alone(content, processor) for content in contents]
+    shards = processes.common_shards(mesh)
     stream = MediaStream(
         processor.config,
         memory.row_tokens,
         memory.frame_rows,
         tokens_per_shard=_TOKENS,
         patches_per_shard=_PATCHES,
-        num_shards=meshes.num_shards(mesh),
+        num_shards=len(shards),
         head_tokens=0,
+        agree=lambda key, values: processes.agree_max(f"features: {key}", values),
     )
     found: dict[int, np.ndarray] = {}
     for batch, chosen in stream.pack(encoded):
-        arrays = processes.to_global(mesh, batch, batch_specs(batch))
-        features = np.asarray(run(params, jax.tree.map(lambda x: x[0], arrays)), np.float32)
+        arrays = processes.to_global(mesh, batch, batch_specs(batch), shards)
+        features = run(params, jax.tree.map(lambda x: x[0], arrays))
+        features = processes.own_pieces(mesh, features).astype(np.float32)
         for index in chosen[chosen >= 0].tolist():
             found[index] = _gather(batch, features, index + 1)
     numbers = itertools.count()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lco_jax.data.records import Exchange, Item, Triplet, parse_exchange, parse_triplet
-from lco_jax.data.sources.jsonl import JsonlRecords, try_read_items
+from lco_jax.data.sources.jsonl import ItemLines, JsonlRecords
 
 GOOD = '{"anchor": "a", "positive": "b"}'
 
@@ -127,7 +127,7 @@ def test_empty_and_missing_files(tmp_path):
 
 def read_items(path):
     """The items of a file, or the first error."""
-    for item in (items := try_read_items(path)):
+    for item in (items := list(ItemLines(path))):
         if isinstance(item, ValueError):
             raise item
     return items

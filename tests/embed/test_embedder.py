@@ -1,5 +1,6 @@
 """A vector depends on its text alone, and equals that of transformers."""
 
+import itertools
 import json
 
 import numpy as np
@@ -126,19 +127,24 @@ def test_a_stopped_file_goes_on(checkpoint, embedder, vectors, tmp_path, monkeyp
     source, output = tmp_path / "items.jsonl", tmp_path / "out.npy"
     source.write_text("\n".join(json.dumps(text) for text in TEXTS))
     monkeypatch.setattr("lco_jax.embed.embed_file._PIECE", 2)
-    encoded = []
+    encode = embedder.encode_pieces
 
-    def encode(items, errors):
-        if len(encoded) == 2:
-            raise KeyboardInterrupt
-        encoded.append(items)
-        return Embedder.encode(embedder, items, errors=errors)
+    def stop_after_two(pieces):
+        yield from itertools.islice(encode(pieces), 2)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedder, "encode", encode)
+        patch.setattr(embedder, "encode_pieces", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             embed_file(embedder, str(source), str(output))
     assert not output.exists()
+    seen = []
+
+    def count(pieces):
+        return encode(seen.append(len(piece)) or piece for piece in pieces)
+
+    monkeypatch.setattr(embedder, "encode_pieces", count)
     assert embed_file(embedder, str(source), str(output)) == (len(TEXTS), {})
+    assert seen == [2, 1]
     np.testing.assert_allclose(np.load(output), vectors, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []

@@ -58,10 +58,19 @@ def test_few_small_images_fill_gaps_between_larger_ones(checkpoint, num_small, n
         checkpoint.folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32"
     )
     items = as_items([*small, *large])
-    batches = list(embedder._encoder._batches(items, None))
+    batches = list(embedder._encoder._feed(strict=True)._batches(items, {}))
     assert len({batch.media.vision.frames.shape for batch, _ in batches}) == num_programs
     chosen = np.concatenate([indices for _, indices in batches])
     assert sorted(chosen[chosen >= 0]) == list(range(len(items)))
+
+
+def test_an_image_that_fits_no_row_of_patches_is_an_error_of_its_item(embedder, monkeypatch):
+    monkeypatch.setattr(embedder._encoder, "memory", Memory(frame_rows=(256,)))
+    errors = {}
+    items = as_items([Image.new("L", (60, 60)), Image.new("L", (600, 600))])
+    vectors = embedder.encode(items, errors=errors)
+    assert "does not fit into rows of 256" in str(errors.pop(1)) and not errors
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0])
 
 
 def as_items(images):

@@ -224,7 +224,8 @@ def fill(
 
     size = (chunks, num_shards * shape.rows, shape.row_tokens)
     tokens, segment_ids, positions = (np.zeros(size, np.int32) for _ in range(3))
-    tokens.flat[target] = np.concatenate([item.tokens for item in present_items])
+    if present_items:
+        tokens.flat[target] = np.concatenate([item.tokens for item in present_items])
     segment_ids.flat[target] = np.repeat(segments[valid], present)
     positions.flat[target] = within + head_tokens
     positions = np.repeat(positions[..., None], 3, axis=-1)  # text: equal on all three axes

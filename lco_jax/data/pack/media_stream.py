@@ -1,16 +1,19 @@
 """Items with media in batches for embedding: each once, in as few shapes as possible."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill, place
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape
+from lco_jax.data.pack.media_bins import Bin, Demand, Kind, round_up
 from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
-from lco_jax.data.pack.rounding import round_coarsely, round_rows
+from lco_jax.data.pack.rounding import round_coarsely
+from lco_jax.data.pack.shares import Agree, agree_alone
 from lco_jax.data.pack.stream import Packed
 from lco_jax.models.config import ModelConfig
 
@@ -26,10 +29,6 @@ _MOST_TIMES_LONGER = 4
 _USUAL_SLOTS = 64
 """Items of a shard; a place that stays empty costs next to nothing."""
 
-_Kind = tuple[int, bool, bool]
-"""The row of the vision tower that the largest frame takes (0: no images), whether there are
-audio, and whether there are media whose features are known."""
-
 
 class MediaStream:
     """Packs the items of one job. Those of a kind share one shape, which the first pack that fills
@@ -40,6 +39,8 @@ class MediaStream:
         frame_rows: allowed lengths of a row of patches.
         tokens_per_shard: of a batch on each data shard; a longer item has a batch of its own.
         patches_per_shard: likewise.
+        num_shards: that the items of this process fill.
+        agree: with the other processes, which get as many batches of the same shapes.
     """
 
     def __init__(
@@ -52,13 +53,15 @@ class MediaStream:
         patches_per_shard: int,
         num_shards: int,
         head_tokens: int,
+        agree: Agree = agree_alone,
     ):
+        self._agree = agree
         self._config = config
         self._row_tokens, self._frame_rows = tuple(row_tokens), tuple(frame_rows)
         self._tokens, self._patches = tokens_per_shard, patches_per_shard
         self._num_shards, self._head_tokens = num_shards, head_tokens
         self._packer = MediaPacker(config, frame_rows)
-        self._shapes: dict[_Kind, Shape] = {}
+        self._shapes: dict[Kind, Shape] = {}
 
     def pack(self, encoded: Sequence[Encoded]) -> Iterator[Packed]:
         """Batches of one chunk and one role that hold all items once.
@@ -66,71 +69,96 @@ class MediaStream:
         Raises:
             ValueError: an item fits no allowed row.
         """
-        kinds: dict[_Kind, list[int]] = {}
+        members: dict[Kind, list[int]] = {}
         for index, item in enumerate(encoded):
-            check_fits(len(item.tokens), self._row_tokens)
-            kinds.setdefault(self._kind(item), []).append(index)
-        self._join_few(encoded, kinds)
-        for kind, members in sorted(kinds.items()):
+            members.setdefault(self._kind(item), []).append(index)
+        kinds = self._agree_on_kinds(encoded, members)
+        for _, longest, _ in kinds.values():
+            check_fits(longest, self._row_tokens)
+        _join_few(kinds, self._patches)
+        for kind, (own, longest, _) in sorted(kinds.items()):
             # Large items first: small ones then fill the gaps.
-            members.sort(key=lambda index: -len(encoded[index].tokens))
-            yield from self._pack_kind(encoded, kind, members)
+            own.sort(key=lambda index: -len(encoded[index].tokens))
+            yield from self._pack_kind(encoded, kind, own, longest)
 
-    def _kind(self, item: Encoded) -> _Kind:
+    def _kind(self, item: Encoded) -> Kind:
         grids = [medium.content.grid for medium in item.visuals]
         row = choose_frame_row(grids, self._frame_rows, self._config.vision) if grids else 0
         return row, bool(item.audios), bool(item.known)
 
-    def _join_few(self, encoded: Sequence[Encoded], kinds: dict[_Kind, list[int]]) -> None:
-        """Let items that fill no batch of their own fill gaps between those with larger frames."""
-        for kind in sorted(kinds):
-            frame_row, *rest = kind
-            larger = [
-                row
-                for row, *others in kinds
-                if others == rest and frame_row < row <= _MOST_TIMES_LONGER * frame_row
-            ]
+    def _agree_on_kinds(
+        self, encoded: Sequence[Encoded], members: dict[Kind, list[int]]
+    ) -> dict[Kind, "_Members"]:
+        """The kinds that any process has."""
+        kinds = list(itertools.product((0, *self._frame_rows), (False, True), (False, True)))
+        wanted = []
+        for kind in kinds:
+            own = [encoded[index] for index in members.get(kind, ())]
             patches = sum(
-                math.prod(medium.content.grid[:3])
-                for index in kinds[kind]
-                for medium in encoded[index].visuals
+                math.prod(medium.content.grid[:3]) for item in own for medium in item.visuals
             )
-            if larger and patches < self._patches * self._num_shards:
-                kinds[min(larger), *rest] += kinds.pop(kind)
+            longest = max((len(item.tokens) for item in own), default=0)
+            wanted += [longest, patches // self._num_shards]
+        agreed = self._agree("kinds of media", tuple(wanted))
+        return {
+            kind: _Members(members.get(kind, []), longest, patches)
+            for kind, longest, patches in zip(kinds, agreed[::2], agreed[1::2], strict=True)
+            if longest
+        }
 
     def _pack_kind(
-        self, encoded: Sequence[Encoded], kind: _Kind, members: list[int]
+        self, encoded: Sequence[Encoded], kind: Kind, members: list[int], longest: int
     ) -> Iterator[Packed]:
-        limit = self._shapes.get(kind) or self._limit(kind, len(encoded[members[0]].tokens))
-        bins, large = self._into_bins(encoded, kind, members, limit)
-        if large and kind in self._shapes:  # longer items than those that decided the shape
-            limit = self._limit(kind, len(encoded[members[0]].tokens))
-            bins, large = self._into_bins(encoded, kind, members, limit)
-        for first in range(0, len(large), self._num_shards):
-            chosen = large[first : first + self._num_shards]
-            yield self._fill(
-                encoded, chosen, kind, self._smallest(chosen, limit.row_tokens, round_coarsely)
-            )
-        if not bins:
+        limit = self._shapes.get(kind) or self._limit(kind, longest)
+        bins, large, counts = self._into_batches(encoded, kind, members, limit)
+        if counts[1] and kind in self._shapes:  # longer items than those that decided the shape
+            limit = self._limit(kind, longest)
+            bins, large, counts = self._into_batches(encoded, kind, members, limit)
+        num_batches, num_large = counts
+        for batch, demand in self._batches(large, num_large, limit.row_tokens):
+            shape = round_up(kind, limit.row_tokens, demand, several=False)
+            yield self._fill(encoded, batch, kind, shape, demand.items)
+        if not num_batches:
             return
         shape = self._shapes.get(kind)
         if shape != limit:
-            bins = self._level(encoded, kind, bins, limit)
-            several = len(bins) > self._num_shards
-            shape = self._smallest(
-                bins, limit.row_tokens, round_rows if several else round_coarsely
-            )
-            if several:
+            bins = self._level(encoded, kind, bins, limit, num_batches)
+        batches = self._batches(bins, num_batches, limit.row_tokens)
+        if shape != limit:
+            most = Demand(*map(max, zip(*(demand for _, demand in batches), strict=True)))
+            shape = round_up(kind, limit.row_tokens, most, several=num_batches > 1)
+            if num_batches > 1:
                 self._shapes[kind] = shape
-        for first in range(0, len(bins), self._num_shards):
-            yield self._fill(encoded, bins[first : first + self._num_shards], kind, shape)
+        for batch, demand in batches:
+            yield self._fill(encoded, batch, kind, shape, demand.items)
+
+    def _into_batches(
+        self, encoded: Sequence[Encoded], kind: Kind, members: Sequence[int], limit: Shape
+    ) -> tuple[list[Bin], list[Bin], tuple[int, ...]]:
+        """Shards within the limit, items beyond it, and how many batches both take."""
+        bins, large = self._into_bins(encoded, kind, members, limit)
+        own = tuple(-(-len(parts) // self._num_shards) for parts in (bins, large))
+        return bins, large, self._agree("batches of media", own)
+
+    def _batches(
+        self, bins: Sequence[Bin], count: int, row_tokens: int
+    ) -> list[tuple[Sequence[Bin], Demand]]:
+        """The shards of each of so many batches, and what the batch asks of its shape."""
+        if not count:
+            return []
+        starts = range(0, count * self._num_shards, self._num_shards)
+        batches = [bins[start : start + self._num_shards] for start in starts]
+        wanted = [value for batch in batches for value in Demand.of(batch, row_tokens)]
+        agreed = iter(self._agree("shapes of media", tuple(wanted)))
+        demands = zip(*[agreed] * len(Demand._fields), strict=True)
+        return [(batch, Demand(*demand)) for batch, demand in zip(batches, demands, strict=True)]
 
     def _into_bins(
-        self, encoded: Sequence[Encoded], kind: _Kind, members: Sequence[int], limit: Shape
-    ) -> tuple[list["_Bin"], list["_Bin"]]:
+        self, encoded: Sequence[Encoded], kind: Kind, members: Sequence[int], limit: Shape
+    ) -> tuple[list[Bin], list[Bin]]:
         """Shards within the limit, each filled as long as items fit; and items beyond it."""
-        bins: list[_Bin] = []
-        large: list[_Bin] = []
+        bins: list[Bin] = []
+        large: list[Bin] = []
         for index in members:
             if not any(part.add(index, encoded[index], limit) for part in bins[-_OPEN_BINS:]):
                 part = self._bin(kind)
@@ -141,10 +169,14 @@ class MediaStream:
         return bins, large
 
     def _level(
-        self, encoded: Sequence[Encoded], kind: _Kind, bins: list["_Bin"], limit: Shape
-    ) -> list["_Bin"]:
+        self,
+        encoded: Sequence[Encoded],
+        kind: Kind,
+        bins: list[Bin],
+        limit: Shape,
+        num_batches: int,
+    ) -> list[Bin]:
         """As many batches of the fewest rows of patches, so that the last is not half empty."""
-        num_batches = -(-len(bins) // self._num_shards)
         if num_batches == 1:
             return bins
         num_shards = num_batches * self._num_shards
@@ -160,7 +192,7 @@ class MediaStream:
                 return found
         return bins
 
-    def _limit(self, kind: _Kind, longest: int) -> Shape:
+    def _limit(self, kind: Kind, longest: int) -> Shape:
         """What a shard may hold."""
         frame_row, has_audio, has_known = kind
         row = self._row_tokens[choose_row(self._row_tokens, longest)]
@@ -172,31 +204,21 @@ class MediaStream:
         media = MediaShape(frame_row, patch_rows, chunks, rows * row if has_known else 0)
         return Shape(row, rows, media)
 
-    def _bin(self, kind: _Kind) -> "_Bin":
+    def _bin(self, kind: Kind) -> Bin:
         frame_row = kind[0]
-        return _Bin(PatchBudget(self._config.vision, frame_row) if frame_row else None)
-
-    def _smallest(
-        self, bins: Sequence["_Bin"], row_tokens: int, round_up: Callable[[int], int]
-    ) -> Shape:
-        """A shape that holds each of the bins."""
-        frame_row = bins[0].budget.frame_row if bins[0].budget else 0
-        media = MediaShape(
-            frame_row,
-            max(round_up(part.num_patch_rows) for part in bins),
-            max(round_coarsely(part.num_chunks) for part in bins),
-            max(round_coarsely(part.num_known) for part in bins),
-        )
-        return Shape(row_tokens, max(round_up(part.num_rows(row_tokens)) for part in bins), media)
+        return Bin(PatchBudget(self._config.vision, frame_row) if frame_row else None)
 
     def _fill(
-        self, encoded: Sequence[Encoded], bins: Sequence["_Bin"], kind: _Kind, shape: Shape
+        self,
+        encoded: Sequence[Encoded],
+        bins: Sequence[Bin],
+        kind: Kind,
+        shape: Shape,
+        most_items: int,
     ) -> Packed:
         bins = [*bins, *(self._bin(kind) for _ in range(self._num_shards - len(bins)))]
         slots = shape.rows * shape.row_tokens // _SHORTEST_ITEM
-        slots = max(
-            min(slots, _USUAL_SLOTS), round_coarsely(max(len(part.members) for part in bins))
-        )
+        slots = max(min(slots, _USUAL_SLOTS), round_coarsely(most_items))
         indices = np.full((self._num_shards, slots), -1)
         starts = np.zeros_like(indices)
         for shard, part in enumerate(bins):
@@ -216,36 +238,29 @@ class MediaStream:
         return batch, chosen
 
 
-@dataclass
-class _Bin:
-    """The items of one data shard."""
+class _Members(NamedTuple):
+    """The items of a kind."""
 
-    budget: PatchBudget | None
-    members: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    num_chunks: int = 0
-    num_known: int = 0
+    own: list[int]
+    longest: int
+    """Tokens of an item, on any process."""
+    patches: int
+    """Of a shard, on the process with most of them."""
 
-    @property
-    def num_patch_rows(self) -> int:
-        return self.budget.num_rows if self.budget else 0
 
-    def num_rows(self, row_tokens: int) -> int:
-        return place(np.array(self.lengths, np.int64), row_tokens)[1]
-
-    def add(self, index: int, item: Encoded, limit: Shape | None) -> bool:
-        """Take an item, unless the shard would hold more than `limit`."""
-        lengths = [*self.lengths, len(item.tokens)]
-        num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.audios)
-        if limit is not None:
-            rows = place(np.array(lengths, np.int64), limit.row_tokens)[1]
-            if rows > limit.rows or num_chunks > limit.media.audio_chunks:
-                return False
-        if self.budget is not None:
-            grids = [medium.content.grid for medium in item.visuals]
-            if self.budget.add(grids, limit and limit.media.patch_rows) is None:
-                return False
-        self.members.append(index)
-        self.lengths, self.num_chunks = lengths, num_chunks
-        self.num_known += sum(len(medium.places) for medium in item.known)
-        return True
+def _join_few(kinds: dict[Kind, _Members], most_patches: int) -> None:
+    """Let items that fill no batch of their own fill gaps between those with larger frames."""
+    for kind in sorted(kinds):
+        frame_row, *rest = kind
+        larger = [
+            row
+            for row, *others in kinds
+            if others == rest and frame_row < row <= _MOST_TIMES_LONGER * frame_row
+        ]
+        if larger and kinds[kind].patches < most_patches:
+            few, target = kinds.pop(kind), kinds[min(larger), *rest]
+            kinds[min(larger), *rest] = _Members(
+                target.own + few.own,
+                max(target.longest, few.longest),
+                target.patches + few.patches,
+            )

@@ -1,5 +1,6 @@
 """Where patches lie in a budget, and which of them attend to each other."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -132,6 +133,14 @@ class PatchBudget:
                 used[row : row + 1] = [taken]
                 return row * num_window_rows * row_units + starts
         return None
+
+
+@functools.lru_cache(maxsize=4096)
+def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
+    """Whether a row of `frame_row` patches holds a frame of the grid."""
+    sizes = np.bincount(_windows(grid.rows, grid.columns, config))
+    row_units = WINDOW_ROW // config.unit_patches
+    return _place_windows(sizes, [0] * (frame_row // WINDOW_ROW), row_units) is not None
 
 
 def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig) -> int:

@@ -1,9 +1,12 @@
-"""Which examples of a batch a process feeds."""
+"""Which examples of a batch, or items of a job, a process prepares."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Int64
+
+Agree = Callable[[str, tuple[int, ...]], tuple[int, ...]]
+"""Element-wise maximum over all processes of a tuple; the string names the question."""
 
 IDLE = -1
 """The number of a slot without an example."""
@@ -32,3 +35,19 @@ def share_examples(
 def slots_per_cell(batch_size: int, cells: int) -> int:
     """Slots for examples in each encode chunk of each data shard."""
     return -(-batch_size // cells)
+
+
+def deal(count: int, num_shards: int, shards: Sequence[int]) -> Int64[np.ndarray, "N"]:
+    """The numbers of those of `count` items, ascending, that fall to some of the data shards.
+
+    They are shuffled before, since items that take long may come at regular distances.
+    """
+    if len(shards) == num_shards:
+        return np.arange(count)
+    order = np.random.default_rng(count).permutation(count)
+    return np.sort(order[np.isin(np.arange(count) % num_shards, shards)])
+
+
+def agree_alone(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
+    """What a single process agrees on with itself."""
+    return values

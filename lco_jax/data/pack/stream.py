@@ -1,6 +1,8 @@
 """Texts in batches for embedding: each once, in as few shapes as possible."""
 
+import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -17,11 +19,23 @@ from lco_jax.data.pack.batch import (
     place,
 )
 from lco_jax.data.pack.rounding import round_rows
+from lco_jax.data.pack.shares import Agree, agree_alone
 
 _STREAM_WASTE = 0.03
 """Share of empty rows in a stream of batches that is not worth another program."""
 Packed = tuple[Batch, Int64[np.ndarray, "I"]]
 """A batch, and the index of the item in each of its slots (-1: none)."""
+
+
+class _Group(NamedTuple):
+    """The texts of a process that share rows of one length."""
+
+    members: Int64[np.ndarray, "N"]
+    starts: Int64[np.ndarray, "N"]
+    """Places in the rows of all batches, one behind the other."""
+    rows: int
+    """That a shard needs."""
+    slots_per_row: int
 
 
 def pack_texts(
@@ -30,6 +44,7 @@ def pack_texts(
     tokens_per_shard: int,
     num_shards: int,
     head_tokens: int,
+    agree: Agree = agree_alone,
 ) -> Iterator[Packed]:
     """Batches of one chunk and one role that hold all texts once, for embedding.
 
@@ -38,48 +53,67 @@ def pack_texts(
     the same shape: at most `tokens_per_shard` tokens (but one row) on each shard, fewer if there
     are few items.
 
+    Args:
+        num_shards: that the texts of this process fill.
+        agree: with the other processes, which get as many batches of the same shapes.
+
     Raises:
         ValueError: an item fits no allowed row.
     """
-    if not encoded:
-        return
     lengths = item_lengths(encoded)
-    check_fits(int(lengths.max()), row_tokens)
-    usual = choose_row(row_tokens, ITEMS_PER_ROW * int(lengths.mean()))
+    mean = int(lengths.mean()) if len(lengths) else 0
+    longest, mean = agree("lengths of texts", (int(lengths.max(initial=0)), mean))
+    if not longest:
+        return
+    check_fits(longest, row_tokens)
+    usual = choose_row(row_tokens, ITEMS_PER_ROW * mean)
     choices = np.array(
         [
             usual if length <= row_tokens[usual] else choose_row(row_tokens, 2 * length)
             for length in lengths.tolist()
         ]
     )
-    for choice in np.unique(choices):
-        members = np.flatnonzero(choices == choice)
-        yield from _pack_group(
-            encoded, members, lengths, row_tokens[choice], tokens_per_shard, num_shards, head_tokens
-        )
+    groups = [
+        _group(np.flatnonzero(choices == choice), lengths, size, num_shards)
+        for choice, size in enumerate(row_tokens)
+    ]
+    wanted = [(group.rows, group.slots_per_row) for group in groups]
+    agreed = agree("rows of texts", tuple(itertools.chain(*wanted)))
+    for group, size, *demand in zip(groups, row_tokens, agreed[::2], agreed[1::2], strict=True):
+        group = group._replace(rows=demand[0], slots_per_row=demand[1])
+        if group.rows:
+            yield from _pack_group(encoded, group, size, tokens_per_shard, num_shards, head_tokens)
+
+
+def _group(
+    members: Int64[np.ndarray, "N"],
+    lengths: Int64[np.ndarray, "M"],
+    row_tokens: int,
+    num_shards: int,
+) -> _Group:
+    starts, rows = place(lengths[members], row_tokens)
+    # A bound from the shortest item, not the largest count found: it varies less between calls.
+    slots = int(row_tokens // lengths[members].min()) if len(members) else 0
+    return _Group(members, starts, -(-rows // num_shards), slots)
 
 
 def _pack_group(
     encoded: Sequence[Encoded],
-    members: Int64[np.ndarray, "N"],
-    lengths: Int64[np.ndarray, "M"],
+    group: _Group,
     row_tokens: int,
     tokens_per_shard: int,
     num_shards: int,
     head_tokens: int,
 ) -> Iterator[Packed]:
-    """The batches of the items `members`, in rows of `row_tokens`."""
-    starts, total_rows = place(lengths[members], row_tokens)
-    needed_rows = -(-total_rows // num_shards)
-    rows = _choose_stream_rows(needed_rows, max(1, tokens_per_shard // row_tokens))
-    num_batches = -(-needed_rows // rows)
+    """The batches of some items, in rows of `row_tokens`."""
+    members, starts = group.members, group.starts
+    rows = _choose_stream_rows(group.rows, max(1, tokens_per_shard // row_tokens))
+    num_batches = -(-group.rows // rows)
     shard_tokens = rows * row_tokens
-    # A bound from the shortest item, not the largest count found: it varies less between calls.
-    slots_per_shard = rows * int(row_tokens // lengths[members].min())
     order = np.argsort(starts, kind="stable")
     shard = starts[order] // shard_tokens
     slot = np.arange(len(order)) - np.searchsorted(shard, shard)
-    indices = np.full((num_batches * num_shards, slots_per_shard), -1)
+    indices = np.full((num_batches * num_shards, rows * group.slots_per_row), -1)
     indices[shard, slot] = members[order]
     own_starts = np.zeros_like(indices)
     own_starts[shard, slot] = starts[order] % shard_tokens

@@ -1,5 +1,6 @@
 """JSON Lines files, read at random access; errors name the line."""
 
+import copy
 import hashlib
 import itertools
 import json
@@ -62,21 +63,36 @@ class JsonlRecords(Sequence[_T]):
         return self._file.parse_line(_Line(*self._lines[index].tolist()), self._parse)
 
 
-def try_read_items(path: str) -> list[Item | ValueError]:
+class ItemLines(Sequence[Item | ValueError]):
     """The items of a JSON Lines file, one object or string a line, and in the place of a bad line
-    what is wrong (`FILE:LINE: …`).
+    what is wrong (`FILE:LINE: …`). A line is parsed when it is asked for; slices are views.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    file = _LineFile(path)
-    items: list[Item | ValueError] = []
-    for line in file.find_lines():
+
+    def __init__(self, path: str):
+        self._file = _LineFile(path)
+        self._lines = np.array(list(self._file.find_lines()), np.int64).reshape(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: int | slice) -> "Item | ValueError | ItemLines":
+        if isinstance(index, slice):
+            part = copy.copy(self)
+            part._lines = self._lines[index]
+            return part
         try:
-            items.append(file.parse_line(line, parse_item))
+            return self._file.parse_line(_Line(*self._lines[index].tolist()), parse_item)
         except ValueError as error:
-            items.append(error)
-    return items
+            return error
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the items of the file depend on: its bytes, and the folder of media."""
+        folder = os.fspath(self._file.folder)
+        return f"{folder} {self._file.hash_until(self._lines[-1, 2]) if len(self) else ''}"
 
 
 # ---------------------------------------------------------------------------- lines of a file
@@ -96,7 +112,7 @@ class _LineFile:
         if not location.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         self._path = path
-        self._folder = location.parent
+        self.folder = location.parent
         is_remote = "://" in os.fspath(path)
         if is_remote or not location.stat().length:  # an empty file cannot be mapped
             self._bytes = location.read_bytes()
@@ -119,7 +135,7 @@ class _LineFile:
     def parse_line(self, line: _Line, parse: Callable[[object, epath.Path], _T]) -> _T:
         """`parse` applied to a line's JSON value and the file's folder; errors say where."""
         try:
-            return parse(_load_json(self._bytes[line.start : line.stop]), self._folder)
+            return parse(_load_json(self._bytes[line.start : line.stop]), self.folder)
         except ValueError as error:
             raise ValueError(f"{self._path}:{line.number}: {error}") from error
 

@@ -1,0 +1,89 @@
+"""What a data shard holds of items with media, and the shape that holds several such shards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from lco_jax.data.encode.encoded import Encoded
+from lco_jax.data.pack.batch import Shape, place
+from lco_jax.data.pack.media_batch import MediaShape
+from lco_jax.data.pack.patch_layout import PatchBudget
+from lco_jax.data.pack.rounding import round_coarsely, round_rows
+
+Kind = tuple[int, bool, bool]
+"""The row of the vision tower that the largest frame takes (0: no images), whether there are
+audio, and whether there are media whose features are known."""
+
+
+@dataclass
+class Bin:
+    """The items of one data shard."""
+
+    budget: PatchBudget | None
+    members: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    num_chunks: int = 0
+    num_known: int = 0
+
+    @property
+    def num_patch_rows(self) -> int:
+        return self.budget.num_rows if self.budget else 0
+
+    def num_rows(self, row_tokens: int) -> int:
+        return place(np.array(self.lengths, np.int64), row_tokens)[1]
+
+    def add(self, index: int, item: Encoded, limit: Shape | None) -> bool:
+        """Take an item, unless the shard would hold more than `limit`."""
+        lengths = [*self.lengths, len(item.tokens)]
+        num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.audios)
+        if limit is not None:
+            rows = place(np.array(lengths, np.int64), limit.row_tokens)[1]
+            if rows > limit.rows or num_chunks > limit.media.audio_chunks:
+                return False
+        if self.budget is not None:
+            grids = [medium.content.grid for medium in item.visuals]
+            if self.budget.add(grids, limit and limit.media.patch_rows) is None:
+                return False
+        self.members.append(index)
+        self.lengths, self.num_chunks = lengths, num_chunks
+        self.num_known += sum(len(medium.places) for medium in item.known)
+        return True
+
+
+class Demand(NamedTuple):
+    """What shards ask of the shape of their batch."""
+
+    rows: int
+    patch_rows: int
+    audio_chunks: int
+    known_features: int
+    items: int
+
+    @classmethod
+    def of(cls, bins: Sequence[Bin], row_tokens: int) -> "Demand":
+        """The most that any of the bins asks."""
+        each = (
+            (
+                part.num_rows(row_tokens),
+                part.num_patch_rows,
+                part.num_chunks,
+                part.num_known,
+                len(part.members),
+            )
+            for part in bins
+        )
+        return cls(*map(max, zip((0,) * len(cls._fields), *each, strict=True)))
+
+
+def round_up(kind: Kind, row_tokens: int, demand: Demand, *, several: bool) -> Shape:
+    """A shape of few: finer for those that several batches share."""
+    fine = round_rows if several else round_coarsely
+    media = MediaShape(
+        kind[0],
+        fine(demand.patch_rows),
+        round_coarsely(demand.audio_chunks),
+        round_coarsely(demand.known_features),
+    )
+    return Shape(row_tokens, fine(demand.rows), media)

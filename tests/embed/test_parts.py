@@ -1,0 +1,74 @@
+"""Vectors of a file in a bucket, to whose objects nothing can be appended."""
+
+import io
+import itertools
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from etils import epath
+
+from lco_jax.embed import embed_file
+from lco_jax.embed.embedder import Embedder
+from lco_jax.embed.parts import Parts
+from tests import meshes, tiny
+from tests.train.test_buckets import bucket  # noqa: F401 - a fixture
+
+LINES = ["one", {"text": "two", "id": "second"}, {"text": 7}, "four", "five"]
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.write(folder, num_layers=1)
+    return Embedder(folder, mesh=meshes.make((1, 1, 1)))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_a_stopped_file_in_a_bucket_goes_on(embedder, monkeypatch, suffix):
+    folder = epath.Path("gs://bucket/job")
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, LINES)))
+    arguments = embedder, str(folder / "items.jsonl"), str(folder / f"out.{suffix}")
+    monkeypatch.setattr(embed_file, "_PIECE", 2)
+    encode = embedder.encode_pieces
+
+    def stop_after_two(pieces):
+        yield from itertools.islice(encode(pieces), 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder, "encode_pieces", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            embed_file.embed_file(*arguments)
+    assert not (folder / f"out.{suffix}").exists()
+    assert json.loads((folder / f"out.{suffix}.partial" / "note.json").read_text())["num_done"] == 4
+    found = embed_file.embed_file(*arguments)
+    assert found.count == 5 and list(found.errors) == [2]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"items.jsonl", f"out.{suffix}", f"out.{suffix}.errors.jsonl"}
+    content = io.BytesIO((folder / f"out.{suffix}").read_bytes())
+    expected = embedder.encode(["one", "two", "four", "five"])
+    if suffix == "npy":
+        vectors = np.load(content)
+        assert np.isnan(vectors[2]).all()
+    else:
+        table = pq.read_table(content)
+        assert table["id"].to_pylist() == ["0", "second", "2", "3", "4"]
+        vectors = table["vector"].to_pylist()
+        assert vectors[2] is None
+    np.testing.assert_allclose([vectors[i] for i in (0, 1, 3, 4)], expected, atol=1e-5)
+
+
+def test_parts_of_something_else_are_dropped():
+    output = epath.Path("gs://bucket/out.npy")
+    parts = Parts(output, "a")
+    parts.append(np.ones((3, 2), np.float32), {1: "bad"})
+    assert Parts(output, "a").num_done == 3
+    assert Parts(output, "a").errors == {1: "bad"}
+    other = Parts(output, "b")
+    assert (other.num_done, other.errors) == (0, {})
+    other.append(np.zeros((1, 2), np.float32), {})
+    other.finish()
+    np.testing.assert_array_equal(np.load(io.BytesIO(output.read_bytes())), np.zeros((1, 2)))
+    assert [path.name for path in output.parent.iterdir()] == ["out.npy"]
