@@ -140,7 +140,7 @@ def _run(
     num_steps: int,
 ) -> Rehearsal:
     check_divides(hand.sizes, mesh)
-    inputs = _open(hand, mesh, len(frame.hosts))
+    inputs = _open(hand, mesh)
     if "://" not in workdir:
         fingerprint = inputs.loader.fingerprint if hand.has_all_data else None
         resumes = check_same_run(workdir, config, fingerprint)
@@ -174,7 +174,7 @@ def _run(
     return dataclasses.replace(frame, hosts=hosts, faults=faults, shapes=shapes)
 
 
-def _open(hand: OnHand, mesh: jax.sharding.Mesh, num_hosts: int) -> Inputs:
+def _open(hand: OnHand, mesh: jax.sharding.Mesh) -> Inputs:
     """What the first host opens."""
     image = ReadOnce(hand.image)
     inputs = open_inputs(hand.config, hand.folder, hand.sizes, mesh, known=image)
