@@ -1,8 +1,8 @@
 """What knows of processes: joining them, the share of each, and what they agree on."""
 
+import collections
 import contextlib
 import functools
-import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,6 +108,21 @@ def data_share(mesh: jax.sharding.Mesh) -> Share:
     return Share(tuple(sorted({part[0].start or 0 for part in slices})), shards)
 
 
+@functools.lru_cache(maxsize=8)
+def common_shards(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """The data shards whose items this process prepares: its own and, where a tensor axis crosses
+    hosts, those of the processes with which it has one in common; ascending.
+    """
+    holders = [
+        {device.process_index for device in devices.flat}
+        for devices in mesh.devices.reshape(num_shards(mesh), -1)
+    ]
+    together = {jax.process_index()}
+    while more := set().union(*(own for own in holders if own & together)) - together:
+        together |= more
+    return tuple(shard for shard, own in enumerate(holders) if own & together)
+
+
 def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
     """Host-local numpy arrays as global arrays.
 
@@ -136,24 +151,32 @@ def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
     return jax.tree.map(place, tree, specs)
 
 
-_agreements = itertools.count()
+_TIMEOUT_MS = 600_000
+_times_asked: collections.Counter[str] = collections.Counter()
+
+
+def gather(key: str, value: str) -> list[str]:
+    """What every process says, in their order, exchanged between hosts only.
+
+    It runs beside computations (in the thread that feeds them), so it must not use devices. Every
+    process asks under the same keys, under one key always in the same order.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    client = jax._src.distributed.global_state.client
+    # A stage may ask under the keys of the one before; barriers serve only once. They are counted
+    # for each key, since threads that ask under different keys may be in any order.
+    folder = f"lco_jax/{key}/{_times_asked[key]}"
+    _times_asked[key] += 1
+    client.key_value_set(f"{folder}/{jax.process_index():06d}", value)
+    client.wait_at_barrier(f"{folder}/barrier", _TIMEOUT_MS)
+    return [said for _, said in sorted(client.key_value_dir_get(folder))]
 
 
 def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
-    """The element-wise maximum over all processes, exchanged between hosts only.
-
-    It runs beside the training step (in the loader's thread), so it must not use devices.
-    """
-    if jax.process_count() == 1:
-        return values
-    client = jax._src.distributed.global_state.client
-    # A stage may ask under the keys of the one before; barriers serve only once.
-    folder = f"lco_jax/{next(_agreements)}/{key}"
-    timeout_ms = 600_000
-    client.key_value_set(f"{folder}/{jax.process_index()}", ",".join(map(str, values)))
-    client.wait_at_barrier(f"{folder}/barrier", timeout_ms)
-    entries = client.key_value_dir_get(folder)
-    parts = [tuple(map(int, value.split(","))) for _, value in entries]
+    """The element-wise maximum over all processes, exchanged as in `gather`."""
+    said = gather(key, ",".join(map(str, values)))
+    parts = [tuple(map(int, value.split(","))) for value in said]
     return tuple(max(column) for column in zip(*parts, strict=True))
 
 
