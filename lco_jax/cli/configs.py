@@ -24,15 +24,18 @@ def load_file(path: Path, function: str, kinds: tuple[type, ...]) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file has no such function, or it returns something else.
+        ValueError: the file has no such function, it raises, or it returns something else.
     """
     if not path.is_file():
         known = ", ".join(sorted(file.name for file in CONFIGS.glob("*.py")))
         raise FileNotFoundError(f"no config file {path}; configs/ has {known}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, function)() if hasattr(module, function) else None
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, function)() if hasattr(module, function) else None
+    except Exception as error:  # it is a program, and may raise anything
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     if isinstance(found, tuple) and all(isinstance(stage, Stage) for stage in found):
         found = Stages(found)
     if not isinstance(found, kinds):

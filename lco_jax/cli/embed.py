@@ -7,13 +7,14 @@ from typing import Literal
 import tyro
 
 from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.cli.start import Start
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Start):
     """Embed a JSON Lines file: one item (a string, or an object with `text`, `image_path`,
     `video_path`, `audio_path`) a line."""
 
@@ -35,8 +36,6 @@ class _Arguments:
     """Packed tokens that a device computes at a time."""
     patches_per_batch: int = 8192
     """Image patches that a device computes at a time."""
-    tpu: bool = False
-    """Join the other hosts of the slice and insist on TPU devices."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
@@ -44,10 +43,7 @@ class _Arguments:
 def main() -> int:
     """Parse, embed, say how many."""
     arguments = tyro.cli(_Arguments)
-    from lco_jax.runtime import processes
-
-    if arguments.tpu:
-        processes.start_tpu()
+    arguments.join()
     from lco_jax.embed.embed_file import embed_file
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader

@@ -42,7 +42,7 @@ class _Arguments:
     keep_vectors: bool = True
     """Keep all vectors in `vectors/` of the results, so that no item is encoded twice."""
     tpu: bool = False
-    """Join the other hosts of the slice and insist on TPU devices."""
+    """Insist on TPU devices; those of one host, the program runs in one process."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
@@ -50,10 +50,12 @@ class _Arguments:
 def main() -> int:
     """Parse, evaluate, show the scores."""
     arguments = tyro.cli(_Arguments)
-    from lco_jax.runtime import processes
+    from lco_jax.runtime import start
 
     if arguments.tpu:
-        processes.start_tpu()
+        start.start_tpu()
+    start.refuse_copies()
+    start.refuse_several("evaluate.py")
     from lco_jax.embed.embedder import Embedder
     from lco_jax.evaluate.published import mieb_lite, side_by_side
     from lco_jax.evaluate.run_offline import run_offline, unread

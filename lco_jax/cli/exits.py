@@ -1,11 +1,13 @@
 """Exit codes and one-line errors, the same for every program."""
 
+import dis
 import functools
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -13,6 +15,7 @@ from rich.logging import RichHandler
 from lco_jax.runtime.processes import LostProcessError
 
 DONE, FAILED, USAGE = 0, 1, 2
+_PACKAGE = Path(__file__).parents[1]
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +23,10 @@ log = logging.getLogger(__name__)
 def program(main: Callable[[], int]) -> Callable[[], int]:
     """`main` with logging set up and errors turned into messages and exit codes.
 
-    Errors of usage, configuration and data (`ValueError`, `FileNotFoundError`) exit with 2,
-    failures of the run (`RuntimeError`, `OSError`) with 1. Anything else is a bug and keeps its
-    traceback.
+    Errors of usage, configuration and data exit with 2: a `FileNotFoundError`, or a `ValueError`
+    that a `raise` statement of this package raised. Failures of the run (`RuntimeError`, `OSError`)
+    exit with 1. Anything else, such as a `ValueError` of JAX or numpy, is a bug: it keeps its
+    traceback and exits with 1.
     """
 
     @functools.wraps(main)
@@ -35,7 +39,11 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         try:
             return main()
-        except (ValueError, FileNotFoundError) as error:
+        except FileNotFoundError as error:
+            return _say(error, USAGE)
+        except ValueError as error:
+            if not _raised_here(error):
+                raise
             return _say(error, USAGE)
         except LostProcessError as error:
             _say(error, FAILED)
@@ -49,6 +57,19 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
             return 128 + signal.SIGINT
 
     return wrapped
+
+
+def _raised_here(error: ValueError) -> bool:
+    """Whether a `raise` statement of this package raised the error.
+
+    Libraries in C leave no frame of their own: the last one may be ours and the error theirs.
+    """
+    last = error.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    operation = dis.opname[code.co_code[last.tb_lasti]]
+    return operation == "RAISE_VARARGS" and Path(code.co_filename).is_relative_to(_PACKAGE)
 
 
 def _say(error: Exception, code: int) -> int:

@@ -12,6 +12,7 @@ import tyro
 
 from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.start import Start
 from lco_jax.config import Stage, Stages, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -21,19 +22,23 @@ _DEFAULT_TPU = CONFIGS / "lco_omni_7b_text.py"
 
 
 @dataclass(frozen=True)
-class _Front:
+class _Front(Start):
     config: Path | None = None
     """Python file with `get_config()` (default: the quickstart; with --tpu: Omni-7B)."""
     workdir: str | None = None
     """Run folder, local or gs:// (default: runs/ and the config's name)."""
-    tpu: bool = False
-    """Join the other hosts of the slice, insist on TPU devices, cache compilations."""
     dry_run: bool = False
     """Compile the step for the declared mesh on simulated devices and print what it takes."""
     compilation_cache: str = str(Path("~/.cache/lco_jax/xla").expanduser())
     """Where compiled programs are kept between starts, local or gs:// (one for all hosts)."""
     num_devices: int | None = None
     """With --dry-run: how many devices to simulate (default: the product of the mesh)."""
+
+
+@dataclass(frozen=True)
+class _StagesFront(_Front):
+    samples: bool = True
+    """Write the samples of responses that the config asks for; one process does."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +58,19 @@ def main() -> int:
     workdir = arguments.workdir or str(Path("runs") / path.stem)
     if arguments.dry_run:
         return _dry_run(config, arguments.num_devices)
-    from lco_jax.runtime import processes
-
-    if arguments.tpu:
-        processes.start_tpu()
+    arguments.join()
     jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
 
     from lco_jax.evaluate.hook import retrieval_hook
     from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.lab.lexical import BASELINES
+    from lco_jax.runtime import processes
     from lco_jax.train.loop import train
     from lco_jax.train.stages import train_stages
 
     hook = functools.partial(retrieval_hook, baselines=BASELINES, make_reader=make_reader)
     if isinstance(config, Stages):
+        _check_samples(config)
         results = train_stages(config, workdir, make_evaluate=hook)
         ended = [(stage.config, stage.workdir, stage.result) for stage in results]
         code = _report(ended)
@@ -74,7 +78,9 @@ def main() -> int:
             _report_job(config, workdir)
         return code
     else:
-        result = train(config, workdir, evaluate=hook(config, workdir))
+        with processes.all_or_none("evaluation pairs"):
+            evaluate = hook(config, workdir)
+        result = train(config, workdir, evaluate=evaluate)
         ended = [(config, workdir, result)]
     return _report(ended)
 
@@ -96,6 +102,16 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
         if wanted and jax.process_index() == 0:
             log.info("report: %s", write_report(workdir))
     return DONE
+
+
+def _check_samples(config: Stages) -> None:
+    """Refuse before training what would fail behind it."""
+    if config.samples is not None and jax.process_count() > 1:
+        raise ValueError(
+            f"samples are written by one process, and this run has {jax.process_count()}: add "
+            "--no-samples, and when the stages are complete start the same command without it on "
+            "one host, which then writes them"
+        )
 
 
 def _report_job(config: Stages, workdir: str) -> None:
@@ -125,13 +141,13 @@ def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfi
     cls = dataclasses.make_dataclass(
         "_StagesArguments",
         [(name, TrainConfig, dataclasses.field(default=stages[name])) for name in stages],
-        bases=(_Front,),
+        bases=(_StagesFront,),
         frozen=True,
         namespace={"__doc__": _Arguments.__doc__},
     )
     arguments = tyro.cli(cls, default=cls(path), **options)
     chosen = tuple(Stage(name, getattr(arguments, name)) for name in stages)
-    return arguments, Stages(chosen, config.samples)
+    return arguments, Stages(chosen, config.samples if arguments.samples else None)
 
 
 def _dry_run(config: TrainConfig | Stages, num_devices: int | None) -> int:

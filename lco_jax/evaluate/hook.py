@@ -52,10 +52,11 @@ def retrieval_hook(
         make_reader: as of `Encoder`.
 
     Raises:
-        ValueError: the pairs cannot be read.
+        ValueError: the pairs cannot be read, or several processes cannot do what is asked for.
     """
     if config.evaluation is None:
         return None
+    _check_processes(config, baselines)
     root = epath.Path(workdir) / FOLDER
     main = _read(root, config.evaluation.source, config.evaluation.num_pairs)
     others = {
@@ -79,6 +80,21 @@ def retrieval_hook(
         return metrics
 
     return evaluate
+
+
+def _check_processes(config: TrainConfig, baselines: Mapping[str, Baseline]) -> None:
+    """Refuse before training what one process does alone."""
+    count = jax.process_count()
+    if count > 1 and config.evaluation.others and baselines:
+        raise ValueError(
+            f"evaluation.others is measured against {', '.join(baselines)}, which one process "
+            f"computes, and this run has {count}; leave evaluation.others out, or start on one host"
+        )
+    if count > 1 and config.data.media.sound_features == "tokens":
+        raise ValueError(
+            f"sounds are read as tokens by one process, and this run has {count}; leave evaluation "
+            "out, set data.media.sound_features to all, or start on one host"
+        )
 
 
 def name_of(source: Source) -> str:
@@ -114,7 +130,7 @@ def _both_ways(
 def _keep_baseline(pairs: _Pairs, snapshot: Snapshot, name: str, find_vectors: Baseline) -> None:
     """Keep the vectors of a baseline, which does not change while the decoder is refined."""
     file = pairs.folder / f"{name}.npz"
-    if file.exists() or jax.process_count() > 1:
+    if file.exists():
         return
     anchors, positives = find_vectors(pairs.anchors, pairs.positives, snapshot)
     with file.open("wb") as opened:

@@ -64,7 +64,11 @@ def read_config(folder: Path) -> ModelConfig:
     file = Path(folder) / "config.json"
     if not file.exists():
         raise ValueError(f"{folder} is not a model folder: it has no config.json")
-    return from_hf(json.loads(file.read_text()))
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}; fetch it again") from error
+    return from_hf(config)
 
 
 def from_hf(config: dict[str, Any]) -> ModelConfig:

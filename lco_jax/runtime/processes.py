@@ -1,9 +1,11 @@
-"""What knows of processes: joining them, the share of each, and what they agree on."""
+"""What knows of processes: the share of each, and what they agree on."""
 
 import collections
 import contextlib
 import functools
-import logging
+import hashlib
+import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +16,6 @@ from jax.experimental import multihost_utils
 
 from lco_jax.runtime.axes import BATCH_AXES
 from lco_jax.runtime.mesh import num_shards
-
-log = logging.getLogger(__name__)
 
 
 class LostProcessError(RuntimeError):
@@ -34,32 +34,12 @@ _LOST = (
 """What the errors of collectives and of the coordination service have in them then."""
 
 
-class NoTpuError(ValueError):
-    """`--tpu` was asked for on a machine without TPU devices."""
+class DisagreementError(ValueError):
+    """The processes of a run were started with different settings, data, weights or folders."""
 
 
-def start_tpu() -> None:
-    """Join the other hosts of the slice and insist on TPU devices.
-
-    Raises:
-        NoTpuError: JAX finds no TPU; the message says what it found.
-    """
-    try:
-        jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        # One host needs no coordinator; without a TPU environment there is none to be found.
-        log.info("single-host run: %s", error)
-    try:
-        platform, devices = jax.default_backend(), jax.devices()
-    except RuntimeError as error:
-        raise NoTpuError(f"JAX cannot start a TPU backend: {error}") from error
-    if platform != "tpu":
-        kinds = sorted({device.device_kind for device in devices})
-        raise NoTpuError(
-            f"--tpu needs TPU devices, but JAX {jax.__version__} found {len(devices)} {platform} "
-            f"device(s) ({', '.join(kinds)}). On a TPU VM install the extra: "
-            "pip install -e '.[tpu]'; elsewhere leave --tpu out."
-        )
+class OtherProcessError(RuntimeError):
+    """Another process could not go on, so this one did not either."""
 
 
 @contextlib.contextmanager
@@ -190,26 +170,34 @@ def own_pieces(mesh: jax.sharding.Mesh, array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
 
 
-_TIMEOUT_MS = 600_000
+_TIMEOUT_S = 600.0
+_START_TIMEOUT_S = 7200.0
+"""One host may have to download a model that the others have; a dead one is noticed before."""
 _times_asked: collections.Counter[str] = collections.Counter()
 
 
-def gather(key: str, value: str) -> list[str]:
+def gather(key: str, value: str, timeout_s: float = _TIMEOUT_S) -> list[str]:
     """What every process says, in their order, exchanged between hosts only.
 
     It runs beside computations (in the thread that feeds them), so it must not use devices. Every
-    process asks under the same keys, under one key always in the same order.
+    process asks under the same keys, under one key always in the same order. Nothing of it stays
+    in the coordination service: who is the last to have read deletes what was said.
     """
     if jax.process_count() == 1:
         return [value]
     client = jax._src.distributed.global_state.client
-    # A stage may ask under the keys of the one before; barriers serve only once. They are counted
-    # for each key, since threads that ask under different keys may be in any order.
+    # A stage may ask under the keys of the one before. Times are counted for each key, since
+    # threads that ask under different keys may be in any order.
     folder = f"lco_jax/{key}/{_times_asked[key]}"
     _times_asked[key] += 1
-    client.key_value_set(f"{folder}/{jax.process_index():06d}", value)
-    client.wait_at_barrier(f"{folder}/barrier", _TIMEOUT_MS)
-    return [said for _, said in sorted(client.key_value_dir_get(folder))]
+    client.key_value_set(f"{folder}/said/{jax.process_index():06d}", value)
+    client.wait_at_barrier(
+        f"lco_jax/{key}", round(1000 * timeout_s)
+    )  # it serves again when all have left
+    said = [text for _, text in sorted(client.key_value_dir_get(f"{folder}/said/"))]
+    if client.key_value_increment(f"{folder}/readers", 1) == jax.process_count():
+        client.key_value_delete(f"{folder}/")
+    return said
 
 
 def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
@@ -217,6 +205,57 @@ def agree_max(key: str, values: tuple[int, ...]) -> tuple[int, ...]:
     said = gather(key, ",".join(map(str, values)))
     parts = [tuple(map(int, value.split(","))) for value in said]
     return tuple(max(column) for column in zip(*parts, strict=True))
+
+
+def agree_same(facts: Mapping[str, str]) -> None:
+    """Check that all processes say the same.
+
+    Raises:
+        DisagreementError: on all of them; it names the first process that differs, its host, and
+            both values.
+    """
+    text = json.dumps(dict(facts), sort_keys=True)
+    digests = gather("digest of facts", hashlib.blake2b(text.encode()).hexdigest())
+    other = next((i for i, digest in enumerate(digests) if digest != digests[0]), None)
+    if other is None:
+        return
+    shown = json.dumps([socket.gethostname(), dict(facts)])
+    said = gather("facts", shown if jax.process_index() in (0, other) else "")
+    (host, first), (other_host, second) = json.loads(said[0]), json.loads(said[other])
+    differing = [name for name in first | second if first.get(name) != second.get(name)]
+    lines = "".join(
+        f"\n  {name}: {first.get(name)} on process 0, {second.get(name)} on process {other}"
+        for name in differing
+    )
+    raise DisagreementError(
+        f"process 0 on host {host} and process {other} on host {other_host} differ:{lines}\n"
+        "start all processes with the same command, on the same data and weights"
+    )
+
+
+@contextlib.contextmanager
+def all_or_none(occasion: str) -> Iterator[None]:
+    """A context that all processes leave alike: where one raises, so do the others, at once.
+
+    Inside, a process waits for no other.
+
+    Raises:
+        DisagreementError: bad usage (`ValueError`, `FileNotFoundError`) on another process.
+        OtherProcessError: another process failed.
+    """
+    key = f"{occasion} done"
+    try:
+        yield
+    except Exception as error:
+        usage = isinstance(error, ValueError | FileNotFoundError)
+        text = json.dumps([socket.gethostname(), usage, str(error)[:500]])
+        gather(key, text, _START_TIMEOUT_S)
+        raise
+    for number, said in enumerate(gather(key, "", _START_TIMEOUT_S)):
+        if said:
+            host, usage, text = json.loads(said)
+            kind = DisagreementError if usage else OtherProcessError
+            raise kind(f"process {number} on host {host} cannot go on: {text}")
 
 
 def wait_for_all(name: str) -> None:

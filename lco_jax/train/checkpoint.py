@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,10 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from lco_jax.config import CheckpointConfig
+from lco_jax.models.build import Params
 from lco_jax.runtime import processes
+from lco_jax.train import transient
+from lco_jax.train.metrics import read_evaluations
 from lco_jax.train.update import TrainState
 
 log = logging.getLogger(__name__)
@@ -28,55 +32,67 @@ class Checkpoints:
 
     A checkpoint appears under its step only when it is complete, so a killed process or a full
     disk leaves the earlier ones as they were. Frozen weights are not in it: they never change.
+    Evaluations come after their checkpoint; which were made is read from the run's metrics.
+
+    Args:
+        best_metric: of evaluations; the higher the better.
+        writes: whether this is the run itself; who only reads leaves unfinished saves alone.
     """
 
-    def __init__(self, workdir: str, config: CheckpointConfig, best_metric: str | None = None):
+    def __init__(
+        self,
+        workdir: str,
+        config: CheckpointConfig,
+        best_metric: str | None = None,
+        *,
+        writes: bool = True,
+    ):
         self.folder = epath.Path(workdir) / "checkpoints"
         if "://" not in workdir:  # what `resolve` makes of a bucket is a local folder
             self.folder = self.folder.resolve()  # orbax wants it absolute
-        policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(config.keep_last)]
-        if best_metric and config.keep_best:
-            measure = lambda metrics: metrics[best_metric]  # noqa: E731
-            kept.append(
-                policies.BestN(
-                    get_metric_fn=measure,
-                    n=config.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
         self.every_steps = config.every_steps
         self._best_metric = best_metric
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.SpecificStepsPolicy([]),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
+            preservation_policy=_LastAndBest(config, self._rank),
+            cleanup_tmp_directories=writes,
         )
+        # Earlier revisions kept the metrics with the checkpoints.
+        kept = {one.step: one.metrics or {} for one in self._checkpointer.checkpoints}
+        found = kept | read_evaluations(workdir)
+        self._measured = {
+            step: metrics[best_metric] for step, metrics in found.items() if best_metric in metrics
+        }
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def best(self) -> int | None:
-        """The step with the best evaluation, or the last step where none was evaluated."""
+        """The step with the best evaluation, or the last step where none was evaluated; None where
+        there is no checkpoint. Processes that ask together are told what process 0 sees.
+        """
         steps = self.steps()
-        if not steps:
-            return None
-        measured = {
-            checkpoint.step: checkpoint.metrics[self._best_metric]
-            for checkpoint in self._checkpointer.checkpoints
-            if self._best_metric and checkpoint.metrics and self._best_metric in checkpoint.metrics
-        }
-        return max(measured, key=lambda step: (measured[step], step)) if measured else steps[-1]
+        ranked = self._rank(steps) or steps
+        found = processes.gather("best checkpoint", str(ranked[-1]) if ranked else "")[0]
+        return int(found) if found else None
 
-    def save(
-        self,
-        state: TrainState,
-        *,
-        data: dict[str, Any],
-        metrics: dict[str, float] | None = None,
-    ) -> None:
+    def is_measured(self, step: int) -> bool:
+        """Whether the model after `step` steps was evaluated."""
+        return step in self._measured
+
+    def note_evaluation(self, step: int, metrics: dict[str, float]) -> None:
+        """Take an evaluation into account when checkpoints are deleted."""
+        if self._best_metric in metrics:
+            self._measured[step] = metrics[self._best_metric]
+
+    def _rank(self, steps: Sequence[int]) -> list[int]:
+        """Those of the steps that were evaluated, the best last."""
+        measured = [step for step in steps if step in self._measured]
+        return sorted(measured, key=lambda step: (self._measured[step], step))
+
+    def save(self, state: TrainState, *, data: dict[str, Any]) -> None:
         """Save the state after `state.step` steps and the position of the data.
 
         Raises:
@@ -90,7 +106,6 @@ class Checkpoints:
                 {_STATE: saved},
                 force=True,
                 overwrite=step in self.steps(),
-                metrics=metrics,
                 custom_metadata={"data": data},
             )
         except Exception as error:
@@ -112,24 +127,43 @@ class Checkpoints:
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """The latest readable checkpoint (or that of `step`) and its data position.
 
-        `state` gives shapes, dtypes and the shardings of the mesh to restore onto; its frozen
-        weights are passed on. A checkpoint that is damaged, on any process, is reported and all use
-        the one before it. None if there is no checkpoint.
+        `state` gives shapes, dtypes and the shardings of the mesh to restore onto; shapes alone
+        will do, so that no second state is in memory. Its frozen weights are passed on. A
+        checkpoint that is damaged, on any process, is reported and all use the one before it. None
+        if there is no checkpoint.
 
         Raises:
             CheckpointError: there are checkpoints, but none can be read.
         """
         target = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+        found = self._restore(target, self.steps() if step is None else [step])
+        if found is None:
+            return None
+        loaded, position = found
+        return dataclasses.replace(state, **loaded), position
+
+    def restore_trained(self, trainable: Params, step: int) -> Params:
+        """The trained weights of a checkpoint alone, in the shapes of `trainable`.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        loaded, _ = self._restore({"trainable": trainable}, [step])
+        return loaded["trainable"]
+
+    def _restore(
+        self, target: dict[str, Any], candidates: Sequence[int]
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """What `target` names, of the last of the candidates that all processes can read."""
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), target
         )
-        candidates = self.steps() if step is None else [step]
         for candidate in reversed(candidates):
             found, reason = self._try_load(candidate, abstract)
             # All go on from the same checkpoint: what one cannot read, none uses.
             if not _any_process(candidate, found is None):
-                loaded, position = found
-                return dataclasses.replace(state, **loaded), position
+                return found
+            del found  # before the next one is read
             earlier = [self.folder / str(other) for other in candidates if other < candidate]
             log.warning(
                 "checkpoint %s is not readable (%s); %s",
@@ -139,24 +173,34 @@ class Checkpoints:
             )
         if candidates:
             raise CheckpointError(
-                f"none of the checkpoints {candidates} in {self.folder} can be read (reasons "
+                f"none of the checkpoints {list(candidates)} in {self.folder} can be read (reasons "
                 "above); remove the damaged ones or choose a new --workdir"
             )
         return None
 
-    def _try_load(self, step: int, abstract: Any) -> tuple[tuple[Any, dict[str, Any]] | None, str]:
+    def _try_load(
+        self, step: int, abstract: dict[str, Any]
+    ) -> tuple[tuple[dict[str, Any], dict[str, Any]] | None, str]:
         """This process's part of a checkpoint and the position of the data, or why not."""
         own = jax.process_index()
         # By each process alone, without the barriers of orbax: where one fails, others would wait.
         alone = ocp.options.MultiprocessingOptions(
             primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
         )
+        # What `abstract` does not name is not read.
+        part = ocp.options.PyTreeOptions(
+            loading=ocp.options.PyTreeOptions.Loading(partial_load="opt_state" not in abstract)
+        )
         folder = self.folder / str(step)
-        try:
-            with ocp.Context(multiprocessing_options=alone):
+
+        def load() -> tuple[dict[str, Any], dict[str, Any]]:
+            with ocp.Context(multiprocessing_options=alone, pytree_options=part):
                 loaded = ocp.load_checkpointables(folder, {_STATE: abstract})
                 metadata = ocp.checkpointables_metadata(folder).custom_metadata
-            return (loaded[_STATE], metadata["data"]), ""
+            return loaded[_STATE], metadata["data"]
+
+        try:
+            return transient.try_again(load, f"checkpoint {folder}"), ""
         except Exception as error:  # orbax and tensorstore raise many kinds
             return None, _brief(error)
 
@@ -175,6 +219,23 @@ class Checkpoints:
             f"checkpoints {self.steps()} are intact; {remedy} and start again with the same "
             "--workdir to go on from the last one"
         )
+
+
+class _LastAndBest:
+    """Which checkpoints stay: the last ones, and those with the best evaluations. A checkpoint is
+    the last until its evaluation is done.
+    """
+
+    def __init__(self, config: CheckpointConfig, rank: Callable[[Sequence[int]], list[int]]):
+        self._num_last, self._num_best = max(config.keep_last, 1), config.keep_best
+        self._rank = rank
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """For each checkpoint, in ascending order of steps; `orbax` calls it before each save."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        ranked = self._rank(steps)
+        kept = {*steps[-self._num_last :], *ranked[len(ranked) - self._num_best :]}
+        return [step in kept for step in steps]
 
 
 def _any_process(step: int, failed: bool) -> bool:

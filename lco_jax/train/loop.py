@@ -18,7 +18,6 @@ from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
 from lco_jax.runtime.profiling import Spending, trace_steps
 from lco_jax.runtime.signals import StopSignals
-from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.metrics import MetricsWriter
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.setup import Setup, set_up
@@ -90,14 +89,7 @@ class _Run:
         self._config, self._workdir, self._setup, self._mesh = config, workdir, setup, mesh
         self._evaluate, self._spending = evaluate, spending
         self._every = config.evaluation.every_steps if config.evaluation else None
-        metric = config.evaluation.metric if config.evaluation else None
-        self._checkpoints = Checkpoints(workdir, config.checkpoint, metric)
-        self._state = setup.state
-        restored = self._checkpoints.restore(self._state)
-        if restored is not None:
-            self._state, position = restored
-            setup.loader.set_state(position)
-            log.info("resumed after step %d", int(self._state.step))
+        self._checkpoints, self._state = setup.checkpoints, setup.state
         self.step = int(self._state.step)
         self._is_main = jax.process_index() == 0
         self._writer = None
@@ -118,7 +110,7 @@ class _Run:
     def go(self, signals: StopSignals) -> signal.Signals | None:
         """Take all steps that are left, or stop after the one that a signal interrupts."""
         setup, start = self._setup, self.step
-        if self._evaluate and start == 0:
+        if self._lacks_evaluation():
             self._measure()
         progress = self._config.logging.progress and self._is_main
         batches = itertools.islice(setup.loader, setup.num_steps - start)
@@ -150,20 +142,31 @@ class _Run:
             self._writer.close()
 
     def _pause(self, bar: StepProgress, *, stopped: bool) -> None:
-        """Evaluate and save where the config, the end or a signal asks for it."""
-        last = self.step == self._setup.num_steps
-        due = self._evaluate is not None and (
-            last or bool(self._every and self.step % self._every == 0)
-        )
+        """Save and evaluate where the config, the end or a signal asks for it."""
+        last, due = self.step == self._setup.num_steps, self._is_due()
         save = due or last or stopped or self.step % self._checkpoints.every_steps == 0
         if not save:
             return
         self._report.flush(bar)
+        self._save()
         if due and not stopped:
             self._measure()
-        self._save(metrics=self._evaluated if due and not stopped else None)
+
+    def _is_due(self) -> bool:
+        last = self.step == self._setup.num_steps
+        every = last or self.step == 0 or bool(self._every and self.step % self._every == 0)
+        return self._evaluate is not None and every
+
+    def _lacks_evaluation(self) -> bool:
+        """Whether the model that the run starts or goes on from should have been evaluated: a
+        signal, or the end of the process, may have come before.
+        """
+        lacks = self._is_due() and not self._checkpoints.is_measured(self.step)
+        return bool(processes.agree_max("evaluation to make up", (int(lacks),))[0])
 
     def _measure(self) -> None:
+        with self._spending.on("checkpoint"):
+            self._checkpoints.wait()  # whatever happens in an evaluation, no step is lost
         params = join(self._state.frozen, self._state.trainable)
         model = self._setup.model
         snapshot = Snapshot(
@@ -173,13 +176,13 @@ class _Run:
             self._evaluated = self._evaluate(snapshot)
         if self._writer:
             self._writer.write(self.step, "eval", self._evaluated)
+            self._writer.flush()
+        self._checkpoints.note_evaluation(self.step, self._evaluated)
         text = ", ".join(f"{name} {value:.3f}" for name, value in self._evaluated.items())
         log.info("after step %d: %s", self.step, text)
 
-    def _save(self, metrics: dict[str, float] | None) -> None:
+    def _save(self) -> None:
         with self._spending.on("checkpoint"):
             if self._writer:
                 self._writer.flush()  # a run that goes on from here lacks no step
-            self._checkpoints.save(
-                self._state, data=self._setup.loader.get_state(), metrics=metrics
-            )
+            self._checkpoints.save(self._state, data=self._setup.loader.get_state())

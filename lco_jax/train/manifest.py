@@ -28,19 +28,34 @@ class Manifest:
     prompt: dict[str, Any]
     git_revision: str | None
     """None where the code was in no repository."""
+    base_weights: str | None = None
+    """Digest of the model that the run starts from; None in run folders of earlier revisions."""
 
 
 def is_run_folder(path: str) -> bool:
     """Whether `path` holds a run of ours (and not a hub folder)."""
     file = epath.Path(path) / "config.json"
-    return file.exists() and json.loads(file.read_text()).get("format") == _FORMAT
+    return file.exists() and _read(file).get("format") == _FORMAT
 
 
 def read_manifest(workdir: str) -> Manifest:
     """The manifest of a run folder."""
-    content = json.loads((epath.Path(workdir) / "config.json").read_text())
+    content = _read(epath.Path(workdir) / "config.json")
     config = from_json(content["config"])
-    return Manifest(config, content["data_fingerprint"], content["prompt"], content["git_revision"])
+    return Manifest(
+        config,
+        content["data_fingerprint"],
+        content["prompt"],
+        content["git_revision"],
+        content.get("base_weights"),
+    )
+
+
+def _read(file: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
 
 
 def base_folder(ref: ModelRef, workdir: str) -> Path:
@@ -61,21 +76,27 @@ def base_folder(ref: ModelRef, workdir: str) -> Path:
 
 
 def start_or_resume(
-    workdir: str, config: TrainConfig, *, data_fingerprint: str, prompt: dict[str, Any]
+    workdir: str,
+    config: TrainConfig,
+    *,
+    data_fingerprint: str,
+    prompt: dict[str, Any],
+    base_weights: str | None = None,
 ) -> None:
     """Write the manifest of a new run, or check that this is the run that the folder holds.
 
     Raises:
-        ScienceChangedError: the folder's run has other settings or other data.
+        ScienceChangedError: the folder's run has other settings, data or base weights.
     """
     file = epath.Path(workdir) / "config.json"
-    check_same_run(workdir, config, data_fingerprint)
+    check_same_run(workdir, config, data_fingerprint, base_weights)
     if jax.process_index() != 0:
         return
     content = {
         "format": _FORMAT,
         "config": to_json(config),
         "data_fingerprint": data_fingerprint,
+        "base_weights": base_weights,
         "prompt": prompt,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_revision": _git_revision(),
@@ -87,14 +108,20 @@ def start_or_resume(
     draft.replace(file)
 
 
-def check_same_run(workdir: str, config: TrainConfig, data_fingerprint: str | None) -> bool:
+def check_same_run(
+    workdir: str,
+    config: TrainConfig,
+    data_fingerprint: str | None,
+    base_weights: str | None = None,
+) -> bool:
     """Whether the folder holds a run, which then must be this one.
 
     Args:
         data_fingerprint: None if the data are not known.
+        base_weights: digest of the model that it starts from (None: not known).
 
     Raises:
-        ScienceChangedError: it has other settings or other data.
+        ScienceChangedError: it has other settings, data or base weights.
     """
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
@@ -108,6 +135,12 @@ def check_same_run(workdir: str, config: TrainConfig, data_fingerprint: str | No
             f"the data of the run in {workdir} has changed: its fingerprint was "
             f"{old.data_fingerprint} and is {data_fingerprint} now; restore the data or choose "
             "a new --workdir"
+        )
+    if None not in (old.base_weights, base_weights) and old.base_weights != base_weights:
+        raise ScienceChangedError(
+            f"{config.model.path} is not the model that the run in {workdir} started from: its "
+            f"digest was {old.base_weights} and is {base_weights} now; restore it or choose a "
+            "new --workdir"
         )
     return True
 

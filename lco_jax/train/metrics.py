@@ -6,6 +6,8 @@ from typing import Any
 
 from etils import epath
 
+METRICS_FILE = "metrics.jsonl"
+"""In a run folder."""
 _UPLOAD_EVERY_S = 60.0
 
 
@@ -19,7 +21,7 @@ class MetricsWriter:
     def __init__(self, workdir: str, *, start_step: int, tensorboard: bool):
         folder = epath.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / METRICS_FILE
         self._forget_after(start_step)
         self._in_bucket = "://" in str(folder)
         self._lines: list[str] = []
@@ -67,9 +69,21 @@ class MetricsWriter:
 
     def _forget_after(self, step: int) -> None:
         # A killed run may have logged steps that its last checkpoint does not have.
-        if self._path.exists():
-            kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        if not self._path.exists():
+            return
+        kept = [line for line in read_metrics(self._path) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if text != self._path.read_text():
+            draft = self._path.with_suffix(".tmp")  # other processes are reading the file
+            draft.write_text(text)
+            draft.replace(self._path)
+
+
+def read_evaluations(workdir: epath.PathLike) -> dict[int, dict[str, Any]]:
+    """The last evaluation after each step of a run."""
+    file = epath.Path(workdir) / METRICS_FILE
+    lines = read_metrics(file) if file.exists() else []
+    return {line["step"]: line for line in lines if line["kind"] == "eval"}
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:

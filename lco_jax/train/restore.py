@@ -5,21 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lco_jax.config import RUN_FOLDER, Lora, MediaConfig
 from lco_jax.data.encode.processor import Processor
-from lco_jax.models.build import Params, build, join, lora_of, on_mesh
+from lco_jax.models.build import Params, build, join, lora_of
 from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.describe import describe_model
 from lco_jax.models.omni import available_towers
 from lco_jax.objectives.traits import traits_of
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import base_folder, read_manifest
-from lco_jax.train.optimizer import make_optimizer
-from lco_jax.train.update import TrainState
 from lco_jax.weights.adapter import merge_lora
 from lco_jax.weights.hub import load_params
 
@@ -65,16 +62,9 @@ def open_run(
     # What trained decides what the checkpoint holds; a run may have left towers out.
     trained_as = dataclasses.replace(ref, dtype=dtype)
     model = describe_model(trained_as, read_config(folder), with_head=needs_head)
-    config, trainable = model.config, model.trainable
-    optimizer = make_optimizer(run.optimizer, 1, ref.trainable)
-    shapes = TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=_replicated()),
-        trainable=trainable,
-        frozen={},
-        opt_state=on_mesh(jax.eval_shape(optimizer.init, trainable)),
-    )
+    config = model.config
     metric = run.evaluation.metric if run.evaluation else None
-    checkpoints = Checkpoints(path, run.checkpoint, metric)
+    checkpoints = Checkpoints(path, run.checkpoint, metric, writes=False)
     try:
         step = checkpoints.best() if checkpoint is None else checkpoint
         if step is None or step not in checkpoints.steps():
@@ -82,7 +72,7 @@ def open_run(
                 f"run folder {path} has no checkpoint {'' if step is None else step}; it has "
                 f"{checkpoints.steps() or 'none yet'}"
             )
-        state, _ = checkpoints.restore(shapes, step)
+        trainable = checkpoints.restore_trained(model.trainable, step)
     finally:
         checkpoints.close()
     lora = lora_of(ref.trainable)
@@ -93,10 +83,10 @@ def open_run(
         towers=available_towers(config),
         with_head=with_head or needs_head,
     )
-    trained = flatten_dict(state.trainable, sep="/")
+    trained = flatten_dict(trainable, sep="/")
     rest = {path: x for path, x in flatten_dict(plain, sep="/").items() if path not in trained}
     wanted = unflatten_dict(rest, sep="/")
-    params = join(load_params(folder, config, wanted, elsewhere=trained), state.trainable)
+    params = join(load_params(folder, config, wanted, elsewhere=trained), trainable)
     if lora:
         params = merge_lora(params, lora.alpha / lora.rank)
     params = jax.tree.map(lambda x, shape: x.astype(shape.dtype), params, plain)
@@ -104,7 +94,7 @@ def open_run(
         config=config,
         graph=graph,
         params=params,
-        lora_params=state.trainable if isinstance(ref.trainable, Lora) else None,
+        lora_params=trainable if isinstance(ref.trainable, Lora) else None,
         lora=ref.trainable if isinstance(ref.trainable, Lora) else None,
         processor=Processor(
             folder,
@@ -116,9 +106,5 @@ def open_run(
         base_folder=folder,
         base_name=str(folder) if ref.path.startswith(RUN_FOLDER) else ref.path,
         dtype=dtype,
-        step=int(state.step),
+        step=step,
     )
-
-
-def _replicated() -> jax.NamedSharding:
-    return jax.NamedSharding(jax.sharding.get_mesh(), jax.P())

@@ -16,15 +16,19 @@ from lco_jax.data.encode.feature_cache import FeatureCache, MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.loader import Loader
 from lco_jax.data.sources.open import all_items
-from lco_jax.models.build import init_lora, join
+from lco_jax.models.build import init_lora, join, on_mesh
 from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.describe import DescribedModel, describe_model
 from lco_jax.objectives.traits import make_loader, traits_of
+from lco_jax.runtime import processes
+from lco_jax.train.agreement import check_same, check_shared
+from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.known_features import fill_cache, open_cache
 from lco_jax.train.manifest import base_folder, start_or_resume
 from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
 from lco_jax.train.update import Step, TrainState, make_step
 from lco_jax.weights.hub import load_params
+from lco_jax.weights.identity import folder_digest
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +55,10 @@ class Setup:
     processor: Processor
     loader: Loader
     num_steps: int
+    checkpoints: Checkpoints
     state: TrainState
-    """Before the first step."""
+    """Of the last checkpoint, to whose place the loader is set; before the first step if there is
+    none."""
     step: Step
     schedule: optax.Schedule
     preamble: jax.Array
@@ -98,18 +104,39 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
 
     Raises:
         ScienceChangedError: `workdir` holds a run with other settings.
+        DisagreementError: processes were started with different things, or one cannot go on.
         ValueError: config, data and model do not fit each other.
+        CheckpointError: there are checkpoints, but none can be read.
     """
     ref, traits = config.model, traits_of(config.objective)
-    folder = base_folder(ref, workdir)
-    inputs = open_inputs(config, folder, read_config(folder), mesh)
+    with processes.all_or_none("opening of model and data"):
+        folder = base_folder(ref, workdir)
+        inputs = open_inputs(config, folder, read_config(folder), mesh)
+        base_weights = folder_digest(folder)
     model, processor, loader = inputs.model, inputs.processor, inputs.loader
     num_steps, cache = inputs.num_steps, inputs.cache
-    start_or_resume(
-        workdir, config, data_fingerprint=loader.fingerprint, prompt=processor.describe()
-    )
+    check_same(config, data=loader.fingerprint, base_weights=base_weights)
+    check_shared(workdir)
+    with processes.all_or_none("manifest"):
+        start_or_resume(
+            workdir,
+            config,
+            data_fingerprint=loader.fingerprint,
+            prompt=processor.describe(),
+            base_weights=base_weights,
+        )
     optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable)
-    state = initial_state(config, model, folder, optimizer)
+    metric = config.evaluation.metric if config.evaluation else None
+    checkpoints = Checkpoints(workdir, config.checkpoint, metric)
+    restored = checkpoints.restore(state_shapes(model, optimizer))
+    if restored is None:
+        state = initial_state(config, model, folder, optimizer)
+    else:
+        state, position = restored
+        loader.set_state(position)
+        trained = flatten_dict(model.trainable, sep="/")
+        state.frozen = load_params(folder, model.config, model.frozen, elsewhere=trained)
+        log.info("resumed after step %d", int(state.step))
     log.info(
         "%s trainable of %s parameters on %s",
         f"{_count(state.trainable):,}",
@@ -125,11 +152,20 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         processor=processor,
         loader=loader,
         num_steps=num_steps,
+        checkpoints=checkpoints,
         state=state,
         step=make_step(config, model.graph, optimizer),
         schedule=make_schedule(config.optimizer, num_steps),
         preamble=jnp.asarray(processor.head),
     )
+
+
+def state_shapes(model: DescribedModel, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and shardings of what a checkpoint holds; nothing is allocated."""
+    opt_state = jax.eval_shape(functools.partial(init_optimizer, optimizer), model.trainable)
+    everywhere = jax.NamedSharding(jax.sharding.get_mesh(), jax.P())
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return TrainState(step, model.trainable, {}, on_mesh(opt_state))
 
 
 def initial_state(

@@ -72,7 +72,8 @@ def train_stages(
             log.info("stage %s is complete: %s", stage.name, model)
         else:
             log.info("stage %s: %s", stage.name, folder)
-            evaluate = make_evaluate(config, str(folder)) if make_evaluate else None
+            with processes.all_or_none("evaluation pairs"):
+                evaluate = make_evaluate(config, str(folder)) if make_evaluate else None
             result = train(config, str(folder), evaluate=evaluate)
         results.append(StageResult(stage.name, str(folder), config, result))
         if result is not None:

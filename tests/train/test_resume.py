@@ -48,7 +48,7 @@ def fill_disk(snapshot):
     if snapshot.step == 4:
         wait_for_checkpoint()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # metrics fit, checkpoints do not
     return {"mrr": 0.0}
 
 def go_on(snapshot):
@@ -106,10 +106,12 @@ def test_loss_falls(uninterrupted):
 def test_killed_run_goes_on_with_identical_losses(config, uninterrupted, tmp_path):
     assert in_subprocess(config, tmp_path, "kill").returncode == -signal.SIGKILL
     checkpoints = Checkpoints(str(tmp_path), config.checkpoint)
-    assert checkpoints.steps()[-1] == 2
+    assert checkpoints.steps()[-1] == 4  # saved before the evaluation in which it was killed
     checkpoints.close()
     assert in_subprocess(config, tmp_path, "go_on").returncode == 0
     assert losses(tmp_path) == uninterrupted
+    evaluated = [x["step"] for x in read_metrics(tmp_path / "metrics.jsonl") if x["kind"] == "eval"]
+    assert evaluated == [0, 4, 8]
 
 
 def test_resume_on_another_mesh(config, uninterrupted, tmp_path):
