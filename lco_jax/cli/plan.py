@@ -34,9 +34,11 @@ class _Front:
 
 @dataclass(frozen=True)
 class _Arguments(_Front):
-    """Compile a config's training step for TPUs that are not there, and say what it takes.
+    """Compile a config's training step for TPUs that are not there, and say what it takes; or
+    rehearse the start of the run on them.
 
-    Exits with 1 if it does not fit. Needs the extra `tpu` (libtpu), but no TPU.
+    Exits with 1 if it does not fit, or would not start. Needs no TPU; plans need the extra `tpu`
+    (libtpu).
     """
 
     topology: str = tyro.MISSING

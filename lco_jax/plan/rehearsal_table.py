@@ -22,8 +22,11 @@ def describe(found: Rehearsal, title: str = "rehearsal") -> str:
     console.print(summary)
     if found.hosts:
         console.print(_host_table(found))
+    for reason in dict.fromkeys(host.refused for host in found.hosts if host.refused):
+        stopped = [host.number for host in found.hosts if host.refused == reason]
+        console.print(f"hosts {ranges(stopped)} are refused: {reason}", markup=False)
     for fault in found.faults:
-        console.print(f"FAULT  {fault}", markup=False)
+        console.print(fault, markup=False)
     console.print(_verdict(found), markup=False)
     return console.file.getvalue()
 
@@ -71,7 +74,7 @@ def _host_table(found: Rehearsal) -> Table:
             str(host.examples),
             *(", ".join(map(str, values)) for values in (host.items, host.tokens)),
             ", ".join(map(str, host.unreadable)) if any(host.unreadable) else "",
-            f"refused: {host.refused}" if host.refused else "ok" if host.items else "",
+            "refused" if host.refused else "ok" if host.items else "",
         )
     return table
 
@@ -100,5 +103,6 @@ def _verdict(found: Rehearsal) -> str:
         )
     refused = [host.number for host in found.hosts if host.refused]
     if refused:
-        return f"This run would not start: hosts {ranges(refused)} are refused, all others wait."
+        of_all = f"{len(refused)} of {len(found.hosts)} hosts are refused"
+        return f"This run would not start: {of_all}, and any others wait for them."
     return "This run would not start as it should: see the faults above."

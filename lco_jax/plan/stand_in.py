@@ -126,9 +126,10 @@ class ReadOnce:
         self._content: tuple[Content, ...] | None = None
 
     def fill(self, processor: Processor) -> None:
-        """Read it."""
+        """Read it, and keep how many patches it has: nobody looks at assumed pixels."""
         if self._image is not None:
-            self._content = processor.read_medium("image", str(self._image))
+            (picture,) = processor.read_medium("image", str(self._image))
+            self._content = (picture._replace(patches=picture.patches[:, :0]),)
 
     def key(self, kind: Kind, source: MediaSource) -> str:
         """The kind and the path; media in bytes have no name here."""

@@ -1,6 +1,7 @@
 """Where patches lie in a budget, and which of them attend to each other."""
 
 import functools
+import heapq
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -200,14 +201,18 @@ def _place_windows(
     starts = np.empty_like(sizes)
     if sizes.sum() > len(taken) * row_units - sum(taken):
         return None
+    rows_with: list[list[int]] = [[] for _ in range(row_units + 1)]
+    for row, units in enumerate(taken):  # ascending, and so a heap
+        rows_with[units].append(row)
     for window in np.argsort(-sizes, kind="stable").tolist():
         size = int(sizes[window])
-        fitting = [row for row, units in enumerate(taken) if units + size <= row_units]
-        if not fitting:
+        units = next((u for u in range(row_units - size, -1, -1) if rows_with[u]), None)
+        if units is None:
             return None
-        row = max(fitting, key=taken.__getitem__)
-        starts[window] = row * row_units + taken[row]
-        taken[row] += size
+        row = heapq.heappop(rows_with[units])
+        starts[window] = row * row_units + units
+        taken[row] = units + size
+        heapq.heappush(rows_with[units + size], row)
     return starts
 
 
