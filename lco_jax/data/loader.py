@@ -260,7 +260,7 @@ class Loader(abc.ABC, Generic[_Part]):
         tokens = measure(lengths, self._local_shards, self._row_tokens)
         shards = split_items(encoded, self._numbers.shape[0] * self._local_shards)
         media = self._packer.measure(shards)
-        demand = self._agree(f"batch shape {step}", (*tokens, *media))
+        demand = self._agree("batch shape", (*tokens, *media))
         shape = choose_shape(demand[: len(tokens)], self._row_tokens)
         shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
         shape = shape.at_least(*self._least_shape)

@@ -88,21 +88,6 @@ def data_share(mesh: jax.sharding.Mesh) -> Share:
     return Share(tuple(sorted({part[0].start or 0 for part in slices})), shards)
 
 
-@functools.lru_cache(maxsize=8)
-def common_shards(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
-    """The data shards whose items this process prepares: its own and, where a tensor axis crosses
-    hosts, those of the processes with which it has one in common; ascending.
-    """
-    holders = [
-        {device.process_index for device in devices.flat}
-        for devices in mesh.devices.reshape(num_shards(mesh), -1)
-    ]
-    together = {jax.process_index()}
-    while more := set().union(*(own for own in holders if own & together)) - together:
-        together |= more
-    return tuple(shard for shard, own in enumerate(holders) if own & together)
-
-
 def to_global(mesh: jax.sharding.Mesh, tree: Any, specs: Any) -> Any:
     """Host-local numpy arrays as global arrays.
 
@@ -141,8 +126,9 @@ def gather(key: str, value: str, timeout_s: float = _TIMEOUT_S) -> list[str]:
     """What every process says, in their order, exchanged between hosts only.
 
     It runs beside computations (in the thread that feeds them), so it must not use devices. Every
-    process asks under the same keys, under one key always in the same order. Nothing of it stays
-    in the coordination service: who is the last to have read deletes what was said.
+    process asks under the same keys, under one key always in the same order. Of what was said
+    nothing stays in the coordination service, since the last to have read it deletes it; of a key a
+    barrier stays, so that keys are not numbered.
     """
     if jax.process_count() == 1:
         return [value]
