@@ -269,7 +269,7 @@ class Loader(abc.ABC, Generic[_Part]):
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
         step, encoded, unreadable = loaded
         tokens, media = self._measure(encoded)
-        demand = self._agree(f"batch shape {step}", (*tokens, *media))
+        demand = self._agree("batch shape", (*tokens, *media))
         shape = choose_shape(demand[: len(tokens)], self._row_tokens)
         shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
         shape = shape.at_least(*self._least_shape)

@@ -180,8 +180,9 @@ def gather(key: str, value: str, timeout_s: float = _TIMEOUT_S) -> list[str]:
     """What every process says, in their order, exchanged between hosts only.
 
     It runs beside computations (in the thread that feeds them), so it must not use devices. Every
-    process asks under the same keys, under one key always in the same order. Nothing of it stays
-    in the coordination service: who is the last to have read deletes what was said.
+    process asks under the same keys, under one key always in the same order. Of what was said
+    nothing stays in the coordination service, since the last to have read it deletes it; of a key a
+    barrier stays, so that keys are not numbered.
     """
     if jax.process_count() == 1:
         return [value]

@@ -234,7 +234,7 @@ class _LastAndBest:
         """For each checkpoint, in ascending order of steps; `orbax` calls it before each save."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         ranked = self._rank(steps)
-        kept = {*steps[-self._num_last :], *ranked[len(ranked) - self._num_best :]}
+        kept = {*steps[-self._num_last :], *ranked[max(len(ranked) - self._num_best, 0) :]}
         return [step in kept for step in steps]
 
 

@@ -17,7 +17,7 @@ WAITS_S = (1.0, 4.0, 16.0, 60.0)
 _NUMBERS = (errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EAGAIN, errno.EHOSTUNREACH)
 _WORDS = re.compile(
     r"timed?[ -]?out|deadline.exceeded|\bunavailable\b|connection (reset|refused|aborted|closed)|"
-    r"broken pipe|temporar(y|ily)|too many requests|rate.?limit|try again|"
+    r"broken pipe|temporarily unavailable|temporary failure|too many requests|rate.?limit|"
     r"(http|status|code|error)\W{0,3}(408|429|500|502|503|504)\b",
     re.IGNORECASE,
 )
