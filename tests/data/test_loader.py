@@ -1,5 +1,6 @@
 """The order of examples, each process's share of it, and going on where a run stopped."""
 
+import itertools
 import json
 import threading
 import time
@@ -64,10 +65,13 @@ def load_with_processes(folder, prompter, shares, **arguments):
     results = [None] * len(shares)
 
     def run(index):
+        times = itertools.count()  # a key serves again
+
         def agree(key, values):
-            asked.setdefault(key, {})[index] = values
+            said = asked.setdefault((key, next(times)), {})
+            said[index] = values
             barrier.wait(30)
-            return tuple(np.max(list(asked[key].values()), axis=0).tolist())
+            return tuple(np.max(list(said.values()), axis=0).tolist())
 
         loader = make_loader(
             folder,
