@@ -25,7 +25,7 @@ from lco_jax.runtime.processes import Share, shares_of
 from lco_jax.train.known_features import check_filler
 from lco_jax.train.manifest import check_same_run
 from lco_jax.train.setup import Inputs, open_inputs
-from lco_jax.train.stages import check_folder
+from lco_jax.train.stages import MODEL_FOLDER, check_folder
 
 NUM_STEPS = 2
 """How many steps are rehearsed."""
@@ -91,6 +91,7 @@ def rehearse(
     workdir: str,
     *,
     stage: str = "",
+    before: str | None = None,
     num_slices: int = 1,
     num_steps: int = NUM_STEPS,
 ) -> Rehearsal:
@@ -100,6 +101,7 @@ def rehearse(
         devices: of the slice, as the compiler or a torus describes them.
         workdir: run folder; that of all stages, if there are several.
         stage: name of the stage (empty: there is but one).
+        before: the stage whose model it starts from (None: from that of the config).
     """
     start_s = time.perf_counter()
     root, workdir = workdir, f"{workdir}/{stage}".rstrip("/")
@@ -113,7 +115,7 @@ def rehearse(
         num_steps=None,
         shapes=(),
         assumed=(),
-        reads=paths.reads(config),
+        reads=paths.reads(config, before and f"{root}/{before}/{MODEL_FOLDER}"),
         writes=paths.writes(config, workdir),
         notes=paths.notes(workdir, len(processes)),
         faults=(),

@@ -221,6 +221,7 @@ def test_stages(config, tmp_path, monkeypatch, capsys):
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "rehearsal of stage read" in said and "rehearsal of stage refine" in said
     assert "run/refine/checkpoints/" in said
+    assert "run/read/model, with the tokenizer of" in said
     assert plan(monkeypatch, *options, "--stage", "refine", "--workdir", "gs://bucket/run") == 1
     assert "stages hand over models in a folder of the file system" in " ".join(
         capsys.readouterr().out.split()
