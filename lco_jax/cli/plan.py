@@ -1,5 +1,6 @@
 """The command line of `launch/plan.py`."""
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 
 from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
-from lco_jax.config import Stages, TrainConfig
+from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,21 @@ def main() -> int:
     # Neither asks for what is missing nor for help: the second parse does, which knows all options.
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
     given = {name: value for name, value in vars(front).items() if value is not None}
+    config = load_config(front.config)
     parsed = {
         name: tyro.cli(
             _Arguments,
-            default=_Arguments(**given, run=config),
+            default=_Arguments(**given, run=run),
             config=(tyro.conf.AvoidSubcommands,),
         )
-        for name, config in _runs(load_config(front.config), front.stage).items()
+        for name, run in _runs(config, front.stage).items()
     }
     # The host must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
 
     if front.rehearse:
         runs = {name: arguments.run for name, arguments in parsed.items()}
-        return _rehearse(runs, front)
+        return _rehearse(runs, front, _before(config))
     from lco_jax.plan.plan import describe, make_plan
     from lco_jax.plan.topologies import find_topology
 
@@ -78,7 +80,7 @@ def main() -> int:
     return DONE if all(plan.fits for plan in plans.values()) else FAILED
 
 
-def _rehearse(runs: dict[str, TrainConfig], front: _Front) -> int:
+def _rehearse(runs: dict[str, TrainConfig], front: _Front, before: dict[str, str]) -> int:
     from lco_jax.plan.rehearsal import rehearse
     from lco_jax.plan.rehearsal_table import describe
     from lco_jax.plan.torus import slice_devices
@@ -88,11 +90,27 @@ def _rehearse(runs: dict[str, TrainConfig], front: _Front) -> int:
     found = {}
     for name, config in runs.items():
         found[name] = rehearse(
-            config, front.topology, devices, workdir, stage=name, num_slices=front.num_slices
+            config,
+            front.topology,
+            devices,
+            workdir,
+            stage=name,
+            before=before.get(name),
+            num_slices=front.num_slices,
         )
         print(describe(found[name], f"rehearsal of stage {name}" if name else "rehearsal"))
     _write(found, front.json)
     return DONE if all(rehearsal.succeeded for rehearsal in found.values()) else FAILED
+
+
+def _before(config: TrainConfig | Stages) -> dict[str, str]:
+    """For each stage that goes on with a model, the stage that leaves it."""
+    stages = config.stages if isinstance(config, Stages) else ()
+    return {
+        stage.name: earlier.name
+        for earlier, stage in itertools.pairwise(stages)
+        if stage.config.model.path == PREVIOUS_STAGE
+    }
 
 
 def _write(found: dict[str, Any], file: Path | None) -> None:

@@ -22,9 +22,9 @@ from lco_jax.plan.feeding import Feed, feeds_of, find_faults
 from lco_jax.plan.stand_in import OnHand, ReadOnce, on_hand
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime.processes import Share, shares_of
-from lco_jax.train.manifest import check_same_run
+from lco_jax.train.manifest import check_same_run, is_run_folder, read_manifest
 from lco_jax.train.setup import Inputs, open_inputs
-from lco_jax.train.stages import check_folder
+from lco_jax.train.stages import MODEL_FOLDER, check_folder
 
 NUM_STEPS = 2
 """How many steps are rehearsed."""
@@ -90,6 +90,7 @@ def rehearse(
     workdir: str,
     *,
     stage: str = "",
+    before: str | None = None,
     num_slices: int = 1,
     num_steps: int = NUM_STEPS,
 ) -> Rehearsal:
@@ -99,6 +100,7 @@ def rehearse(
         devices: of the slice, as the compiler or a torus describes them.
         workdir: run folder; that of all stages, if there are several.
         stage: name of the stage (empty: there is but one).
+        before: the stage whose model it starts from (None: from that of the config).
     """
     start_s = time.perf_counter()
     root, workdir = workdir, f"{workdir}/{stage}".rstrip("/")
@@ -112,7 +114,7 @@ def rehearse(
         num_steps=None,
         shapes=(),
         assumed=(),
-        reads=paths.reads(config),
+        reads=paths.reads(config, before and f"{root}/{before}/{MODEL_FOLDER}"),
         writes=paths.writes(config, workdir),
         notes=paths.notes(workdir, len(processes)),
         faults=(),
@@ -125,7 +127,8 @@ def rehearse(
         frame = dataclasses.replace(frame, mesh=dict(mesh.shape), hosts=_hosts(mesh))
         with jax.set_mesh(mesh), on_hand(config, num_steps) as hand:
             frame = dataclasses.replace(frame, assumed=hand.assumed)
-            frame = _run(frame, config, hand, mesh, workdir, num_steps)
+            declared = config if before is None else _with_model_of(workdir, config)
+            frame = _run(frame, declared, hand, mesh, workdir, num_steps)
     except (ValueError, OSError) as error:
         frame = dataclasses.replace(frame, faults=(*frame.faults, f"all hosts stop: {error}"))
     return dataclasses.replace(frame, seconds=time.perf_counter() - start_s)
@@ -172,6 +175,13 @@ def _run(
     first = next(iter(parts.values()), None)
     shapes = tuple(own.shape for own in first.stats) if first else ()
     return dataclasses.replace(frame, hosts=hosts, faults=faults, shapes=shapes)
+
+
+def _with_model_of(workdir: str, config: TrainConfig) -> TrainConfig:
+    """The config of a later stage as its run says it, if there is one: with the model before it."""
+    if "://" in workdir or not is_run_folder(workdir):
+        return config
+    return dataclasses.replace(config, model=read_manifest(workdir).config.model)
 
 
 def _open(hand: OnHand, mesh: jax.sharding.Mesh) -> Inputs:

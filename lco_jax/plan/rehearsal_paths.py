@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
-from lco_jax.config import PREVIOUS_STAGE, Source, TfdsSource, TrainConfig
+from lco_jax.config import Source, TfdsSource, TrainConfig
 from lco_jax.data.sources.datasets import CACHE
 from lco_jax.plan.stand_in import name_of
 
 
-def reads(config: TrainConfig) -> tuple[str, ...]:
-    """What every host reads, each for its own examples and shards of weights."""
+def reads(config: TrainConfig, model: str | None = None) -> tuple[str, ...]:
+    """What every host reads, each for its own examples and shards of weights.
+
+    Args:
+        model: what an earlier stage leaves, if the run starts from that.
+    """
     ref, found = config.model, []
-    if ref.path == PREVIOUS_STAGE or Path(ref.path).is_dir():
+    if model is not None:
+        found.append(f"model: {model}, with the tokenizer of {ref.path}")
+    elif Path(ref.path).is_dir():
         found.append(f"model: {ref.path}")
     else:
         found.append(f"model: {ref.path}, from the same local folder or downloaded by each host")

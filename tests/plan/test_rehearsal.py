@@ -164,6 +164,30 @@ def test_a_folder_of_another_run(config, tmp_path):
     assert "is not of a run; choose another --workdir" in found.faults[0]
 
 
+def write_manifest(workdir, config):
+    """As a run that has saved nothing yet leaves it."""
+    workdir.mkdir(parents=True)
+    content = {"format": "lco_jax run 1", "config": to_json(config), "git_revision": None}
+    content |= {"data_fingerprint": "", "prompt": {}}
+    (workdir / "config.json").write_text(json.dumps(content))
+
+
+def test_a_run_goes_on(config, tmp_path):
+    missing = with_data(config, sources=(JsonlSource("nowhere.jsonl"),))
+    write_manifest(tmp_path / "run", missing)
+    (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True)
+    found = on_slice(missing, workdir=str(tmp_path / "run"))
+    assert found.succeeded, describe(found)
+    assert found.notes[-1].endswith("holds this run: it goes on after step 4")
+    other = dataclasses.replace(missing, seed=7)
+    assert "seed: 42 in the run, 7 now" in on_slice(other, workdir=str(tmp_path / "run")).faults[0]
+
+    left = dataclasses.replace(missing, model=ModelRef("<run folder>/../read/model"))
+    write_manifest(tmp_path / "stages" / "refine", left)
+    found = on_slice(missing, workdir=str(tmp_path / "stages"), stage="refine", before="read")
+    assert found.succeeded, describe(found)
+
+
 def test_ranges():
     assert ranges((0, 1, 6, 15)) == "0-1, 6, 15"
     assert ranges(np.arange(4).tolist()) == "0-3"
@@ -221,6 +245,7 @@ def test_stages(config, tmp_path, monkeypatch, capsys):
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "rehearsal of stage read" in said and "rehearsal of stage refine" in said
     assert "run/refine/checkpoints/" in said
+    assert "run/read/model, with the tokenizer of" in said
     assert plan(monkeypatch, *options, "--stage", "refine", "--workdir", "gs://bucket/run") == 1
     assert "stages hand over models in a folder of the file system" in " ".join(
         capsys.readouterr().out.split()
