@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lco_jax.config import Evaluation, Lora, ModelRef
@@ -186,3 +187,12 @@ def test_two_processes_train_by_coordinator_and_go_on_by_slurm(config_file, work
         assert code == 0, err[-3000:]
         assert "resumed after step 2" in err
         assert "'data': 2" in err
+
+
+def test_two_processes_embed(config_file, free_port, tmp_path):
+    (tmp_path / "items.jsonl").write_text('"a quick fox"\n"a lazy dog"\n"the market"\n')
+    model = ["--model", str(config_file.parent), "--input", str(tmp_path / "items.jsonl")]
+    command = ["launch/embed.py", *model, "--output", str(tmp_path / "vectors.npy")]
+    for code, _, err in two([[*command, *meet(free_port, rank)] for rank in range(2)]):
+        assert code == 0, err[-3000:]
+    assert np.load(tmp_path / "vectors.npy").shape == (3, 32)
