@@ -90,10 +90,10 @@ def _check_processes(config: TrainConfig, baselines: Mapping[str, Baseline]) -> 
             f"evaluation.others is measured against {', '.join(baselines)}, which one process "
             f"computes, and this run has {count}; leave evaluation.others out, or start on one host"
         )
-    if count > 1 and config.data.media.sound_features == "tokens":
+    if count > 1 and config.data.media.audio_features == "tokens":
         raise ValueError(
             f"sounds are read as tokens by one process, and this run has {count}; leave evaluation "
-            "out, set data.media.sound_features to all, or start on one host"
+            "out, set data.media.audio_features to all, or start on one host"
         )
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from lco_jax.data.encode.encoded import Encoded, Medium, Picture, Sound
+from lco_jax.data.encode.encoded import Audio, Encoded, Medium, Visual
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.row import num_features
 from lco_jax.data.pack.media_stream import MediaStream
@@ -104,11 +104,11 @@ def make_item(config, rng):
         height, width = (2 * rng.integers(1, 9, 2)).tolist()
         sizes = config.vision.sizes
         pixels = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
-        content = Picture(np.zeros((height * width, pixels), np.float32), Grid(1, height, width))
+        content = Visual(np.zeros((height * width, pixels), np.float32), Grid(1, height, width))
     else:
         frames = rng.integers(4, 200, rng.integers(1, 3)).astype(np.int32)
         size = (len(frames), config.audio.num_mels, config.audio.chunk_frames)
-        content = Sound(np.zeros(size, np.float32), frames)
+        content = Audio(np.zeros(size, np.float32), frames)
     count = num_features(content, config)
     positions = np.zeros((count, 3), np.int32)
     return Encoded(

@@ -12,8 +12,8 @@ from lco_jax.embed import embed_file
 from lco_jax.embed.embedder import Embedder
 from lco_jax.runtime.axes import MESH_AXES
 from tests import meshes, processes, tiny
+from tests.data.audio_files import plain, tones
 from tests.data.media_files import random_image
-from tests.data.sound_files import plain, tones
 
 TIMEOUT_S = 400
 BAD = (5, 29, 30, 69)

@@ -181,7 +181,7 @@ def render(folder, content):
 @pytest.mark.parametrize(
     ("view", "content", "message"),
     [
-        ("", [{"type": "video"}], "clips are embedded by lco_jax"),
+        ("", [{"type": "video"}], "videos are embedded by lco_jax"),
         ("", [{"type": "audio"}], "reads text, image only"),
         ("", [{"type": "text", "text": "a"}] * 2, "one text at a time"),
         (TEXT_VIEW, [{"type": "image"}, {"type": "text", "text": "a"}], "needs torchvision"),

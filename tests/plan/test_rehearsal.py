@@ -132,7 +132,6 @@ def test_a_host_that_cannot_read_its_examples_is_refused(config, tmp_path):
         ({"memory": Memory(encode_chunks=2)}, "batch_size=16 is less than encode_chunks=2"),
         ({"memory": Memory(row_tokens=(16,))}, "hosts 0-3 are refused: an item of"),
         ({"model": ModelRef("./nowhere")}, "no model folder, and its sizes are not known"),
-        ({"memory": Memory(feature_cache="cache")}, "filled by one process"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

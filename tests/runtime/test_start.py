@@ -135,7 +135,7 @@ def test_samples_are_refused_before_training(monkeypatch, capsys):
     ("media", "others", "message"),
     [
         (MediaConfig(), True, "leave evaluation.others out"),
-        (MediaConfig(sound_features="tokens"), False, "set data.media.sound_features to all"),
+        (MediaConfig(audio_features="tokens"), False, "set data.media.audio_features to all"),
     ],
 )
 def test_evaluations_of_one_process_are_refused_before_training(
