@@ -66,17 +66,22 @@ def _fail_to_read(options):
     ocp.load_checkpointables = load
 
 
+def _say(line):
+    """One write: media are read by several threads, whose lines would mix otherwise."""
+    os.write(1, f"{line}\n".encode())
+
+
 def _say_what_is_read(options):
     """Small pieces; each process says what it parses and which media it reads."""
     embed_file._PIECE = 24
     parse, read = jsonl.parse_item, Processor.read_medium
 
     def say_parsed(value, folder):
-        print("PARSED", json.dumps(value), flush=True)
+        _say(f"PARSED {json.dumps(value)}")
         return parse(value, folder)
 
     def say_read(self, kind, source):
-        print("READ", Path(source).name, flush=True)
+        _say(f"READ {Path(source).name}")
         return read(self, kind, source)
 
     jsonl.parse_item, Processor.read_medium = say_parsed, say_read
