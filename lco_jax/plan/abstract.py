@@ -4,14 +4,15 @@ import collections
 import functools
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from lco_jax.config import TrainConfig
 from lco_jax.data.pack.batch import Batch, Shape
@@ -26,6 +27,8 @@ from lco_jax.train.update import TrainState, make_step
 _HEAD_TOKENS = 14
 """Of Qwen's chat template with its default system turn."""
 _STEPS = 1000
+TABLE_WIDTH = 110
+"""Of what plans and rehearsals print, in characters."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +146,11 @@ def shard_bytes(shapes) -> int:
     )
 
 
-def text_table(title: str, rows: dict[str, str]) -> str:
-    """Names and values as a table for the console."""
-    table = Table(title=title, show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console = Console(file=io.StringIO(), width=110)
+def text_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values as a table for the console; long paths are broken, never cut."""
+    table = Table("", Column(overflow="fold"), title=title, show_header=False)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(file=io.StringIO(), width=TABLE_WIDTH)
     console.print(table)
     return console.file.getvalue()

@@ -73,7 +73,7 @@ def dry_run(config: TrainConfig) -> str:
         **traits_of(config.objective).describe(config),
         "programs": f"1 compiled in {seconds:.1f} s; one more for each further batch shape",
     }
-    return text_table("dry run", rows)
+    return text_table("dry run", rows.items())
 
 
 def _describe_media(shape: MediaShape) -> str:

@@ -143,7 +143,7 @@ def describe(plan: Plan, title: str = "plan") -> str:
         rows["does not fit"] = plan.problem
         for number, text in enumerate(plan.suggestions, 1):
             rows[f"should fit ({number})"] = text
-    return text_table(title, rows)
+    return text_table(title, rows.items())
 
 
 def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> Plan:

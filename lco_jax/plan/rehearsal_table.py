@@ -8,18 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lco_jax.data.pack.batch import Shape
+from lco_jax.plan.abstract import TABLE_WIDTH, text_table
 from lco_jax.plan.rehearsal import Host, Rehearsal
-
-_WIDTH = 110
 
 
 def describe(found: Rehearsal, title: str = "rehearsal") -> str:
     """What is common to all hosts, a row for each host, and the verdict."""
-    summary = Table(title=title, show_header=False)
-    for name, value in _summary(found):
-        summary.add_row(name, value)
-    console = Console(file=io.StringIO(), width=_WIDTH)
-    console.print(summary)
+    console = Console(file=io.StringIO(), width=TABLE_WIDTH)
     if found.hosts:
         console.print(_host_table(found))
     for reason in dict.fromkeys(host.refused for host in found.hosts if host.refused):
@@ -28,7 +23,7 @@ def describe(found: Rehearsal, title: str = "rehearsal") -> str:
     for fault in found.faults:
         console.print(fault, markup=False)
     console.print(_verdict(found), markup=False)
-    return console.file.getvalue()
+    return text_table(title, _summary(found)) + console.file.getvalue()
 
 
 def _summary(found: Rehearsal) -> Iterator[tuple[str, str]]:
