@@ -151,11 +151,11 @@ def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
     # B is zero at first: random factors give every gradient something to say.
     state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
     step = make_step(config, model.graph, optimizer)
-    prefix = jnp.asarray(processor.head)
+    preamble = jnp.asarray(processor.head)
     batches = (
         (processes.to_global(mesh, batch, batch_specs(batch)), stats) for _, batch, stats in loader
     )
-    return state, lambda state, batch: step(state, batch, prefix), batches
+    return state, lambda state, batch: step(state, batch, preamble), batches
 
 
 def _noise(x: jax.Array) -> jax.Array:

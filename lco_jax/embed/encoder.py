@@ -63,7 +63,7 @@ class Encoder:
         """Of the last call: the share of the patches computed that held pixels."""
         with jax.set_mesh(mesh):
             self._embed = _compiled(graph)
-            self._prefix = jnp.asarray(processor.head)
+            self._preamble = jnp.asarray(processor.head)
 
     def encode(
         self,
@@ -115,7 +115,7 @@ class Encoder:
                     waiting.append(part)
                     continue
                 with jax.set_mesh(self.mesh):
-                    pooled = self._embed(self.params, part.arrays, self._prefix)
+                    pooled = self._embed(self.params, part.arrays, self._preamble)
                 yield from collector.collect(waiting)
                 waiting = [part._replace(arrays=pooled)]
             yield from collector.collect(waiting)
@@ -144,14 +144,14 @@ class Encoder:
 
 @functools.lru_cache(maxsize=4)
 def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
-    """The compiled `(params, batch, prefix) -> pooled states` for batches with one role; models of
-    one architecture share it (before and after training, say).
+    """The compiled `(params, batch, preamble) -> pooled states` for batches with one role; models
+    of one architecture share it (before and after training, say).
     """
 
-    def embed(params: Params, batch: Batch, prefix: Array) -> Float[Array, "I D"]:
+    def embed(params: Params, batch: Batch, preamble: Array) -> Float[Array, "I D"]:
         model = nnx.merge(graph, params)
         chunk = jax.tree.map(lambda x: x[0], batch)
-        return encode(model, chunk, prefix, media_features(model, chunk))[0][0]
+        return encode(model, chunk, preamble, media_features(model, chunk))[0][0]
 
     return compile_for_mesh(embed)
 

@@ -72,7 +72,7 @@ class Generator:
         self._packer = MediaPacker(processor.config, self.memory.frame_rows)
         self._generate = _compiled(graph, processor.prompter.end_token)
         with jax.set_mesh(mesh):
-            self._prefix = jnp.asarray(processor.head)
+            self._preamble = jnp.asarray(processor.head)
 
     @classmethod
     def open(
@@ -151,7 +151,7 @@ class Generator:
             tokens = self._generate(
                 self.params,
                 processes.to_global(self.mesh, batch, batch_specs(batch)),
-                self._prefix,
+                self._preamble,
                 jax.device_put(numbers.astype(np.int32), rows),
                 max_new_tokens,
                 sampling,
@@ -194,7 +194,7 @@ class _State(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def _compiled(graph: nnx.GraphDef, end_token: int) -> Callable[..., Int[Array, "B N"]]:
-    def generate(params, batch: Batch, prefix, numbers, max_new_tokens, sampling):
+    def generate(params, batch: Batch, preamble, numbers, max_new_tokens, sampling):
         model = nnx.merge(graph, params)
         chunk = jax.tree.map(lambda x: x[0], batch)
         features = media_features(model, chunk)
@@ -203,7 +203,7 @@ def _compiled(graph: nnx.GraphDef, end_token: int) -> Callable[..., Int[Array, "
             chunk.tokens,
             chunk.positions,
             chunk.segments,
-            prefix=prefix,
+            preamble=preamble,
             media=None if features is None else (features, chunk.media.slots),
             num_free=max_new_tokens,
         )

@@ -92,7 +92,7 @@ def _check_processes(config: TrainConfig, baselines: Mapping[str, Baseline]) -> 
         )
     if count > 1 and config.data.media.audio_features == "tokens":
         raise ValueError(
-            f"sounds are read as tokens by one process, and this run has {count}; leave evaluation "
+            f"audio is read as tokens by one process, and this run has {count}; leave evaluation "
             "out, set data.media.audio_features to all, or start on one host"
         )
 

@@ -15,8 +15,8 @@ class Cache(NamedTuple):
 
     slots: KeyValue
     """Of the rows, by layer, row and slot: `L B T K H`."""
-    prefix: KeyValue | None
-    """Of the prefix that all rows share: `L 1 P K H`."""
+    preamble: KeyValue | None
+    """Of the preamble that all rows share: `L 1 P K H`."""
 
 
 def prefill(
@@ -25,12 +25,12 @@ def prefill(
     positions: Int[Array, "B S 3"],
     segments: Int[Array, "B S"],
     *,
-    prefix: Int[Array, "P"],
+    preamble: Int[Array, "P"],
     media: Media | None,
     num_free: int,
 ) -> tuple[Float[Array, "B S D"], Cache]:
     """States before the final norm, and a cache with `num_free` slots after those of the rows."""
-    inputs = model.begin(tokens, positions, segments, prefix, media)
+    inputs = model.begin(tokens, positions, segments, preamble, media)
     (x, _), (rows, shared) = scan_layers(
         inputs.run_layer, model.layers, inputs.carry, num_layers=model.config.num_layers
     )
@@ -57,8 +57,8 @@ def extend(
 
     def run(x: Float[Array, "B 1 D"], xs: tuple[Layer, Cache]):
         layer, own = xs
-        return layer(x, Context(rotation, mask, prefix=own.prefix, past=(own.slots, place)))
+        return layer(x, Context(rotation, mask, preamble=own.preamble, past=(own.slots, place)))
 
     x = model.embed(tokens).astype(model.dtype)
     x, slots = jax.lax.scan(run, x, (model.layers, cache))
-    return x, Cache(slots, cache.prefix)
+    return x, Cache(slots, cache.preamble)

@@ -34,7 +34,7 @@ class Context(NamedTuple):
     rotation: Rotation
     mask: Mask
     dropout: TokenDropout | None = None
-    prefix: KeyValue | None = None
+    preamble: KeyValue | None = None
     past: Past | None = None
 
     def in_layer(self, index: Int[Array, ""]) -> "Context":
@@ -60,9 +60,9 @@ class Attention(nnx.Module):
         self, x: Float[Array, "B S D"], context: Context
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
         """The attended values, and the keys and values for what follows: for rows that have this
-        as a prefix, or for the tokens after it.
+        as a preamble, or for the tokens after it.
         """
-        rotation, mask, dropout, prefix, past = context
+        rotation, mask, dropout, preamble, past = context
         lora_x = dropout(x, 0) if dropout else x
         query, key, value = apply_all([self.query, self.key, self.value], x, lora_x)
         query, key = rotate(query, rotation), rotate(key, rotation)
@@ -70,7 +70,7 @@ class Attention(nnx.Module):
             (keys, values), place = past
             key = jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(values, value, place, axis=1)
-        attended = attend(query, key, value, mask, prefix)
+        attended = attend(query, key, value, mask, preamble)
         lora_attended = dropout(attended, 1) if dropout else attended
         return self.output(attended, lora_attended), (key, value)
 
@@ -96,7 +96,7 @@ class TextModel(nnx.Module):
     """Token ids to hidden states of the last layer.
 
     Rows are packed: several items stand in one row, told apart by `segments` (0 is padding).
-    All items may begin with the same `prefix` tokens, which then stand in no row: they are run
+    All items may begin with the same `preamble` tokens, which then stand in no row: they are run
     once for the batch and every item attends to their keys and values.
 
     Source: transformers Qwen2Model and Qwen2_5_VLTextModel.
@@ -130,7 +130,7 @@ class TextModel(nnx.Module):
         positions: Int[Array, "B S 3"],
         segments: Int[Array, "B S"],
         *,
-        prefix: Int[Array, "P"] | None = None,
+        preamble: Int[Array, "P"] | None = None,
         media: Media | None = None,
         dropout_key: PRNGKeyArray | None = None,
         remat: Remat = "none",
@@ -143,7 +143,7 @@ class TextModel(nnx.Module):
             tap: applied to the embeddings and to each layer's output; its results are stacked
                 to a leading `L + 1`.
         """
-        inputs = self.begin(tokens, positions, segments, prefix, media, dropout_key)
+        inputs = self.begin(tokens, positions, segments, preamble, media, dropout_key)
 
         def run(layer: Layer, index: Int[Array, ""], carry):
             carry, _ = inputs.run_layer(layer, index, carry)
@@ -162,18 +162,18 @@ class TextModel(nnx.Module):
         tokens: Int[Array, "B S"],
         positions: Int[Array, "B S 3"],
         segments: Int[Array, "B S"],
-        prefix: Int[Array, "P"] | None = None,
+        preamble: Int[Array, "P"] | None = None,
         media: Media | None = None,
         dropout_key: PRNGKeyArray | None = None,
     ) -> "LayerInputs":
-        """What the layers need of the rows and of their prefix."""
+        """What the layers need of the rows and of their preamble."""
         rows = self._rows(tokens, positions, segments, dropout_key, media)
         shared = None
-        if prefix is not None and prefix.shape[0] > 0:
-            places = jnp.broadcast_to(jnp.arange(prefix.shape[0])[:, None], (*prefix.shape, 3))
-            # Item -1 owns the prefix: all items see it after the same dropout.
-            owner = jnp.full((1, prefix.shape[0]), -1, jnp.int32)
-            shared = self._rows(prefix[None], places[None], owner, dropout_key)
+        if preamble is not None and preamble.shape[0] > 0:
+            places = jnp.broadcast_to(jnp.arange(preamble.shape[0])[:, None], (*preamble.shape, 3))
+            # Item -1 owns the preamble: all items see it after the same dropout.
+            owner = jnp.full((1, preamble.shape[0]), -1, jnp.int32)
+            shared = self._rows(preamble[None], places[None], owner, dropout_key)
         return LayerInputs(rows, shared)
 
     def rotation(self, positions: Int[Array, "B S 3"]) -> Rotation:
@@ -255,20 +255,20 @@ class _Rows(NamedTuple):
 
 
 class LayerInputs:
-    """Rows and the prefix that they share, on their way through the layers."""
+    """Rows and the preamble that they share, on their way through the layers."""
 
     def __init__(self, rows: _Rows, shared: _Rows | None):
         self._rows, self._shared = rows, shared
         self.carry = (rows.embeddings, None if shared is None else shared.embeddings)
-        """States of the rows and of the prefix, before the first layer."""
+        """States of the rows and of the preamble, before the first layer."""
 
     def run_layer(
         self, layer: Layer, index: Int[Array, ""], carry: tuple[Array, Array | None]
     ) -> tuple[tuple[Array, Array | None], tuple[KeyValue, KeyValue | None]]:
-        """The states after a layer, and its keys and values for rows and prefix."""
+        """The states after a layer, and its keys and values for rows and preamble."""
         x, x_shared = carry
-        prefix = None
+        preamble = None
         if self._shared is not None:
-            x_shared, prefix = layer(x_shared, self._shared.context.in_layer(index))
-        x, key_value = layer(x, self._rows.context.in_layer(index)._replace(prefix=prefix))
-        return (x, x_shared), (key_value, prefix)
+            x_shared, preamble = layer(x_shared, self._shared.context.in_layer(index))
+        x, key_value = layer(x, self._rows.context.in_layer(index)._replace(preamble=preamble))
+        return (x, x_shared), (key_value, preamble)

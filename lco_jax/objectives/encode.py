@@ -51,7 +51,7 @@ def encode(
         chunk.tokens,
         chunk.positions,
         chunk.segments,
-        prefix=preamble,
+        preamble=preamble,
         media=None if features is None else (features, chunk.media.slots),
         dropout_key=dropout_key,
         remat=remat,

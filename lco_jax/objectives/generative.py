@@ -77,7 +77,7 @@ def _chunk_sums(
             chunk.tokens,
             chunk.positions,
             chunk.segments,
-            prefix=preamble,
+            preamble=preamble,
             media=None if features is None else (features, chunk.media.slots),
             dropout_key=key,
             remat=memory.remat,

@@ -24,7 +24,7 @@ from lco_jax.plan.assumed_batch import assume_batch
 from lco_jax.train.optimizer import init_optimizer, make_optimizer
 from lco_jax.train.update import TrainState, make_step
 
-_HEAD_TOKENS = 14
+_PREAMBLE_TOKENS = 14
 """Of Qwen's chat template with its default system turn."""
 _STEPS = 1000
 TABLE_WIDTH = 110
@@ -39,7 +39,7 @@ class AbstractRun:
     loss_fn: Callable
     state: TrainState
     batch: Batch
-    prefix: jax.ShapeDtypeStruct
+    preamble: jax.ShapeDtypeStruct
     shape: Shape
     model: ModelConfig
 
@@ -77,7 +77,7 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
         loss_fn=traits.make_loss(model.graph, config.objective, config.memory),
         state=state,
         batch=batch,
-        prefix=jax.ShapeDtypeStruct((_HEAD_TOKENS,), jnp.int32, sharding=everywhere),
+        preamble=jax.ShapeDtypeStruct((_PREAMBLE_TOKENS,), jnp.int32, sharding=everywhere),
         shape=shape,
         model=model.read,
     )
@@ -87,10 +87,10 @@ def saved_activations(run: AbstractRun) -> list[jax.ShapeDtypeStruct]:
     """Shapes of what the forward pass leaves for the backward pass, weights left out."""
     key, state = jax.eval_shape(lambda: jax.random.key(0)), run.state
 
-    def pull_back(trainable, frozen, key, batch, prefix):
-        return jax.vjp(lambda t: run.loss_fn(t, frozen, key, batch, prefix)[0], trainable)[1]
+    def pull_back(trainable, frozen, key, batch, preamble):
+        return jax.vjp(lambda t: run.loss_fn(t, frozen, key, batch, preamble)[0], trainable)[1]
 
-    shapes = jax.eval_shape(pull_back, state.trainable, state.frozen, key, run.batch, run.prefix)
+    shapes = jax.eval_shape(pull_back, state.trainable, state.frozen, key, run.batch, run.preamble)
     weights = collections.Counter(
         (x.shape, x.dtype) for x in jax.tree.leaves((state.trainable, state.frozen))
     )

@@ -52,7 +52,7 @@ def dry_run(config: TrainConfig) -> str:
         run = abstract_run(config)
         saved = saved_activations(run)
         start = time.perf_counter()
-        run.step.lower(run.state, run.batch, run.prefix).compile()
+        run.step.lower(run.state, run.batch, run.preamble).compile()
         seconds = time.perf_counter() - start
     state, batch, shape = run.state, run.batch, run.shape
     rows = {

@@ -1,4 +1,4 @@
-"""What a compiled program does on one device: products, memory traffic, collectives.
+"""What a compiled program does on one device: FLOPs, memory traffic, collectives.
 
 A compiler's own cost analysis counts the body of a loop once; here every instruction counts as
 often as it runs.
@@ -114,7 +114,7 @@ def _dot_flops(computation, instruction: Instruction) -> int:
 
 
 def _convolution_flops(computation, instruction: Instruction) -> int:
-    """Products and sums on real inputs: TPU compilers write matrix products as convolutions.
+    """FLOPs on real inputs: TPU compilers write matrix products as convolutions.
 
     Source: XLA HloCostAnalysis::GetConvolutionFlops.
     """

@@ -99,7 +99,7 @@ def make_plan(config: TrainConfig, topology: Topology) -> Plan:
             return _too_big(plan, config, topology, run, "")
         start = time.perf_counter()
         try:
-            compiled = run.step.lower(run.state, run.batch, run.prefix).compile()
+            compiled = run.step.lower(run.state, run.batch, run.preamble).compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

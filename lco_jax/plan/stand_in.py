@@ -128,8 +128,8 @@ class ReadOnce:
     def fill(self, processor: Processor) -> None:
         """Read it, and keep how many patches it has: nobody looks at assumed pixels."""
         if self._image is not None:
-            (picture,) = processor.read_medium("image", str(self._image))
-            self._content = (picture._replace(patches=picture.patches[:, :0]),)
+            (visual,) = processor.read_medium("image", str(self._image))
+            self._content = (visual._replace(patches=visual.patches[:, :0]),)
 
     def key(self, kind: Kind, source: MediaSource) -> str:
         """The kind and the path; media in bytes have no name here."""

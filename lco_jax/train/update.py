@@ -28,7 +28,7 @@ class TrainState:
 
 
 Step = Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]
-"""The compiled `(state, batch, prefix) -> (state, metrics)`; the state is donated."""
+"""The compiled `(state, batch, preamble) -> (state, metrics)`; the state is donated."""
 
 
 def make_step(
@@ -45,10 +45,10 @@ def _update_step(
     optimizer: optax.GradientTransformation,
     seed: int,
 ) -> Step:
-    def step(state: TrainState, batch: Batch, prefix: Array):
+    def step(state: TrainState, batch: Batch, preamble: Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         trainable, frozen = state.trainable, state.frozen
-        (loss, metrics), gradients = gradient_fn(trainable, frozen, key, batch, prefix)
+        (loss, metrics), gradients = gradient_fn(trainable, frozen, key, batch, preamble)
         metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         trainable, opt_state = update_sharded(optimizer, gradients, state.opt_state, trainable)
         return TrainState(state.step + 1, trainable, frozen, opt_state), metrics

@@ -68,13 +68,13 @@ def test_states_of_every_layer(checkpoint):
     np.testing.assert_allclose(model.final_norm(hidden)[real], expected[-1][real], atol=1e-4)
 
 
-def test_a_shared_prefix_equals_rows_that_begin_with_it(checkpoint):
+def test_a_shared_preamble_equals_rows_that_begin_with_it(checkpoint):
     tokens, positions, segments, real = random_rows()
-    prefix = np.array([5, 99, 4, 17, 3], np.int32)
-    whole = np.concatenate([np.tile(prefix, (len(tokens), 1)), tokens], axis=1)
+    preamble = np.array([5, 99, 4, 17, 3], np.int32)
+    whole = np.concatenate([np.tile(preamble, (len(tokens), 1)), tokens], axis=1)
     expected = torch_states(checkpoint, whole, np.pad(real, ((0, 0), (5, 0)), constant_values=True))
     model = nnx.merge(*load(checkpoint.folder))
-    hidden, _ = model(tokens, jnp.asarray(positions) + 5, segments, prefix=jnp.asarray(prefix))
+    hidden, _ = model(tokens, jnp.asarray(positions) + 5, segments, preamble=jnp.asarray(preamble))
     result = model.final_norm(hidden)
     np.testing.assert_allclose(result[real], expected[-1][:, 5:][real], atol=1e-4)
 

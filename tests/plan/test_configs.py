@@ -34,7 +34,7 @@ def test_lowers(path):
     with jax.set_mesh(meshes.make((2, 2, 2))):
         run = abstract_run(config)
         if "_7b_" in path.stem:  # lowering takes seconds, and other sizes differ in numbers alone
-            text = run.step.lower(run.state, run.batch, run.prefix).as_text()
+            text = run.step.lower(run.state, run.batch, run.preamble).as_text()
             assert "sdy.sharding" in text
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
@@ -53,7 +53,7 @@ def test_stages_lower(path):
         with jax.set_mesh(meshes.make((2, 2, 2))):
             run = abstract_run(stage.config)
             if path.stem == "seadoc_high_captions":  # whose first stage has all that others have
-                run.step.lower(run.state, run.batch, run.prefix)
+                run.step.lower(run.state, run.batch, run.preamble)
         trainable.append(sum(x.size for x in jax.tree.leaves(run.state.trainable)))
     assert trainable == [_FACTORS_3B + _TOWER_3B, _FACTORS_3B]
 

@@ -33,15 +33,15 @@ def flops_in_n(config) -> float:
     """Flops of a token in units of N, without attention's products, the low-rank ones, the loss."""
     with jax.set_mesh(meshes.make((1, 1, 1))):
         run = abstract_run(config)
-        program = Program(run.step.lower(run.state, run.batch, run.prefix).compile().as_text())
+        program = Program(run.step.lower(run.state, run.batch, run.preamble).compile().as_text())
     text = run.model.text
     size = text.sizes
-    prefix = run.prefix.shape[0]
-    tokens = run.slots + prefix
+    preamble = run.preamble.shape[0]
+    tokens = run.slots + preamble
     weights = matrix_weights(text)
     # Forward twice (scores, context), backward five times (the scores again); every query meets
     # all keys of its row.
-    keys = run.slots * (run.shape.row_tokens + prefix) + prefix**2
+    keys = run.slots * (run.shape.row_tokens + preamble) + preamble**2
     full = config.memory.remat == "full"
     attention = (9 if full else 7) * 2 * size["L"] * size["N"] * size["H"] * keys
     low_rank = 0

@@ -74,8 +74,8 @@ def test_attention_of_long_rows_is_a_kernel():
         one = jax.ShapeDtypeStruct((1, 14, 4, 128), jnp.bfloat16, sharding=jax.NamedSharding(
             jax.sharding.get_mesh(), jax.P(None, None, "tensor")))  # fmt: skip
 
-        def total(heads, key, value, segments, prefix):
-            return attend_long(heads, key, value, segments, prefix).astype(jnp.float32).sum()
+        def total(heads, key, value, segments, preamble):
+            return attend_long(heads, key, value, segments, preamble).astype(jnp.float32).sum()
 
         lowered = jax.jit(jax.grad(total, (0, 1, 2, 4))).lower(
             heads, keys, keys, segments, (one, one)

@@ -29,7 +29,7 @@ def measure(config, shards, exchange):
     grown = dataclasses.replace(config, data=data, memory=memory, mesh=MeshConfig())
     with jax.set_mesh(meshes.make((shards, 1, 1))):
         run = abstract_run(grown)
-        compiled = run.step.lower(run.state, run.batch, run.prefix).compile()
+        compiled = run.step.lower(run.state, run.batch, run.preamble).compile()
     return run, collectives(Program(compiled.as_text()))
 
 
@@ -63,7 +63,7 @@ def test_weak_scaling(config, exchange):
         )
         assert total(rows, "all-gather")[1] == gathered + spread
         size = run.model.text.sizes
-        head = 8 * size["L"] * run.prefix.shape[0] * size["K"] * size["H"]
+        head = 8 * size["L"] * run.preamble.shape[0] * size["K"] * size["H"]
         assert 0 <= total(rows, "all-reduce")[1] - trained - head < 128
         scattered = 4 * width * candidates if exchange == "gathered" else 0
         assert total(rows, "reduce-scatter")[1] == scattered
