@@ -178,6 +178,7 @@ def test_hostile_names_are_quoted(kind, tmp_path):
             content = yaml.safe_load(text)
             if kind == "jobset":
                 (workers,) = content["spec"]["replicatedJobs"]
+                check_job(workers)
                 container = workers["template"]["spec"]["template"]["spec"]["containers"][0]
                 assert container["image"] == HOSTILE
                 script = f"#!/bin/bash\nset -euo pipefail\n{container['command'][-1]}"
@@ -194,14 +195,18 @@ def test_hostile_names_are_quoted(kind, tmp_path):
             assert shlex.quote(HOSTILE) in script or name == "xpk.sh"
 
 
+def check_job(workers):
+    inner = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    kubernetes_validate.validate(inner | workers["template"], "1.32", strict=True)
+
+
 def test_jobset_holds_a_valid_job():
     job = make(num_slices=2, spot=True)
     content = yaml.safe_load(job_files(job, "jobset")["jobset.yaml"])
     assert (content["apiVersion"], content["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     (workers,) = content["spec"]["replicatedJobs"]
     assert workers["replicas"] == 2
-    inner = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
-    kubernetes_validate.validate(inner | workers["template"], "1.32", strict=True)
+    check_job(workers)
     pod = workers["template"]["spec"]["template"]["spec"]
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4x4"
     command = pod["containers"][0]["command"][-1].splitlines()[-1]
@@ -211,9 +216,39 @@ def test_jobset_holds_a_valid_job():
 def test_skypilot_task():
     content = yaml.safe_load(job_files(make(topology="v5e:16x16"), "skypilot")["sky.yaml"])
     assert content["resources"]["accelerators"] == "tpu-v5litepod-256"
-    assert content["run"].startswith("set -e\ncd lco_jax\n.venv/bin/python launch/train.py --tpu")
     with pytest.raises(ValueError, match="one slice"):
         job_files(make(num_slices=2), "skypilot")
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "starts"),
+    [([1, 134, 0], 0, 3), ([2], 2, 1), ([143], 143, 1), ([1] * 3, 1, 3)],
+)
+def test_a_skypilot_task_starts_a_failed_run_again_but_no_bad_usage(tmp_path, codes, code, starts):
+    task = yaml.safe_load(job_files(make(max_restarts=2), "skypilot")["sky.yaml"])
+    assert task["resources"]["job_recovery"] == {"max_restarts_on_errors": 0}
+    python = tmp_path / "lco_jax/.venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/bash\necho "$@" >> {tmp_path}/calls\n'
+        f"codes=({' '.join(map(str, codes))})\n"
+        f"exit ${{codes[$(wc -l < {tmp_path}/calls) - 1]}}\n"
+    )
+    python.chmod(0o755)
+    script = task["run"].replace("sleep 30", "sleep 0")
+    assert subprocess.run(["bash", "-c", script], cwd=tmp_path).returncode == code
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == starts
+    assert calls[0].startswith("launch/train.py --tpu --workdir gs://bucket/run --config")
+
+
+def test_xpk_starts_a_failed_run_again_but_no_bad_usage(tmp_path):
+    text = job_files(make(), "xpk")["xpk.sh"]
+    (tmp_path / "xpk").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
+    (tmp_path / "xpk").chmod(0o755)
+    subprocess.run(["bash", "-c", text], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert "--restart-on-exit-codes=1" in arguments
 
 
 @pytest.mark.parametrize(
