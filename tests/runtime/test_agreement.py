@@ -3,6 +3,7 @@ they do not."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -52,25 +53,25 @@ print(json.dumps(found), flush=True)
 """
 
 
-def two(commands, **environment):
-    """Exit code, output and errors of two processes that are started together."""
+def two(commands, folders=(ROOT, ROOT), **environment):
+    """Exit code, output and errors of two processes that are started together, each in a folder."""
     found = [
         subprocess.Popen(
             [sys.executable, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=folder,
             env={
                 **os.environ,
-                "PYTHONPATH": ".",
+                "PYTHONPATH": str(ROOT),
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": "1",
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                 **{name: value.format(rank=rank) for name, value in environment.items()},
             },
         )
-        for rank, command in enumerate(commands)
+        for rank, (command, folder) in enumerate(zip(commands, folders, strict=True))
     ]
     try:
         said = [process.communicate(timeout=TIMEOUT_S) for process in found]
@@ -132,7 +133,7 @@ def workdir(tmp_path_factory):
 def train(config_file, workdir, *options):
     cache = config_file.parent / "compilations"
     fixed = ["--config", str(config_file), "--compilation-cache", str(cache)]
-    return ["launch/train.py", *fixed, "--workdir", str(workdir), *options]
+    return [str(ROOT / "launch/train.py"), *fixed, "--workdir", str(workdir), *options]
 
 
 def meet(port, rank):
@@ -152,6 +153,24 @@ def test_another_setting_on_one_host_is_refused_before_anything_is_computed(
         assert "error: process 0 on host" in err
         assert "seed: 7 on process 0, 8 on process 1" in err
     assert list(workdir.iterdir()) == []
+
+
+def test_other_data_and_weights_on_one_host_are_refused(config_file, free_port, tmp_path):
+    """Under the same names: each process has a disk of its own."""
+    disks = [tmp_path / "0", tmp_path / "1"]
+    for seed, disk in enumerate(disks):
+        disk.mkdir()
+        tiny.write(disk / "model", num_layers=1, seed=seed)
+        runs.write_triplets(disk / "triplets.jsonl", seed=seed)
+    options = ["--model.path", "model", "--data.sources.0.path", "triplets.jsonl"]
+    commands = [
+        train(config_file, tmp_path / "run", *meet(free_port, rank), *options) for rank in range(2)
+    ]
+    for code, _, err in two(commands, disks):
+        assert code == 2, err[-3000:]
+        for fact in ("data", "base weights"):
+            found = re.search(rf" {fact}: (\S.*?) on process 0, (.*?) on process 1", err)
+            assert found and found[1] != found[2], err[-3000:]
 
 
 def test_bad_data_on_one_host_stop_both_at_once(config_file, workdir, free_port):
