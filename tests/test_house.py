@@ -53,7 +53,9 @@ def imported(name: str, found: dict[str, ast.Module]) -> set[str]:
 
 
 def room_of(name: str) -> str | None:
-    """The room of a module; None of the package itself."""
+    """The room of a module; None of the package itself, which is for its users and for `cli`."""
+    if name.endswith(".__main__"):
+        return "cli"
     return name.split(".")[1] if "." in name else None
 
 
@@ -67,7 +69,9 @@ def upward(found: dict[str, ast.Module]) -> list[str]:
             continue
         for other in sorted(imported(name, found)):
             target = room_of(other)
-            down = target is not None and (target == room or floor[target] < floor[room])
+            down = room == "cli" or (
+                target is not None and (target == room or floor[target] < floor[room])
+            )
             if room == "jobs":
                 down = target in KNOWN_TO_JOBS
             if not down:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.parse import parse
 from lco_jax.config import MeshConfig
 from lco_jax.metrics.kernel_alignment import METRICS, Metric
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Compilations):
     """Measure the representations of pairs in every layer: anisotropy, alignment, modality gap."""
 
     model: str
@@ -47,10 +48,17 @@ class _Arguments:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+_EXAMPLES = (
+    "--model runs/quickstart/refine --pairs data/quickstart/wordnet_test.jsonl --output analysis",
+    "--model runs/vl7b --before Qwen/Qwen2.5-VL-7B-Instruct --pairs pairs.jsonl --output analysis",
+)
+
+
 @program
 def main() -> int:
     """Parse, measure one or two models, write tables and figures."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES)
+    arguments.keep_compilations()
     from lco_jax.analysis import representations
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource

@@ -1,12 +1,32 @@
 """Config files: Python files with a function that returns a config."""
 
+import difflib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 from lco_jax.config import Stage, Stages, TrainConfig
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""Those that are shipped; in a checkout it is a link to `configs/` of the repository."""
+
+
+def find_config(name: Path | str) -> Path:
+    """The file of a config, given as a path, or by its name if it is a shipped one.
+
+    Raises:
+        FileNotFoundError: there is neither; the message names those that are close.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = CONFIGS / path.with_suffix(".py").name
+    if path.parent == Path(".") and path.suffix in ("", ".py") and shipped.is_file():
+        return shipped
+    known = sorted(file.stem for file in CONFIGS.glob("*.py"))
+    close = difflib.get_close_matches(path.stem, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"shipped are {', '.join(known)}"
+    raise FileNotFoundError(f"no config file {name}; {hint}")
 
 
 def load_config(path: Path) -> TrainConfig | Stages:
@@ -26,9 +46,7 @@ def load_file(path: Path, function: str, kinds: tuple[type, ...]) -> Any:
         FileNotFoundError: no such file.
         ValueError: the file has no such function, it raises, or it returns something else.
     """
-    if not path.is_file():
-        known = ", ".join(sorted(file.name for file in CONFIGS.glob("*.py")))
-        raise FileNotFoundError(f"no config file {path}; configs/ has {known}")
+    path = find_config(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     try:

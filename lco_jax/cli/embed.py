@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-import tyro
-
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.cli.parse import parse
 from lco_jax.cli.start import Start
 from lco_jax.config import MeshConfig
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments(Start):
+class _Arguments(Start, Compilations):
     """Embed a JSON Lines file: one item (a string, or an object with `text`, `image_path`,
     `video_path`, `audio_path`) a line."""
 
@@ -39,11 +39,32 @@ class _Arguments(Start):
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+_EXAMPLES = (
+    "--model runs/quickstart/refine --input items.jsonl --output vectors.parquet",
+    "--tpu --model gs://BUCKET/run --input gs://BUCKET/items.jsonl --output gs://BUCKET/out.npy",
+)
+_BRIEF = (
+    "model",
+    "input",
+    "output",
+    "checkpoint",
+    "profile",
+    "dtype",
+    "truncate-dim",
+    "tokens-per-batch",
+    "patches-per-batch",
+    "compilation-cache",
+    "tpu",
+    "distributed",
+)
+
+
 @program
 def main() -> int:
     """Parse, embed, say how many."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES, brief=_BRIEF)
     arguments.join()
+    arguments.keep_compilations()
     from lco_jax.embed.embed_file import embed_file
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader

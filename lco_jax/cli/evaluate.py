@@ -5,18 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.cli.parse import parse
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Compilations):
     """Evaluate a model on offline tasks and those of mteb; finished tasks are not run again."""
 
     model: str
@@ -46,16 +47,23 @@ class _Arguments:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+_EXAMPLES = (
+    "--model runs/quickstart/refine --tasks offline",
+    "--model runs/quickstart/refine --tasks STS12 'MIEB(lite)' --profile mteb",
+)
+
+
 @program
 def main() -> int:
     """Parse, evaluate, show the scores."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES)
     from lco_jax.runtime import start
 
     if arguments.tpu:
         start.start_tpu()
     start.refuse_copies()
     start.refuse_several("evaluate.py")
+    arguments.keep_compilations()
     from lco_jax.embed.embedder import Embedder
     from lco_jax.evaluate.published import mieb_lite, side_by_side
     from lco_jax.evaluate.run_offline import run_offline, unread

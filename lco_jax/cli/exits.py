@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
-from lco_jax.runtime.processes import LostProcessError
+from lco_jax.runtime.errors import LostProcessError
 
 DONE, FAILED, USAGE = 0, 1, 2
 _PACKAGE = Path(__file__).parents[1]

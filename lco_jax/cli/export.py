@@ -4,18 +4,19 @@ import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.parse import parse
 from lco_jax.config import MeshConfig
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Compilations):
     """Export a model for other programs, and check that it gives the same vectors there."""
 
     model: str
@@ -36,10 +37,17 @@ class _Arguments:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+_EXAMPLES = (
+    "--model runs/quickstart/refine --format sentence-transformers --output my-model",
+    "--model runs/a --soup runs/b runs/c --format merged --output soup",
+)
+
+
 @program
 def main() -> int:
     """Parse, export, show the comparison."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES)
+    arguments.keep_compilations()
     from lco_jax.export.folders import export_model
 
     verification = export_model(

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.parse import parse
 from lco_jax.jobs.files import Job, Kind, job_files
 
 _COMMANDS = ("--train", "--prepare")
@@ -26,10 +27,18 @@ class _Arguments:
     """Folder to write to."""
 
 
+_EXAMPLES = (
+    "--kind queued-resource --topology v5p:4x4x4 --workdir gs://BUCKET/run --repository URL "
+    "--train '--config lco_omni_7b_text'",
+    "--kind jobset --topology v6e:8x8 --num-slices 2 --spot --workdir gs://BUCKET/run "
+    "--repository URL",
+)
+
+
 @program
 def main() -> int:
     """Parse and write."""
-    arguments = tyro.cli(_Arguments, args=_attached(sys.argv[1:]))
+    arguments = parse(_Arguments, examples=_EXAMPLES, args=_attached(sys.argv[1:]))
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, text in job_files(arguments.job, arguments.kind).items():
         file = arguments.output / name

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import tyro
 
 from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.cli.parse import parse
 from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
 
 
 @dataclass(frozen=True)
 class _Front:
     config: Path = CONFIGS / "lco_omni_7b_text.py"
-    """Python file with `get_config()`."""
+    """Python file with `get_config()`, or the name of a shipped one."""
     topology: str | None = None
     """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     num_slices: int = 1
@@ -47,6 +47,29 @@ class _Arguments(_Front):
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = tyro.MISSING
 
 
+_EXAMPLES = (
+    "--config lco_omni_7b_text --topology v5p:4x4x4 --data.batch-size 1056 --memory.remat none",
+    "--config lco_omni_7b_text --topology v5p:4x4x4 --workdir gs://BUCKET/run --rehearse",
+)
+_BRIEF = (
+    "config",
+    "topology",
+    "num-slices",
+    "stage",
+    "json",
+    "rehearse",
+    "workdir",
+    "model.path",
+    "data.batch-size",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "memory.remat",
+    "memory.row-tokens",
+    "memory.encode-chunks",
+)
+
+
 @program
 def main() -> int:
     """Parse, compile, print."""
@@ -55,13 +78,16 @@ def main() -> int:
     given = {name: value for name, value in vars(front).items() if value is not None}
     config = load_config(front.config)
     parsed = {
-        name: tyro.cli(
+        name: parse(
             _Arguments,
+            examples=_EXAMPLES,
+            brief=_BRIEF,
             default=_Arguments(**given, run=run),
-            config=(tyro.conf.AvoidSubcommands,),
         )
         for name, run in _runs(config, front.stage).items()
     }
+    import jax
+
     # The host must not look for a TPU of its own.
     jax.config.update("jax_platforms", "cpu")
 

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.parse import parse
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Compilations):
     """Fit the Generation-Representation Scaling Law, and compare runs with the bound."""
 
     output: str
@@ -32,14 +33,18 @@ class _Arguments:
     then fit and compare them. What is there already is not run again."""
     arms: bool = True
     """With --grid: also its ablation arms."""
-    compilation_cache: str = str(Path("~/.cache/lco_jax/xla").expanduser())
-    """With --grid: where compiled programs are kept between starts."""
+
+
+_EXAMPLES = (
+    "--published --output scaling",
+    "--grid configs/grids/small_vl.py --output scaling",
+)
 
 
 @program
 def main() -> int:
     """Parse, fit, write the figures and the numbers."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES)
     if arguments.published and arguments.points:
         raise ValueError("--published and --points exclude each other; give one")
     fitted = arguments.published or arguments.points
@@ -66,13 +71,11 @@ def main() -> int:
 
 
 def _grid(arguments: _Arguments, output: Path) -> None:
-    import jax
-
     from lco_jax.cli.configs import load_file
     from lco_jax.lab import grid, grid_report
     from lco_jax.lab.grid_config import ScalingGrid
 
-    jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
+    arguments.keep_compilations()
     found = load_file(arguments.grid, "get_grid", (ScalingGrid,))
     records = grid.run_cells(found, output)
     arms = grid.run_arms(found, output) if arguments.arms else []

@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import tyro
-
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.parse import parse
 
 _ARMS = ("low", "high", "high_captions")
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Compilations):
     """SeaDoc in small: three arms of two stages each, then one table of nDCG@10. What is finished
     is not run again."""
 
@@ -31,18 +30,19 @@ class _Arguments:
     """Held-out pages of each language."""
     arms: tuple[str, ...] = _ARMS
     """Which of the arms to run."""
-    compilation_cache: str = str(Path("~/.cache/lco_jax/xla").expanduser())
-    """Where compiled programs are kept between starts."""
+
+
+_EXAMPLES = ("", "--arms low high --max-pages 16")
 
 
 @program
 def main() -> int:
     """Parse, run what is missing, measure, write the table."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES)
     unknown = set(arguments.arms) - set(_ARMS)
     if unknown:
         raise ValueError(f"arms {sorted(unknown)} are unknown; use some of {_ARMS}")
-    jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
+    arguments.keep_compilations()
 
     from lco_jax.lab.seadoc_arms import Settings, run_arms
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import tyro
 
-from lco_jax.cli.configs import CONFIGS, load_config
+from lco_jax.cli.compilations import Compilations
+from lco_jax.cli.configs import CONFIGS, find_config, load_config
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.parse import parse
 from lco_jax.cli.start import Start
 from lco_jax.config import Stage, Stages, TrainConfig
 
@@ -22,15 +23,14 @@ _DEFAULT_TPU = CONFIGS / "lco_omni_7b_text.py"
 
 
 @dataclass(frozen=True)
-class _Front(Start):
+class _Front(Start, Compilations):
     config: Path | None = None
-    """Python file with `get_config()` (default: the quickstart; with --tpu: Omni-7B)."""
+    """Python file with `get_config()`, or the name of a shipped one (default: the quickstart;
+    with --tpu: lco_omni_7b_text)."""
     workdir: str | None = None
     """Run folder, local or gs:// (default: runs/ and the config's name)."""
     dry_run: bool = False
     """Compile the step for the declared mesh on simulated devices and print what it takes."""
-    compilation_cache: str = str(Path("~/.cache/lco_jax/xla").expanduser())
-    """Where compiled programs are kept between starts, local or gs:// (one for all hosts)."""
     num_devices: int | None = None
     """With --dry-run: how many devices to simulate (default: the product of the mesh)."""
 
@@ -49,17 +49,42 @@ class _Arguments(_Front):
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = tyro.MISSING
 
 
+_EXAMPLES = (
+    "--config lco_vl_7b_text --workdir runs/vl7b --optimizer.peak-lr 2e-4",
+    "--tpu --workdir gs://BUCKET/run",
+)
+_BRIEF = (
+    "config",
+    "workdir",
+    "tpu",
+    "dry-run",
+    "compilation-cache",
+    "model.path",
+    "data.batch-size",
+    "num-steps",
+    "num-epochs",
+    "seed",
+    "optimizer.peak-lr",
+    "evaluation.every-steps",
+    "checkpoint.every-steps",
+    "mesh.fsdp",
+    "memory.remat",
+)
+
+
 @program
 def main() -> int:
     """Parse, run one stage or several, report."""
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
-    path = front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT)
+    path = find_config(front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT))
     arguments, config = _parse(path, load_config(path))
     workdir = arguments.workdir or str(Path("runs") / path.stem)
     if arguments.dry_run:
         return _dry_run(config, arguments.num_devices)
     arguments.join()
-    jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
+    arguments.keep_compilations()
+
+    import jax
 
     from lco_jax.evaluate.hook import retrieval_hook
     from lco_jax.lab.audio_tokens import make_reader
@@ -89,6 +114,8 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
     """Write what the stages that have just ended ask for (result None: they ended before); the
     exit code.
     """
+    import jax
+
     from lco_jax.objectives.traits import traits_of
     from lco_jax.report.run_report import write_report
 
@@ -106,6 +133,8 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
 
 def _check_samples(config: Stages) -> None:
     """Refuse before training what would fail behind it."""
+    import jax
+
     if config.samples is not None and jax.process_count() > 1:
         raise ValueError(
             f"samples are written by one process, and this run has {jax.process_count()}: add "
@@ -133,9 +162,9 @@ def _report_job(config: Stages, workdir: str) -> None:
 
 def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfig | Stages]:
     """The command line on top of a config: one option for every setting of each stage."""
-    options = {"config": (tyro.conf.AvoidSubcommands,)}
+    options = {"examples": _EXAMPLES, "brief": _BRIEF}
     if isinstance(config, TrainConfig):
-        arguments = tyro.cli(_Arguments, default=_Arguments(path, run=config), **options)
+        arguments = parse(_Arguments, default=_Arguments(path, run=config), **options)
         return arguments, arguments.run
     stages = {stage.name: stage.config for stage in config.stages}
     cls = dataclasses.make_dataclass(
@@ -145,7 +174,7 @@ def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfi
         frozen=True,
         namespace={"__doc__": _Arguments.__doc__},
     )
-    arguments = tyro.cli(cls, default=cls(path), **options)
+    arguments = parse(cls, default=cls(path), **options)
     chosen = tuple(Stage(name, getattr(arguments, name)) for name in stages)
     return arguments, Stages(chosen, config.samples if arguments.samples else None)
 

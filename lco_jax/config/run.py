@@ -16,8 +16,10 @@ class OptimizerConfig:
     """AdamW with warm-up, decay and clipping of the true global gradient."""
 
     peak_lr: float = 4e-4
+    """Learning rate after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 100
+    """In which it rises from 0."""
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -31,7 +33,6 @@ class OptimizerConfig:
 class TrainConfig:
     """One stage: model, objective, data, optimizer, and how to run it."""
 
-    # science
     model: ModelRef
     data: DataConfig
     objective: Objective = field(default_factory=Contrastive)
@@ -39,8 +40,9 @@ class TrainConfig:
     num_steps: int | None = None
     """None: `num_epochs` passes over the data."""
     num_epochs: int = 2
+    """Passes over the data, unless `num_steps` is given."""
     seed: int = 42
-    # execution
+    """Of the order of the data, the low-rank factors and dropout."""
     evaluation: Evaluation | None = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
     memory: Memory = field(default_factory=Memory)

@@ -15,12 +15,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lco_jax.runtime.axes import BATCH_AXES
+from lco_jax.runtime.errors import LostProcessError
 from lco_jax.runtime.mesh import num_shards
-
-
-class LostProcessError(RuntimeError):
-    """Another process of the run has died or cannot be reached."""
-
 
 _LOST = (
     "Gloo",

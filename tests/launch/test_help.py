@@ -1,11 +1,19 @@
-"""`--help` of every program under `launch/`: it ends well, describes, and lists typed options."""
+"""`--help` and `--help-all` of every program under `launch/` and of every subcommand of `lco`: they
+end well, describe, give examples, and list typed options."""
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import lco_jax
+from lco_jax.cli import train
+from lco_jax.cli.configs import find_config, load_config
+from lco_jax.cli.main import COMMANDS as COMMANDS_OF_LCO
+from lco_jax.cli.main import main
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 PROGRAMS = sorted(LAUNCH.rglob("*.py"))
@@ -22,11 +30,11 @@ COMMANDS = (
 """Of `prepare_data.py`; each has options of its own."""
 
 
-def help_of(monkeypatch, capsys, program, *command):
+def help_of(monkeypatch, capsys, program, *command, how="--help-all"):
     """The lines of what a program says when it is asked for help, without boxes; it must end with
     exit code 0.
     """
-    monkeypatch.setattr(sys, "argv", [str(program), *command, "--help"])
+    monkeypatch.setattr(sys, "argv", [str(program), *command, how])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(program), run_name="__main__")
     said = capsys.readouterr()
@@ -62,6 +70,59 @@ def test_help(program, monkeypatch, capsys):
         assert set(COMMANDS) == set(re.search(r"\{([\w,]+)\}", lines[0])[1].split(","))
     else:
         check_options(lines)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: str(path.relative_to(LAUNCH)))
+def test_short_help(program, monkeypatch, capsys):
+    lines = help_of(monkeypatch, capsys, program, how="--help")
+    assert len(lines) <= 60
+    check_described(lines)
+    examples = lines[lines.index("Examples:") + 1 :]
+    assert [line.split()[0] for line in examples[:2]] == [program.name] * 2
+    # What an example names are options that there are.
+    everything = " ".join(help_of(monkeypatch, capsys, program))
+    typed = re.sub("'[^']*'", "", " ".join(examples[:2]))
+    for option in [] if program.stem == "prepare_data" else re.findall(r"--[a-z][\w.-]*", typed):
+        assert re.search(rf"--(refine\.)?{re.escape(option[2:])}\b", everything), option
+
+
+@pytest.mark.parametrize("name", [name for group in COMMANDS_OF_LCO.values() for name in group])
+def test_every_subcommand_is_there(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code in (0, None)
+    assert capsys.readouterr().out.startswith(f"usage: lco {name} ")
+
+
+def test_lco(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for group in COMMANDS_OF_LCO.values() for name in group)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lco_jax {lco_jax.__version__}\n"
+    assert main(["trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+    assert main([]) == 2
+
+
+def test_help_loads_no_jax():
+    code = (
+        "import sys\nfrom lco_jax.cli.main import main\n"
+        "try:\n    main(['{name}', '--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    for name in ("embed", "train", "plan"):
+        run = subprocess.run([sys.executable, "-c", code.format(name=name)], capture_output=True)
+        assert run.returncode == 0, run.stderr
+
+
+def test_a_name_finds_a_shipped_config(capsys, monkeypatch):
+    assert find_config("lco_omni_7b_text") == find_config("lco_omni_7b_text.py")
+    assert load_config("lco_omni_7b_text").model.path == "Qwen/Qwen2.5-Omni-7B"
+    monkeypatch.setattr(sys, "argv", ["lco train", "--config", "lco_omni_7b"])
+    assert train.main() == 2
+    assert "did you mean lco_omni_7b_text or " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

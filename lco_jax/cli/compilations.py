@@ -1,0 +1,45 @@
+"""Compiled programs are kept between starts, for every program."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "~/.cache/lco_jax/xla"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilations:
+    """The option of the programs that compile."""
+
+    compilation_cache: str = _FOLDER
+    """Where compiled programs are kept between starts, local or gs:// (one for all hosts); `none`
+    keeps none."""
+
+    def keep_compilations(self) -> None:
+        """Let JAX read and write them there; a folder that cannot be written to is no error."""
+        import jax
+
+        if self.compilation_cache == "none":
+            return
+        folder = self.compilation_cache
+        if "://" not in folder:
+            path = Path(os.path.expanduser(folder))
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                writable = os.access(path, os.W_OK)
+            except OSError:
+                writable = False
+            if not writable:
+                log.warning(
+                    "%s cannot be written to: compiled programs are not kept; choose another "
+                    "folder with --compilation-cache",
+                    path,
+                )
+                return
+            folder = str(path)
+        jax.config.update("jax_compilation_cache_dir", folder)
+        # Small programs are compiled at every start, too, and there are many of them.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,84 @@
+"""The wheel, installed into an environment of its own, away from the repository."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lco_jax
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("lco_jax", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with an environment that has the wheel, and this one's packages behind it."""
+    home = tmp_path_factory.mktemp("home")
+    source = home / "source"
+    source.mkdir()
+    for name in (*SOURCES, "NOTICE"):
+        place = ROOT / name
+        if place.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(place, source / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(place, source / name)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(home), str(source)], check=True)
+    shutil.rmtree(source)
+    (wheel,) = home.glob("*.whl")
+    venv.create(home / "env", with_pip=False)
+    (packages,) = (home / "env").glob("lib/python*/site-packages")
+    # As a path alone: what is installed there as editable is not found through it.
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "env"), "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
+    return home
+
+
+def lco(home, *arguments):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(home / "env/bin/lco"), *map(str, arguments)],
+        cwd=home,
+        env=environment | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_version(home):
+    run = lco(home, "--version")
+    assert run.stdout == f"lco_jax {lco_jax.__version__}\n", run.stderr
+    place = [str(home / "env/bin/python"), "-c", "import lco_jax; print(lco_jax.__file__)"]
+    said = subprocess.run(place, cwd=home, capture_output=True, text=True, check=True).stdout
+    assert said.startswith(str(home / "env"))
+
+
+def test_shipped_files(home):
+    (package,) = home.glob("env/lib/python*/site-packages/lco_jax")
+    assert (package / "py.typed").is_file()
+    assert {path.name for path in (ROOT / "configs").glob("*.py")} == {
+        path.name for path in (package / "configs").glob("*.py")
+    }
+    for source in (ROOT / "lco_jax").rglob("*"):
+        if source.suffix in (".j2", ".css", ".json", ".html"):
+            assert (package / source.relative_to(ROOT / "lco_jax")).is_file(), source
+    (notices,) = package.parent.glob("lco_jax-*.dist-info/licenses")
+    assert {path.name for path in notices.iterdir()} == {"LICENSE", "NOTICE"}
+
+
+def test_embed(home):
+    tiny.write(home / "model", num_layers=1)
+    (home / "items.jsonl").write_text('"a quick fox"\n"a lazy dog"\n')
+    run = lco(home, "embed", "--model", "model", "--input", "items.jsonl", "--output", "v.npy")
+    assert run.returncode == 0, run.stderr
+    np.testing.assert_allclose(np.linalg.norm(np.load(home / "v.npy"), axis=1), 1, atol=1e-5)
