@@ -119,7 +119,7 @@ def test_bad_value(train):
 def test_missing_config(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["launch/train.py", "--config", "configs/none.py"])
     assert main() == 2
-    assert "lco_omni_3b_multimodal.py, lco_omni_3b_text.py" in capsys.readouterr().err
+    assert "lco_omni_3b_multimodal, lco_omni_3b_text" in capsys.readouterr().err
 
 
 def test_tpu_without_a_tpu(monkeypatch, capsys):
