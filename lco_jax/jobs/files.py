@@ -60,6 +60,8 @@ class Job:
                 f"workdir {self.workdir!r} must be in a bucket (gs://…): the machines' disks go "
                 "with them"
             )
+        if not re.fullmatch(r"[A-Za-z0-9-]+", self.zone):
+            raise ValueError(f"zone {self.zone!r} must be letters, digits and -: us-east5-a")
         if self.revision.startswith("-") or not self.revision:
             raise ValueError(f"revision {self.revision!r} must be a branch, tag or commit")
         if self.num_slices < 1:
