@@ -3,13 +3,14 @@
 import difflib
 import json
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from etils import epath
 
-MediaSource = str | bytes
-"""The path of an image, video or audio file (local, or remote such as `gs://`), or its content."""
+from lco_jax.data.media.sources import MediaSource as MediaSource
 
 _ITEM_KEYS = ("text", "image_path", "audio_path", "video_path", "id")
 _TRIPLET_KEYS = ("anchor", "positive", "negative", "negatives", "id")
@@ -86,7 +87,7 @@ def parse_triplet(value: object, folder: epath.Path) -> Triplet:
         anchor=parse_item(record["anchor"], folder, "anchor"),
         positive=parse_item(record["positive"], folder, "positive"),
         negatives=tuple(negatives),
-        id=_parse_id(record, "id"),
+        id=parse_id(record, "id"),
     )
 
 
@@ -109,10 +110,10 @@ def parse_exchange(value: object, folder: epath.Path) -> Exchange:
             if record.get(key) is None:
                 raise ValueError(f"lacks {key!r}; expected 'prompt' and 'response', or 'text'")
         prompt, field = parse_item(record["prompt"], folder, "prompt"), "response"
-    response = _require_text(record[field], field)
+    response = require_text(record[field], field)
     if not response.strip():
         raise ValueError(f"{field} is empty; it is what the model is to learn")
-    return Exchange(prompt, response, _parse_id(record, "id"))
+    return Exchange(prompt, response, parse_id(record, "id"))
 
 
 def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
@@ -126,11 +127,11 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
     record = _require_object(value, field, _ITEM_KEYS)
     text = record.get("text")
     item = Item(
-        text="" if text is None else _require_text(text, f"{field}.text"),
+        text="" if text is None else require_text(text, f"{field}.text"),
         images=_parse_paths(record, "image_path", folder, field),
         audios=_parse_paths(record, "audio_path", folder, field),
         videos=_parse_paths(record, "video_path", folder, field),
-        id=_parse_id(record, f"{field}.id"),
+        id=parse_id(record, f"{field}.id"),
     )
     if item.is_empty:
         raise ValueError(f"{field} is empty; give it a text or the path of a medium")
@@ -139,7 +140,7 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
 
 def _require_object(value: object, field: str, keys: Sequence[str]) -> dict:
     if not isinstance(value, dict):
-        raise ValueError(f"{field} is {_describe(value)}, expected an object with {list(keys)}")
+        raise ValueError(f"{field} is {describe(value)}, expected an object with {list(keys)}")
     for key in value:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
@@ -148,9 +149,10 @@ def _require_object(value: object, field: str, keys: Sequence[str]) -> dict:
     return value
 
 
-def _require_text(value: object, field: str) -> str:
+def require_text(value: object, field: str) -> str:
+    """The value, if it is a text; `field` is what errors call it."""
     if not isinstance(value, str):
-        raise ValueError(f"{field} is {_describe(value)}, expected a string")
+        raise ValueError(f"{field} is {describe(value)}, expected a string")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # "\ud83d" alone: JSON can say it, no text contains it
@@ -164,18 +166,33 @@ def _parse_paths(record: dict, key: str, folder: epath.Path, field: str) -> tupl
         return ()
     paths = given if isinstance(given, list) else [given]
     return tuple(
-        path if "://" in path else os.fspath(folder / path)  # an absolute path stays itself
-        for path in (_require_text(path, f"{field}.{key}") for path in paths)
+        path if is_address(path) else os.fspath(folder / path)  # an absolute path stays itself
+        for path in (_require_path(path, f"{field}.{key}") for path in paths)
         if path
     )
 
 
-def _parse_id(record: dict, field: str) -> str | None:
+def is_address(path: str) -> bool:
+    """Whether a path belongs to no folder: it is remote, or holds what it stands for."""
+    return "://" in path or path.startswith("data:")
+
+
+def _require_path(value: object, field: str) -> str:
+    return require_text(os.fspath(value) if isinstance(value, os.PathLike) else value, field)
+
+
+def parse_id(record: dict, field: str) -> str | None:
+    """The id of a record, if it has one; `field` is what errors call it."""
     given = record.get("id")
-    if given is not None and not isinstance(given, str | int):
-        raise ValueError(f"{field} is {_describe(given)}, expected a string or an integer")
+    if given is not None and not isinstance(given, str | int | np.integer):
+        raise ValueError(f"{field} is {describe(given)}, expected a string or an integer")
     return None if given is None else str(given)
 
 
-def _describe(value: object) -> str:
-    return f"of type {type(value).__name__} ({json.dumps(value, ensure_ascii=False)[:40]})"
+def describe(value: object) -> str:
+    """The type of a value, and how it begins."""
+    try:
+        shown = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        shown = reprlib.repr(value)
+    return f"of type {type(value).__name__} ({shown[:40]})"

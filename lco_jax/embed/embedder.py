@@ -1,60 +1,88 @@
 """The embedding model as its users know it: the names are those of sentence-transformers."""
 
 import functools
-import hashlib
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from etils import epath
-from jaxtyping import Float
-from PIL import Image
+from jaxtyping import Float, Shaped
 
 from lco_jax.config import MediaConfig, Memory, MeshConfig
 from lco_jax.config.io import with_former_names
-from lco_jax.data.records import Item, parse_item
-from lco_jax.embed.encoder import Encoder, Errors, MakeReader, progress_bar
-from lco_jax.embed.open import open_model
+from lco_jax.data.records import Item
+from lco_jax.embed.arguments import (
+    CONSTRUCTOR,
+    ENCODE,
+    OUTPUTS,
+    check_positive,
+    dtype_of,
+    given,
+    import_torch,
+    refuse,
+)
+from lco_jax.embed.encoder import Encoder, Errors, MakeReader, encode_in_blocks, progress_bar
+from lco_jax.embed.face import Face
+from lco_jax.embed.inputs import Input as Input
+from lco_jax.embed.inputs import InputReader
+from lco_jax.embed.one_or_many import as_sequence, is_single
+from lco_jax.embed.open import model_revision, open_model
+from lco_jax.embed.placement import check_placed, choose_mesh
+from lco_jax.embed.precision import check_precision, quantize
+from lco_jax.embed.prompts import PromptedPiece, choose_prompt, saved_settings, with_prompt
+from lco_jax.embed.upstairs import Upstairs
 from lco_jax.embed.vector_cache import VectorCache
-from lco_jax.runtime.mesh import make_mesh
+from lco_jax.metrics.similarity import unit
+from lco_jax.weights.access import HubAccess
 
-Input = str | Image.Image | Item | dict[str, Any]
-"""A text, an image, an item, or an item as it stands in a JSON Lines file."""
+if TYPE_CHECKING:
+    import torch
+
+_TASKS = (None, "query", "document")
+_MISSING = object()
 
 
-class Embedder:
-    """Unit vectors of texts.
+class Embedder(Face, Upstairs):
+    """Unit vectors of texts, images, audio and video.
 
         embedder = Embedder("runs/quickstart/refine")
         vectors = embedder.encode(["a small cat", "a large dog"])
 
-    Queries and documents are encoded alike: the recipe has one prompt for both.
+    Queries and documents are encoded alike unless there are prompts for them: the recipe has one
+    turn for both. `docs/sentence_transformers.md` lists every name and argument of
+    sentence-transformers, and what it is here.
 
     Args:
-        model: hub folder, hub id or run folder.
+        model: hub folder, hub id or run folder (also as `model_name_or_path`).
         checkpoint: step of a run folder (None: the best evaluated one, else the last).
         profile: prompt recipe (None: that of the run or export, else `lco`).
         dtype: of weights and activations (None: as the run was trained, else bfloat16 on
-            accelerators and float32 on CPU).
+            accelerators and float32 on CPU); `model_kwargs={"dtype": ...}` is the same.
         truncate_dim: keep the first dimensions of every vector and normalise again.
         tokens_per_batch: packed tokens that a device computes at a time.
         patches_per_batch: image patches that a device computes at a time.
         media: sizes and rates of images and videos (None: those of the run or export).
-        cache: folder in which vectors are kept, found by the contents of their items, so that
-            nothing is encoded twice (None: none are kept).
+        device: `cpu`, `gpu`, `cuda:1`, `tpu` and so on, in place of a mesh (None: all devices).
+        cache: folder in which vectors are kept by the contents of their items (None: none are).
         make_reader: gives what some media are read with in place of the towers (see `Encoder`).
+        prompts: texts by name that `encode` puts before those of its inputs, in addition to what a
+            folder of sentence-transformers has.
+        default_prompt_name: the prompt of all calls that name none.
+        similarity_fn_name: what `similarity` computes (None: `cosine`, or what the folder says).
+        revision: branch, tag or commit of a hub id.
+        token, cache_folder, local_files_only: for the hub, as in `huggingface_hub`.
+        trust_remote_code: without effect; no code of a model is ever run.
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: the folder does not hold a model of a supported family.
+        ValueError: the folder does not hold a model of a supported family, or an argument asks for
+            what is not here; the message names it.
     """
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | None = None,
         *,
         checkpoint: int | None = None,
         profile: str | None = None,
@@ -65,13 +93,29 @@ class Embedder:
         patches_per_batch: int = 8192,
         media: MediaConfig | None = None,
         mesh: MeshConfig | jax.sharding.Mesh | None = None,
+        device: Any = None,
         cache: str | Path | None = None,
         make_reader: MakeReader | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_folder: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        **others: Any,
     ):
+        model = others.pop("model_name_or_path", None) if model is None else model
+        refuse("Embedder", others, CONSTRUCTOR, ("model", "dtype", "media", "prompts", "token"))
+        if model is None:
+            raise ValueError("no model: give a hub folder, a hub id or a run folder")
         if cache is not None and jax.process_count() > 1:
             raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
-        mesh = mesh or MeshConfig()
-        self._mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
+        check_positive("truncate_dim", truncate_dim)
+        dtype = dtype or dtype_of(model_kwargs)
+        self._mesh = choose_mesh(mesh, device)
         with jax.set_mesh(self._mesh):
             opened = open_model(
                 str(model),
@@ -80,17 +124,30 @@ class Embedder:
                 max_text_tokens=max_text_tokens,
                 media=media,
                 dtype=dtype,
+                revision=revision,
+                access=HubAccess(token, cache_folder, local_files_only),
             )
         self.config, self.processor = opened.config, opened.processor
-        self.truncate_dim = truncate_dim
-        self.identity = (
-            str(Path(model).resolve()),
-            opened.step,
-            opened.dtype,
-            truncate_dim,
-            with_former_names(opened.processor.describe()),
+        self._model, self._model_revision = str(model), revision
+        self._step, self._dtype, self._base_folder = opened.step, opened.dtype, opened.base_folder
+        saved = saved_settings(opened.base_folder) if opened.step is None else {}
+        self.prompts: dict[str, str] = {"query": "", "document": ""}
+        self.prompts |= {name: text or "" for name, text in (saved.get("prompts") or {}).items()}
+        self.prompts |= dict(prompts or {})
+        self.default_prompt_name = default_prompt_name or saved.get("default_prompt_name")
+        self.similarity_fn_name = similarity_fn_name or saved.get("similarity_fn_name")
+        self.truncate_dim = saved.get("truncate_dim") if truncate_dim is None else truncate_dim
+        self._check_width(self.truncate_dim)
+        self._prompt(None, None)  # there is one of the default name
+        self._own_settings = given(
+            profile=profile,
+            max_text_tokens=max_text_tokens,
+            media=media,
+            truncate_dim=truncate_dim,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
         )
-        """What vectors depend on besides their items."""
+        self._notices: set[str] = set()
         self._encoder = Encoder(
             opened.graph,
             opened.params,
@@ -101,43 +158,98 @@ class Embedder:
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,
         )
-        self._cache = None
-        if cache is not None:
-            full = self.get_embedding_dimension()
-            self._cache = VectorCache(cache, self._revision_of(None), full)
+        self._cache_folder = cache
+        self._open_cache()
+
+    @property
+    def identity(self) -> tuple:
+        """What vectors depend on besides their items."""
+        more = (self._model_revision, self._prompt(None, None))
+        return (
+            str(Path(self._model).resolve()),
+            self._step,
+            self._dtype,
+            self.truncate_dim,
+            with_former_names(self.processor.describe()),
+            *(value for value in more if value),
+        )
 
     def encode(
         self,
-        inputs: Input | Sequence[Input],
-        *,
+        inputs: Input | Sequence[Input] = _MISSING,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
+        normalize_embeddings: bool = True,
         truncate_dim: int | None = None,
-        show_progress_bar: bool = False,
+        *,
         errors: Errors | None = None,
-    ) -> Float[np.ndarray, "... E"]:
-        """Unit vectors, float32, in input order; one vector for a single input.
+        **others: Any,
+    ) -> "Shaped[np.ndarray, '... E'] | torch.Tensor | list[torch.Tensor]":
+        """Unit vectors in input order; one vector for a single input.
 
         Unlike in sentence-transformers, truncated vectors are unit vectors again.
 
         Args:
-            inputs: texts, images, items, or objects with the fields of an item.
+            inputs: texts, media, or both (see `docs/inputs.md`).
+            prompt_name: key in `prompts`.
+            prompt: stands before the text of each input, and is the text of those without.
+            batch_size: at most so many inputs a device batch (None: as many as fit). Vectors do not
+                depend on it.
+            show_progress_bar: on the error stream (None: no).
+            output_value: `sentence_embedding`.
+            precision: float32, float16, int8, uint8, binary or ubinary (see `quantize`).
+            convert_to_numpy: False: a list of tensors of torch.
+            convert_to_tensor: one tensor of torch.
+            device: where the model is; it is not moved.
+            normalize_embeddings: without effect: vectors are unit vectors.
             truncate_dim: keep the first dimensions and normalise again.
             errors: where to note inputs whose text or media cannot be used, by index; their
                 vectors are zero (None: the first error is raised).
 
         Raises:
-            ValueError: an input is empty, too long, not an item, or has media that cannot be used.
+            ValueError: an input is empty, too long, not an item, or has media that cannot be used;
+                or an argument asks for what is not here.
+            ImportError: tensors are asked for, and torch is not installed.
         """
-        single = isinstance(inputs, str | Item | dict | Image.Image)
-        items = [_to_item(value, i) for i, value in enumerate([inputs] if single else inputs)]
-        if not items:
-            return np.zeros((0, truncate_dim or self.width), np.float32)
-        with progress_bar(len(items), show_progress_bar) as bar:
+        inputs = others.pop("sentences", inputs) if inputs is _MISSING else inputs
+        if inputs is _MISSING:
+            raise ValueError("encode was given no inputs")
+        if "task_metadata" in others:
+            return self._encode_for_mteb(inputs, precision or "float32", others)
+        task = others.pop("task", None)
+        refuse("encode", others, ENCODE, ("inputs", "prompt", "batch_size", "precision", "device"))
+        if task not in _TASKS:
+            raise ValueError(f"task={task!r} is none of {_TASKS}; there is one way of encoding")
+        if output_value != "sentence_embedding":
+            raise ValueError(f"output_value={output_value!r}: {OUTPUTS}")
+        check_precision(precision := precision or "float32")
+        check_positive("batch_size", batch_size)
+        self._check_width(truncate_dim)
+        check_placed(device, self._mesh)
+        torch = import_torch() if convert_to_tensor or not convert_to_numpy else None
+        items, single = self._read(inputs, self._prompt(prompt, prompt_name))
+        found: Errors = {}
+        with progress_bar(len(items), bool(show_progress_bar)) as bar:
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
             encode = self._encoder.encode
             if self._cache is not None:
                 encode = functools.partial(self._cache.encode, encode)
-            pooled = encode(items, on_progress=advance, errors=errors)
-        vectors = self._normalized(pooled, truncate_dim or self.width)
+            noted = None if errors is None else found
+            pooled = encode_in_blocks(encode, items, batch_size, self.full_width, advance, noted)
+        vectors = unit(pooled[:, : truncate_dim or self.width])
+        if errors is not None:
+            errors |= found
+        vectors = quantize(vectors, precision, without=list(found))
+        if torch is not None:
+            vectors = torch.from_numpy(vectors)
+            vectors = vectors if convert_to_tensor else list(vectors)
         return vectors[0] if single else vectors
 
     def encode_pieces(
@@ -150,8 +262,10 @@ class Embedder:
         pieces, of which each looks at its own items only.
         """
         if self._cache is None:
+            if prompt := self._prompt(None, None):
+                pieces = (PromptedPiece(piece, prompt) for piece in pieces)
             for pooled, errors in self._encoder.encode_pieces(pieces):
-                yield self._normalized(pooled, self.width), errors
+                yield unit(pooled[:, : self.width]), errors
             return
         for piece in pieces:
             items = list(piece)
@@ -161,82 +275,31 @@ class Embedder:
             vectors[good] = self.encode([items[i] for i in good], errors=found)
             yield vectors, errors | {good[i]: error for i, error in found.items()}
 
-    def _normalized(self, pooled: Float[np.ndarray, "N D"], width: int) -> np.ndarray:
-        if not 0 < width <= self.get_embedding_dimension():
-            raise ValueError(f"truncate_dim={width} is not in 1..{self.get_embedding_dimension()}")
-        pooled = pooled[:, :width]
-        return pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
-
-    def encode_query(self, inputs: Input | Sequence[Input], **options: Any) -> np.ndarray:
-        """As `encode`."""
-        return self.encode(inputs, **options)
-
-    def encode_document(self, inputs: Input | Sequence[Input], **options: Any) -> np.ndarray:
-        """As `encode`."""
-        return self.encode(inputs, **options)
-
-    def similarity(
-        self, a: Float[np.ndarray, "N E"], b: Float[np.ndarray, "M E"]
-    ) -> Float[np.ndarray, "N M"]:
-        """Cosine of every pair."""
-        return _unit(a) @ _unit(b).T
-
-    def similarity_pairwise(
-        self, a: Float[np.ndarray, "N E"], b: Float[np.ndarray, "N E"]
-    ) -> Float[np.ndarray, "N"]:
-        """Cosine of the pairs in order."""
-        return np.sum(_unit(a) * _unit(b), axis=-1)
-
-    def get_embedding_dimension(self) -> int:
-        """Width of the full vectors."""
-        return self.config.text.hidden_size
-
     @property
-    def width(self) -> int:
-        """Width of what `encode` returns by default."""
-        return self.truncate_dim or self.get_embedding_dimension()
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """What `encode` takes."""
-        return ("text", *self.processor.kinds)
-
-    @functools.cached_property
     def revision(self) -> str:
         """Hash of all that vectors depend on besides their items: recipe, checkpoint and weights.
 
         Weights count by name, size and time: a copy of a model is another model.
         """
-        return self._revision_of(self.truncate_dim)
+        return model_revision(self.identity)
 
-    def _revision_of(self, truncate_dim: int | None) -> str:
-        model, step, dtype, _, recipe = self.identity
-        identity = (model, step, dtype, truncate_dim, recipe)
-        digest = hashlib.blake2b(repr(identity).encode(), digest_size=10)
-        folder = Path(model)
-        files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-        files += [*(folder / "checkpoints" / str(step)).rglob("*")] if step is not None else []
-        for file in sorted(files):
-            if file.is_file():
-                stat = file.stat()
-                digest.update(repr((file.name, stat.st_size, stat.st_mtime_ns)).encode())
-        return digest.hexdigest()
+    def _open_cache(self) -> None:
+        self._cache = None
+        if self._cache_folder is not None:
+            model, step, dtype, _, *more = self.identity
+            revision = model_revision((model, step, dtype, None, *more))
+            self._cache = VectorCache(self._cache_folder, revision, self.full_width)
 
-    def supports(self, modality: str) -> bool:
-        """Whether `encode` takes items of this modality."""
-        return modality in self.modalities
+    def _read(self, inputs: Any, prompt: str | None) -> tuple[list[Item], bool]:
+        """The items of inputs, and whether they are one input."""
+        items = InputReader(self._notices).items(as_sequence(inputs))
+        return [with_prompt(item, prompt) for item in items], is_single(inputs)
 
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        """The prompt that a call asks for, or the default one."""
+        return choose_prompt(self.prompts, self.default_prompt_name, prompt, name)
 
-def _unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
-    vectors = np.atleast_2d(vectors)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
-def _to_item(value: Input, index: int) -> Item:
-    if isinstance(value, Item):
-        return value
-    if isinstance(value, Image.Image):
-        content = io.BytesIO()
-        value.save(content, "PNG", compress_level=1)
-        return Item(images=(content.getvalue(),))
-    return parse_item(value, epath.Path("."), f"input {index}")
+    def _check_width(self, width: int | None) -> None:
+        check_positive("truncate_dim", width)
+        if width is not None and width > self.full_width:
+            raise ValueError(f"truncate_dim={width} is not in 1..{self.full_width}")

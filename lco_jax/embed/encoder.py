@@ -181,6 +181,26 @@ class _Collector:
                 self._on_progress(int(real.sum()))
 
 
+def encode_in_blocks(
+    encode: Callable[..., Float[np.ndarray, "N D"]],
+    items: Sequence[Item],
+    size: int | None,
+    width: int,
+    on_progress: Callable[[int], None],
+    errors: Errors | None,
+) -> Float[np.ndarray, "N D"]:
+    """As `Encoder.encode`, of items of which at most `size` meet on the devices (None: all may);
+    there may be none."""
+    size = size or len(items) or 1
+    blocks = [np.zeros((0, width), np.float32)]
+    for start in range(0, len(items), size):
+        found: Errors | None = None if errors is None else {}
+        blocks.append(encode(items[start : start + size], on_progress=on_progress, errors=found))
+        for index, error in (found or {}).items():
+            errors[start + index] = error
+    return np.concatenate(blocks[1:] or blocks)
+
+
 def progress_bar(total: int, enabled: bool) -> Progress:
     """A bar over `total` items on the error stream; its first task is the encoding."""
     bar = Progress(console=Console(stderr=True), disable=not enabled)

@@ -1,5 +1,6 @@
 """A model by name: hub folder, hub id or run folder, ready to embed or export."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lco_jax.models.config import read_config
 from lco_jax.models.omni import available_towers
 from lco_jax.train.manifest import is_run_folder
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_run
+from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import load_params, resolve_folder
 
 
@@ -25,6 +27,8 @@ def open_model(
     media: MediaConfig | None = None,
     dtype: str | None = None,
     with_head: bool = False,
+    revision: str | None = None,
+    access: HubAccess | None = None,
 ) -> OpenedModel:
     """Load a model for inference.
 
@@ -35,12 +39,17 @@ def open_model(
         dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
             float32 on CPU).
         with_head: load the output head, for generation; a run that trained it has it anyway.
+        revision: branch, tag or commit of a hub id.
+        access: how the hub is asked.
 
     Raises:
         FileNotFoundError: no such model or checkpoint.
-        ValueError: the weights do not fit a supported family.
+        ValueError: the weights do not fit a supported family, or a folder is asked for by revision.
     """
-    if is_run_folder(path):
+    is_run = is_run_folder(path)
+    if revision is not None and (is_run or Path(path).is_dir()):
+        raise ValueError(f"revision={revision!r} is for hub ids, and {path} is a folder")
+    if is_run:
         return open_run(
             path,
             checkpoint=checkpoint,
@@ -49,10 +58,11 @@ def open_model(
             media=media,
             dtype=dtype,
             with_head=with_head,
+            access=access,
         )
     if checkpoint is not None:
         raise ValueError(f"checkpoint={checkpoint} was asked for, but {path} is not a run folder")
-    folder = resolve_folder(path)
+    folder = resolve_folder(path, revision, access)
     config = read_config(folder)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     towers = available_towers(config)
@@ -76,3 +86,20 @@ def _stored_recipe(folder: Path) -> dict:
 
 def _stored_media(recipe: dict) -> MediaConfig | None:
     return from_json(recipe["media"]) if "media" in recipe else None
+
+
+def model_revision(identity: tuple) -> str:
+    """A hash of what vectors depend on besides their items (see `Embedder.identity`, which begins
+    with the model and the step), and of the weights: these count by name, size and time, so a copy
+    of a model is another model.
+    """
+    model, step, *_ = identity
+    digest = hashlib.blake2b(repr(identity).encode(), digest_size=10)
+    folder = Path(model)
+    files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
+    files += [*(folder / "checkpoints" / str(step)).rglob("*")] if step is not None else []
+    for file in sorted(files):
+        if file.is_file():
+            stat = file.stat()
+            digest.update(repr((file.name, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()

@@ -16,6 +16,8 @@ from lco_jax.data.records import Item, MediaSource
 from lco_jax.embed.encoder import Errors
 
 _KEY_BYTES = 16
+_NO_FILES = ("data:", "file:", "http:", "https:")
+"""Addresses that have no time of change to ask for."""
 _PIECE = 1024
 """Items that are encoded between two times that vectors are written."""
 
@@ -140,7 +142,7 @@ class VectorCache:
         return digest.digest()
 
     def _digest(self, source: MediaSource) -> bytes:
-        if isinstance(source, bytes):
+        if not isinstance(source, str) or source.startswith(_NO_FILES):
             return bytes.fromhex(content_hash("", source, _KEY_BYTES))
         stat = epath.Path(source).stat()
         state = str(source), stat.length, stat.mtime

@@ -13,6 +13,7 @@ from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
 
 _FORMAT = "lco_jax run 1"
@@ -58,14 +59,14 @@ def _read(file: epath.Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not JSON: {error}") from error
 
 
-def base_folder(ref: ModelRef, workdir: str) -> Path:
+def base_folder(ref: ModelRef, workdir: str, access: HubAccess | None = None) -> Path:
     """The folder of the model that the run in `workdir` starts from.
 
     Raises:
         FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
     """
     if not ref.path.startswith(RUN_FOLDER):
-        return resolve_folder(ref.path, ref.revision)
+        return resolve_folder(ref.path, ref.revision, access)
     folder = Path(os.path.normpath(f"{workdir}{ref.path.removeprefix(RUN_FOLDER)}"))
     if not folder.is_dir():
         raise FileNotFoundError(

@@ -17,6 +17,7 @@ from lco_jax.models.omni import available_towers
 from lco_jax.objectives.traits import traits_of
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import base_folder, read_manifest
+from lco_jax.weights.access import HubAccess
 from lco_jax.weights.adapter import merge_lora
 from lco_jax.weights.hub import load_params
 
@@ -52,11 +53,12 @@ def open_run(
     media: MediaConfig | None = None,
     dtype: str | None = None,
     with_head: bool = False,
+    access: HubAccess | None = None,
 ) -> OpenedModel:
     """Load the model of a run; arguments and errors are those of `open_model`."""
     run = read_manifest(path).config
     ref = run.model
-    folder = base_folder(ref, path)
+    folder = base_folder(ref, path, access)
     dtype = dtype or ref.dtype
     needs_head = traits_of(run.objective).needs_head
     # What trained decides what the checkpoint holds; a run may have left towers out.

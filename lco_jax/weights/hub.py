@@ -20,6 +20,7 @@ from jaxtyping import Array, Shaped
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES, Family
 from lco_jax.models.text_config import text_level
+from lco_jax.weights.access import HubAccess
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
@@ -52,7 +53,9 @@ _HEAD: Key = ("head/kernel", None)
 _TABLE: Key = ("embed/table", None)
 
 
-def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
+def resolve_folder(
+    model: str | Path, revision: str | None = None, access: HubAccess | None = None
+) -> Path:
     """The local folder of a model: the folder itself, or a download of the hub id.
 
     Raises:
@@ -63,9 +66,10 @@ def resolve_folder(model: str | Path, revision: str | None = None) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
         raise FileNotFoundError(f"model {str(model)!r} is neither a folder nor a hub id 'ORG/NAME'")
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "spk_dict.pt"]
+    options = (access or HubAccess()).options()
     try:
         folder = huggingface_hub.snapshot_download(
-            str(model), revision=revision, allow_patterns=patterns
+            str(model), revision=revision, allow_patterns=patterns, **options
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(

@@ -5,7 +5,7 @@ import io
 import os
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +14,15 @@ import numpy as np
 
 from lco_jax.data.encode.encoded import Kind, Known
 from lco_jax.data.encode.positions import Grid
-from lco_jax.data.media.images import open_media
-from lco_jax.data.records import MediaSource
+from lco_jax.data.media.images import load_image
+from lco_jax.data.media.sources import (
+    Adjusted,
+    Frames,
+    MediaSource,
+    Pixels,
+    Waveform,
+    open_media,
+)
 
 _CHUNK_BYTES = 2**20
 
@@ -102,7 +109,28 @@ def content_hash(prefix: str, source: MediaSource, num_bytes: int = 20) -> str:
         MediaError: the file is missing or empty.
     """
     digest = hashlib.blake2b(prefix.encode(), digest_size=num_bytes)
-    with open_media(source) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    for block in _blocks(source):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def _blocks(source: MediaSource) -> Iterator[bytes]:
+    """The bytes of a file, or of what is in memory with its sizes."""
+    if isinstance(source, Adjusted):
+        yield repr(source.options).encode()
+        yield from _blocks(source.source)
+    elif isinstance(source, Pixels):
+        image = load_image(source)
+        yield f"pixels {image.size} ".encode()
+        yield image.tobytes()
+    elif isinstance(source, Waveform):
+        yield f"waveform {source.rate_hz} {len(source.samples)} ".encode()
+        yield source.samples.tobytes()
+    elif isinstance(source, Frames):
+        yield f"frames {len(source.images)} {source.fps} ".encode()
+        for image in source.images:
+            yield from _blocks(image)
+    else:
+        with open_media(source) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk

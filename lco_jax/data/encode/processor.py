@@ -25,8 +25,9 @@ from lco_jax.data.media.config import MelConfig, PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError, NoAudioError
 from lco_jax.data.media.images import image_patches, is_animation, load_image
 from lco_jax.data.media.mel import log_mel, mel_chunks
+from lco_jax.data.media.sources import MediaOptions, MediaSource, PlainSource, split_options
 from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
-from lco_jax.data.records import Exchange, Item, MediaSource
+from lco_jax.data.records import Exchange, Item
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES
 
@@ -170,25 +171,27 @@ class Processor:
         Raises:
             MediaError: it cannot be used.
         """
+        source, options = split_options(source)
         if kind == "audio":
-            return (self._read_audio(source),)
+            return (self._read_audio(source, options),)
         if kind == "image":
-            patches = image_patches(load_image(source), self._image)
+            patches = image_patches(load_image(source), options.of_pixels(self._image))
             return (Visual(patches.values, Grid(*patches.grid)),)
-        video = load_video(source, self._video)
-        patches = video_patches(video, self._video)
-        seconds = seconds_per_grid(video, self._video)
+        config = options.of_video(self._video)
+        video = load_video(source, config, start_s=options.start or 0.0, end_s=options.end)
+        patches = video_patches(video, config)
+        seconds = seconds_per_grid(video, config)
         if self.family.video_rate == "asked":
-            seconds = self._video.pixels.temporal_patch_size / self._video.fps
+            seconds = config.pixels.temporal_patch_size / config.fps
         visual = Visual(patches.values, Grid(*patches.grid, seconds))
         if self._reads_audio_of_videos and not is_animation(source):
             with contextlib.suppress(NoAudioError):
-                return visual, self._read_audio(source)
+                return visual, self._read_audio(source, options)
         return (visual,)
 
-    def _read_audio(self, source: MediaSource) -> Audio:
-        mel = log_mel(load_audio(source, self._mel), self._mel)
-        return Audio(*mel_chunks(mel, self._mel))
+    def _read_audio(self, source: PlainSource, options: MediaOptions) -> Audio:
+        samples = load_audio(source, self._mel, start_s=options.start or 0.0, end_s=options.end)
+        return Audio(*mel_chunks(log_mel(samples, self._mel), self._mel))
 
     def _expand(self, item: Item, encoded: Encoded, media: list[_Read]) -> Encoded | ValueError:
         """As many tokens for each medium as it has features, and the positions of all."""

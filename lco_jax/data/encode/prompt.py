@@ -20,7 +20,8 @@ from lco_jax.data.encode.template import (
     read_markup,
     split_template,
 )
-from lco_jax.data.records import Item, MediaSource
+from lco_jax.data.media.sources import MediaSource, name_of
+from lco_jax.data.records import Item
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Prompter:
             raise ValueError(f"item {item.id or item} is empty; give it a text or a medium")
         for kind, source in self.ordered_media(item):
             if kind not in self.markup:
-                name = source if isinstance(source, str) else f"of {len(source)} bytes"
+                name = name_of(source)
                 raise ValueError(
                     f"item {item.id or item.text!r}: has the {kind} {name}, but the checkpoint's "
                     f"chat template writes {sorted(self.markup) or 'no media'} only; use a model "

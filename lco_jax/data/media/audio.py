@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -14,10 +15,10 @@ from jaxtyping import Float32
 from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
 from lco_jax.data.media.errors import MediaError, NoAudioError
 from lco_jax.data.media.footage import CONTAINERS
-from lco_jax.data.media.images import name_of, open_media
 from lco_jax.data.media.mel import num_audio_tokens
+from lco_jax.data.media.sources import Waveform, name_of, open_media
 
-_CONTAINERS = f"{CONTAINERS},aac,ac3,aiff,amr,ape,au,caf,eac3,flac,mp3,tta,w64,wav,wv"
+AUDIO_CONTAINERS = f"{CONTAINERS},aac,ac3,aiff,amr,ape,au,caf,eac3,flac,mp3,tta,w64,wav,wv"
 """FFmpeg's names; see `footage`."""
 _BLOCK_VALUES = 2**18
 _EXTRA_SECONDS = 0.1
@@ -30,33 +31,64 @@ _UNKNOWN_BYTES = 0x7FFF0000
 Samples = Float32[np.ndarray, "n"]
 
 
-def load_audio(source: str | bytes, config: MelConfig) -> Samples:
-    """The audio in a file, or the audio track of a video: mono, at 16 kHz, full scale at 1.
+def load_audio(
+    source: str | bytes | Waveform,
+    config: MelConfig,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+) -> Samples:
+    """The audio in a file, of a waveform, or the audio track of a video: mono, at 16 kHz, full
+    scale at 1.
 
     The mean of all channels is taken. Silence is audio like any other.
 
     Args:
-        source: path, local or remote such as `gs://`, or the content of a file.
+        source: an address, the content of a file, or samples in memory.
         config: how much is read.
+        start_s, end_s: the part that is read (None: to the end).
 
     Raises:
         NoAudioError: a video or an animation without an audio track.
         MediaError: missing, empty, no audio, truncated, damaged, not finite, too short for a
             single token, or longer than a config allows that refuses instead of cutting.
     """
-    with open_media(source) as file:
-        return _decode(file, name_of(source), config)
+    name = name_of(source)
+    length_s = config.max_seconds + _EXTRA_SECONDS
+    if end_s is not None:
+        length_s = min(length_s, end_s - start_s)
+    part = _Part(start_s, start_s + length_s)
+    if isinstance(source, Waveform):
+        samples = source.samples[part.first(source.rate_hz) : part.stop(source.rate_hz)]
+        rate_hz = source.rate_hz
+    else:
+        with open_media(source) as file:
+            samples, rate_hz = _decode(file, name, part)
+    if start_s and not len(samples):
+        raise MediaError(f"{name}: ends before start={start_s:g} seconds; correct the start")
+    return _at_16_khz(samples, rate_hz, name, config)
 
 
-def _decode(file: io.BufferedIOBase, name: str, config: MelConfig) -> Samples:
-    max_seconds = config.max_seconds + _EXTRA_SECONDS
+class _Part(NamedTuple):
+    """Which of the samples are read."""
+
+    start_s: float
+    end_s: float
+
+    def first(self, rate_hz: int) -> int:
+        return round(self.start_s * rate_hz)
+
+    def stop(self, rate_hz: int) -> int:
+        return int(self.end_s * rate_hz + 1e-6)
+
+
+def _decode(file: io.BufferedIOBase, name: str, part: _Part) -> tuple[Samples, int]:
     try:
         # MP3 is left to FFmpeg: libsndfile believes a wrong length and stops there.
         with _open_plain(file) as plain:
             if plain is not None and plain.format != "MP3":
-                samples, rate_hz = _read_plain(plain, file, name, max_seconds)
-            else:
-                samples, rate_hz = _read_track(file, name, max_seconds)
+                return _read_plain(plain, file, name, part)
+            return _read_track(file, name, part)
     except MediaError:
         raise
     except Exception as error:  # decoders raise many kinds of errors on damaged data
@@ -65,6 +97,9 @@ def _decode(file: io.BufferedIOBase, name: str, config: MelConfig) -> Samples:
             f"{name}: the audio cannot be decoded ({type(error).__name__}: {detail}); it may be "
             "truncated, damaged or no audio: copy it again, or convert it to wav"
         ) from error
+
+
+def _at_16_khz(samples: Samples, rate_hz: int, name: str, config: MelConfig) -> Samples:
     if not np.isfinite(samples).all():
         raise MediaError(f"{name}: holds values that are not finite (NaN); export it again")
     if rate_hz != SAMPLE_RATE_HZ:
@@ -100,17 +135,17 @@ def _open_plain(file: io.BufferedIOBase) -> Iterator[soundfile.SoundFile | None]
 
 
 def _read_plain(
-    plain: soundfile.SoundFile, file: io.BufferedIOBase, name: str, max_seconds: float
+    plain: soundfile.SoundFile, file: io.BufferedIOBase, name: str, part: _Part
 ) -> tuple[Samples, int]:
     rate_hz = plain.samplerate
-    limit = int(max_seconds * rate_hz)
+    first, limit = part.first(rate_hz), part.stop(rate_hz)
     blocks, num_read = [], 0
     while num_read < limit:
         count = min(limit - num_read, max(_BLOCK_VALUES // plain.channels, 1))
         block = plain.read(count, dtype="float32", always_2d=True)
         if not len(block):
             break
-        blocks.append(block.mean(axis=1))
+        blocks.append(block[max(first - num_read, 0) :].mean(axis=1))
         num_read += len(block)
     else:
         return np.concatenate(blocks), rate_hz
@@ -138,10 +173,10 @@ def _lacks_end(plain: soundfile.SoundFile, file: io.BufferedIOBase) -> bool:
 # ---------------------------------------------------------------------------------- other audio
 
 
-def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple[Samples, int]:
-    """The first audio track of a container."""
+def _read_track(file: io.BufferedIOBase, name: str, part: _Part) -> tuple[Samples, int]:
+    """Of the first audio track of a container."""
     file.seek(0)
-    options = {"format_whitelist": _CONTAINERS}
+    options = {"format_whitelist": AUDIO_CONTAINERS}
     with av.open(file, options=options, metadata_errors="ignore") as container:
         if not container.streams.audio:
             kinds = " and ".join(sorted({stream.type for stream in container.streams}))
@@ -151,7 +186,7 @@ def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple
             )
         stream = container.streams.audio[0]
         rate_hz = stream.codec_context.sample_rate
-        limit = int(max_seconds * rate_hz)
+        first, limit = part.first(rate_hz), part.stop(rate_hz)
         planar = av.AudioResampler(format="fltp", rate=rate_hz)
         blocks, num_read, end_s = [], 0, 0.0
         for packet in container.demux():
@@ -165,11 +200,12 @@ def _read_track(file: io.BufferedIOBase, name: str, max_seconds: float) -> tuple
                         f"{name}: its audio is damaged at {num_read / rate_hz:.1f} seconds; copy "
                         "the file again, or cut it out"
                     )
-                for part in planar.resample(frame):
-                    blocks.append(part.to_ndarray().mean(axis=0))
-                    num_read += part.samples
+                for block in planar.resample(frame):
+                    samples = block.to_ndarray()[:, max(first - num_read, 0) :]
+                    blocks.append(samples[:, : max(limit - num_read, 0)].mean(axis=0))
+                    num_read += block.samples
             if num_read >= limit:
-                return np.concatenate(blocks)[:limit], rate_hz
+                return np.concatenate(blocks), rate_hz
         declared_s = (container.duration or 0) / av.time_base
         is_estimate = container.format.name == "mp3" and not _has_length(file)
     # Slack for rounding and for a last packet whose duration is unknown.

@@ -10,7 +10,8 @@ from PIL import Image
 
 from lco_jax.data.media.config import MediaLimits
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.images import check_size, to_rgb
+from lco_jax.data.media.images import check_size, load_image, to_rgb
+from lco_jax.data.media.sources import Frames
 
 _ANIMATED = ("GIF", "PNG", "WEBP")
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
@@ -54,6 +55,35 @@ def read_footage(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Foo
         except Image.UnidentifiedImageError:
             return _read_container(file, name, limits)
         return _read_animation(image, name, limits)
+
+
+def read_frames(source: Frames, default_fps: float, limits: MediaLimits) -> Footage:
+    """The footage of frames in memory.
+
+    Args:
+        default_fps: of frames that do not say their rate.
+
+    Raises:
+        MediaError: too many frames, or (while they are decoded) of different sizes.
+    """
+    _check_num_frames(source.name, len(source.images), limits)
+
+    def frames(wanted: Collection[int]) -> Iterator[Image.Image | None]:
+        size = None
+        for index, given in enumerate(source.images):
+            if index not in wanted:
+                yield None
+                continue
+            image = load_image(given, limits)
+            size = size or image.size
+            if image.size != size:
+                raise MediaError(
+                    f"{source.name}: frame {index} has {image.width} x {image.height} pixels, "
+                    f"others have {size[0]} x {size[1]}; give all frames one size"
+                )
+            yield image
+
+    return Footage(len(source.images), source.fps or default_fps, frames)
 
 
 @contextlib.contextmanager

@@ -5,13 +5,19 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from etils import epath
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from lco_jax.data.media.config import DEFAULT_LIMITS, MAX_ASPECT_RATIO, MediaLimits, PixelConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.patches import Patches, patchify, smart_resize
+from lco_jax.data.media.sources import (
+    Frames,
+    Pixels,
+    name_of,
+    open_media,
+    refuse_truncated_images,
+)
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Content decides, not the suffix of the file. EPS is left out: Pillow would run Ghostscript."""
@@ -19,18 +25,23 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def load_image(source: str | bytes, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
-    """The image in a file (the first, if it holds several), upright, in RGB, on white.
+def load_image(source: str | bytes | Pixels, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
+    """The image in a file (the first, if it holds several) or in memory, upright, in RGB, on white.
 
     Args:
-        source: path, local or remote such as `gs://`, or the content of a file.
+        source: an address, the content of a file, or an image of Pillow.
         limits: what is refused before it is unpacked.
 
     Raises:
         MediaError: missing, empty, no image, damaged, too large or too thin.
     """
-    with open_media(source) as file:
-        return _decode(file, name_of(source), limits)
+    name = name_of(source)
+    if isinstance(source, Pixels):
+        refuse_truncated_images()
+        with source.lock, _naming(name):
+            return _decode(source.image, name, limits)
+    with open_media(source) as file, _naming(name), Image.open(file, formats=FORMATS) as image:
+        return _decode(image, name, limits)
 
 
 def image_patches(image: Image.Image, config: PixelConfig) -> Patches:
@@ -76,11 +87,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # The high byte, which is also what Pillow keeps of 16-bit colour.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "LAB":
+        return ImageCms.applyTransform(image, _lab_to_rgb())
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert(image.mode.upper())
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _lab_to_rgb() -> ImageCms.ImageCmsTransform:
+    profiles = (ImageCms.createProfile(space) for space in ("LAB", "sRGB"))
+    return ImageCms.buildTransform(*profiles, "LAB", "RGB")
 
 
 def _is_16_bit(image: Image.Image) -> bool:
@@ -106,36 +126,11 @@ def check_size(name: str, width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
-def name_of(source: str | bytes) -> str:
-    """What errors call a medium."""
-    return source if isinstance(source, str) else f"a file of {len(source)} bytes"
-
-
-@contextlib.contextmanager
-def open_media(source: str | bytes) -> Iterator[io.BufferedIOBase]:
-    """A media file that exists and is not empty, or its content.
-
-    Raises:
-        MediaError: it does not, cannot be read, or is empty.
-    """
-    name = name_of(source)
-    try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else epath.Path(source).open("rb")
-    except FileNotFoundError as error:
-        raise MediaError(f"{name}: no such file; correct the path in the record") from error
-    except OSError as error:
-        raise MediaError(f"{name}: cannot be opened ({error.strerror or error})") from error
-    with file:
-        if not file.read(1):
-            raise MediaError(f"{name}: the file is empty; copy or download it again")
-        file.seek(0)
-        # Libraries such as weasyprint have Pillow fill what is missing with grey, for all.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        yield file
-
-
-def is_animation(source: str | bytes) -> bool:
-    """Whether Pillow reads the file, so that it is an image or an animation and no other video."""
+def is_animation(source: str | bytes | Frames) -> bool:
+    """Whether a video is one of images alone, with no room for audio: frames in memory, or a file
+    that Pillow reads."""
+    if isinstance(source, Frames):
+        return True
     with open_media(source) as file:
         try:
             Image.open(file, formats=FORMATS).close()
@@ -144,12 +139,16 @@ def is_animation(source: str | bytes) -> bool:
         return True
 
 
-def _decode(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Image.Image:
+def _decode(image: Image.Image, name: str, limits: MediaLimits) -> Image.Image:
+    check_size(name, *image.size, limits)
+    image.load()
+    return to_rgb(_upright(image))
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            check_size(name, *image.size, limits)
-            image.load()
-            return to_rgb(_upright(image))
+        yield
     except MediaError:
         raise
     except Image.UnidentifiedImageError as error:

@@ -9,9 +9,10 @@ from PIL import Image
 
 from lco_jax.data.media.config import DEFAULT_LIMITS, MediaLimits, VideoConfig
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.footage import read_footage
-from lco_jax.data.media.images import name_of, open_media, resize
+from lco_jax.data.media.footage import Footage, read_footage, read_frames
+from lco_jax.data.media.images import resize
 from lco_jax.data.media.patches import Patches, patchify, smart_resize
+from lco_jax.data.media.sources import Frames, name_of, open_media
 
 
 class SampledVideo(NamedTuple):
@@ -24,32 +25,54 @@ class SampledVideo(NamedTuple):
 
 
 def load_video(
-    source: str | bytes, config: VideoConfig, limits: MediaLimits = DEFAULT_LIMITS
+    source: str | bytes | Frames,
+    config: VideoConfig,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
 ) -> SampledVideo:
-    """The sampled frames of a video, or of an animated GIF, PNG or WebP.
+    """The sampled frames of a video, of an animated GIF, PNG or WebP, or of frames in memory.
 
     Frames are decoded one by one and resized at once, so memory holds only the result. A still
     image is a video of one frame.
 
     Args:
-        source: path, local or remote such as `gs://`, or the content of a file.
+        source: an address, the content of a file, or frames in memory.
         config: which frames, and their size.
         limits: what is refused before it is unpacked.
+        start_s, end_s: the part that is sampled (None: to the end), by the video's mean rate.
 
     Raises:
-        MediaError: missing, empty, no video, truncated, damaged, too large or too thin.
+        MediaError: missing, empty, no video, truncated, damaged, too large or too thin, or the
+            part has no frames.
     """
     name = name_of(source)
+    if isinstance(source, Frames):
+        return _sample(read_frames(source, config.fps, limits), name, config, start_s, end_s)
     with open_media(source) as file:
-        footage = read_footage(file, name, limits)
-        num_frames = footage.num_frames
-        while num_frames:
-            wanted = sample_indices(num_frames, footage.fps, config).tolist()
-            frames, num_decoded = _collect(footage.frames(frozenset(wanted)), len(wanted), config)
-            if len(frames) == len(wanted):
-                return SampledVideo(np.stack(frames), len(wanted) / num_frames * footage.fps)
-            # The file also counted frames that are never shown, as VP8 has: sample those that are.
-            num_frames = num_decoded
+        return _sample(read_footage(file, name, limits), name, config, start_s, end_s)
+
+
+def _sample(
+    footage: Footage, name: str, config: VideoConfig, start_s: float, end_s: float | None
+) -> SampledVideo:
+    num_shown = footage.num_frames
+    while num_shown:
+        first = round(start_s * footage.fps)
+        last = num_shown if end_s is None else min(round(end_s * footage.fps), num_shown)
+        count = last - first
+        if count < 1:
+            raise MediaError(
+                f"{name}: lasts {num_shown / footage.fps:.1f} seconds; it has no frame between "
+                f"start={start_s:g} and end={'its end' if end_s is None else f'{end_s:g}'}"
+            )
+        wanted = (first + sample_indices(count, footage.fps, config)).tolist()
+        frames, num_decoded = _collect(footage.frames(frozenset(wanted)), len(wanted), config)
+        if len(frames) == len(wanted):
+            return SampledVideo(np.stack(frames), len(wanted) / count * footage.fps)
+        # The file also counted frames that are never shown, as VP8 has: sample those that are.
+        num_shown = num_decoded
     raise MediaError(f"{name}: none of its frames can be shown; export it again")
 
 

@@ -1,0 +1,62 @@
+"""Texts that stand before those of items, by name."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lco_jax.data.records import Item
+
+_SAVED_SETTINGS = "config_sentence_transformers.json"
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """Prompts and the like of a folder of sentence-transformers; of another folder, none.
+
+    Raises:
+        ValueError: the file is not JSON.
+    """
+    file = folder / _SAVED_SETTINGS
+    if not file.exists():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def choose_prompt(
+    prompts: Mapping[str, str], default_name: str | None, prompt: str | None, name: str | None
+) -> str:
+    """The prompt of a call: that which it gives, else that which it names, else the default.
+
+    Raises:
+        ValueError: no prompt of that name.
+    """
+    if prompt is not None:
+        return prompt
+    name = default_name if name is None else name
+    if name is not None and name not in prompts:
+        raise ValueError(f"no prompt {name!r}; there are {sorted(prompts)}")
+    return "" if name is None else prompts[name]
+
+
+def with_prompt(item: Item, prompt: str) -> Item:
+    """The item with a prompt before its text; of an item without a text the prompt is the text."""
+    return replace(item, text=prompt + item.text) if prompt else item
+
+
+class PromptedPiece(Sequence):
+    """A piece of a job whose items, made when they are asked for, get a prompt."""
+
+    def __init__(self, piece: Sequence[Item | ValueError], prompt: str):
+        self._piece, self._prompt = piece, prompt
+
+    def __len__(self) -> int:
+        return len(self._piece)
+
+    def __getitem__(self, index: int) -> Item | ValueError:
+        item = self._piece[index]
+        return with_prompt(item, self._prompt) if isinstance(item, Item) else item
