@@ -28,12 +28,36 @@ ENCODE: dict[str, str] = {
 }
 """What `encode` refuses, and why."""
 
-OUTPUTS = (
+_OUTPUTS = (
     "only the state of the last token leaves the device, since several inputs share a row; "
     "lco_jax.analysis.states has the states of every layer"
 )
 """Why there are no vectors of tokens."""
 
+ABSENT: dict[str, str] = {
+    **dict.fromkeys(
+        ("to", "cpu", "cuda", "half", "float", "bfloat16", "double"),
+        "weights stay where they are, as they are; open another Embedder(device=..., dtype=...)",
+    ),
+    **dict.fromkeys(
+        ("fit", "old_fit", "train", "requires_grad_"), "models are trained by launch/train.py"
+    ),
+    **dict.fromkeys(
+        ("add_adapter", "load_adapter", "set_adapter"),
+        "a run with low-rank factors is opened as it is, with the factors merged",
+    ),
+    "evaluate": "launch/evaluate.py and mteb.evaluate(embedder, tasks) evaluate",
+    "load": "write Embedder(folder)",
+    "eval": "there is no training mode",
+    "compile": "programs are compiled when they are first used",
+    "forward": "call encode",
+}
+"""Methods that are not here, and what is."""
+
+MISSING: Any = object()
+"""Stands for an argument that was not given."""
+
+_TASKS = (None, "query", "document")
 _NOTHING = (None, False, {}, [])
 
 
@@ -50,6 +74,33 @@ def refuse(where: str, given: Mapping[str, Any], reasons: Mapping[str, str], kno
             raise ValueError(f"{where} has no argument {name!r}; {hint}")
         if not any(value is nothing or value == nothing for nothing in _NOTHING):
             raise ValueError(f"{where} takes no {name}: {reasons[name]}")
+
+
+def given_inputs(options: dict[str, Any]) -> Any:
+    """What is to be encoded, under the name that it had in earlier versions.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if "sentences" not in options:
+        raise ValueError("encode was given no inputs")
+    return options.pop("sentences")
+
+
+def check_call(options: Mapping[str, Any], output_value: str | None, batch_size: Any) -> None:
+    """Refuse what `encode` cannot do.
+
+    Raises:
+        ValueError: an argument asks for it; the message says why.
+    """
+    options = dict(options)
+    task = options.pop("task", None)
+    refuse("encode", options, ENCODE, ("inputs", "prompt", "batch_size", "precision", "device"))
+    if task not in _TASKS:
+        raise ValueError(f"task={task!r} is none of {_TASKS}; there is one way of encoding")
+    if output_value != "sentence_embedding":
+        raise ValueError(f"output_value={output_value!r}: {_OUTPUTS}")
+    check_positive("batch_size", batch_size)
 
 
 def dtype_of(model_kwargs: Mapping[str, Any] | None) -> str | None:

@@ -14,11 +14,12 @@ from lco_jax.config.io import with_former_names
 from lco_jax.data.records import Item
 from lco_jax.embed.arguments import (
     CONSTRUCTOR,
-    ENCODE,
-    OUTPUTS,
+    MISSING,
+    check_call,
     check_positive,
     dtype_of,
     given,
+    given_inputs,
     import_torch,
     refuse,
 )
@@ -38,9 +39,6 @@ from lco_jax.weights.access import HubAccess
 
 if TYPE_CHECKING:
     import torch
-
-_TASKS = (None, "query", "document")
-_MISSING = object()
 
 
 class Embedder(Face, Upstairs):
@@ -64,7 +62,7 @@ class Embedder(Face, Upstairs):
         patches_per_batch: image patches that a device computes at a time.
         media: sizes and rates of images and videos (None: those of the run or export).
         device: `cpu`, `gpu`, `cuda:1`, `tpu` and so on, in place of a mesh (None: all devices).
-        cache: folder in which vectors are kept by the contents of their items (None: none are).
+        cache: folder in which vectors are kept by the content of their items.
         make_reader: gives what some media are read with in place of the towers (see `Encoder`).
         prompts: texts by name that `encode` puts before those of its inputs, in addition to what a
             folder of sentence-transformers has.
@@ -110,7 +108,7 @@ class Embedder(Face, Upstairs):
         model = others.pop("model_name_or_path", None) if model is None else model
         refuse("Embedder", others, CONSTRUCTOR, ("model", "dtype", "media", "prompts", "token"))
         if model is None:
-            raise ValueError("no model: give a hub folder, a hub id or a run folder")
+            raise ValueError("give a model: a hub folder, a hub id or a run folder")
         if cache is not None and jax.process_count() > 1:
             raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
         check_positive("truncate_dim", truncate_dim)
@@ -135,10 +133,10 @@ class Embedder(Face, Upstairs):
         self.prompts |= {name: text or "" for name, text in (saved.get("prompts") or {}).items()}
         self.prompts |= dict(prompts or {})
         self.default_prompt_name = default_prompt_name or saved.get("default_prompt_name")
+        self._prompt(None, None)  # refuses an unknown name
         self.similarity_fn_name = similarity_fn_name or saved.get("similarity_fn_name")
         self.truncate_dim = saved.get("truncate_dim") if truncate_dim is None else truncate_dim
         self._check_width(self.truncate_dim)
-        self._prompt(None, None)  # there is one of the default name
         self._own_settings = given(
             profile=profile,
             max_text_tokens=max_text_tokens,
@@ -176,7 +174,7 @@ class Embedder(Face, Upstairs):
 
     def encode(
         self,
-        inputs: Input | Sequence[Input] = _MISSING,
+        inputs: Input | Sequence[Input] = MISSING,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -188,6 +186,8 @@ class Embedder(Face, Upstairs):
         device: Any = None,
         normalize_embeddings: bool = True,
         truncate_dim: int | None = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
         *,
         errors: Errors | None = None,
         **others: Any,
@@ -218,19 +218,12 @@ class Embedder(Face, Upstairs):
                 or an argument asks for what is not here.
             ImportError: tensors are asked for, and torch is not installed.
         """
-        inputs = others.pop("sentences", inputs) if inputs is _MISSING else inputs
-        if inputs is _MISSING:
-            raise ValueError("encode was given no inputs")
+        if inputs is MISSING:
+            inputs = given_inputs(others)
         if "task_metadata" in others:
             return self._encode_for_mteb(inputs, precision or "float32", others)
-        task = others.pop("task", None)
-        refuse("encode", others, ENCODE, ("inputs", "prompt", "batch_size", "precision", "device"))
-        if task not in _TASKS:
-            raise ValueError(f"task={task!r} is none of {_TASKS}; there is one way of encoding")
-        if output_value != "sentence_embedding":
-            raise ValueError(f"output_value={output_value!r}: {OUTPUTS}")
+        check_call(others | {"pool": pool, "chunk_size": chunk_size}, output_value, batch_size)
         check_precision(precision := precision or "float32")
-        check_positive("batch_size", batch_size)
         self._check_width(truncate_dim)
         check_placed(device, self._mesh)
         torch = import_torch() if convert_to_tensor or not convert_to_numpy else None
@@ -279,7 +272,7 @@ class Embedder(Face, Upstairs):
     def revision(self) -> str:
         """Hash of all that vectors depend on besides their items: recipe, checkpoint and weights.
 
-        Weights count by name, size and time: a copy of a model is another model.
+        Weights count by name, size and time: a copy is another model.
         """
         return model_revision(self.identity)
 
@@ -298,8 +291,3 @@ class Embedder(Face, Upstairs):
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """The prompt that a call asks for, or the default one."""
         return choose_prompt(self.prompts, self.default_prompt_name, prompt, name)
-
-    def _check_width(self, width: int | None) -> None:
-        check_positive("truncate_dim", width)
-        if width is not None and width > self.full_width:
-            raise ValueError(f"truncate_dim={width} is not in 1..{self.full_width}")

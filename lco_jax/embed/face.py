@@ -10,6 +10,8 @@ from jaxtyping import Float, Int32
 
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.template import load_tokenizer
+from lco_jax.embed.arguments import ABSENT, MISSING, check_positive
+from lco_jax.embed.one_or_many import is_single
 from lco_jax.metrics.similarity import PAIRWISE, SIMILARITIES
 from lco_jax.models.config import ModelConfig
 
@@ -31,20 +33,37 @@ class Face:
     prompts: dict[str, str]
     truncate_dim: int | None
 
+    def __getattr__(self, name: str) -> Any:
+        hint = f": {ABSENT[name]}" if name in ABSENT else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
     # -------------------------------------------------------------------------------- encoding
 
-    def encode_query(self, inputs: Any, **options: Any) -> Any:
+    def encode_query(
+        self,
+        inputs: Any = MISSING,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         """As `encode`, with the prompt `query`, which is empty unless the model has one."""
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = "query" if "query" in self.prompts else None
-        return self.encode(inputs, **options)
+        if prompt is None and prompt_name is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(inputs, prompt_name, prompt, *arguments, **options)
 
-    def encode_document(self, inputs: Any, **options: Any) -> Any:
+    def encode_document(
+        self,
+        inputs: Any = MISSING,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         """As `encode`, with the first prompt that there is of `document`, `passage`, `corpus`."""
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            found = (name for name in _DOCUMENT_PROMPTS if name in self.prompts)
-            options["prompt_name"] = next(found, None)
-        return self.encode(inputs, **options)
+        if prompt is None and prompt_name is None:
+            prompt_name = next((name for name in _DOCUMENT_PROMPTS if name in self.prompts), None)
+        return self.encode(inputs, prompt_name, prompt, *arguments, **options)
 
     def encode_multi_process(self, *arguments: Any, **options: Any) -> None:
         """Refused: see the message."""
@@ -57,6 +76,10 @@ class Face:
     def stop_multi_process_pool(self, *arguments: Any, **options: Any) -> None:
         """Refused: see the message."""
         raise ValueError(f"stop_multi_process_pool: {_ONE_PROCESS}; there is none to stop")
+
+    def is_singular_input(self, inputs: Any) -> bool:
+        """Whether `encode` returns one vector for these."""
+        return is_single(inputs)
 
     def tokenize(
         self, texts: Any, prompt: str | None = None
@@ -130,6 +153,11 @@ class Face:
         finally:
             self.truncate_dim = before
 
+    def _check_width(self, width: int | None) -> None:
+        check_positive("truncate_dim", width)
+        if width is not None and width > self.full_width:
+            raise ValueError(f"truncate_dim={width} is not in 1..{self.full_width}")
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """What items may have."""
@@ -153,6 +181,10 @@ class Face:
             raise ValueError(f"max_seq_length={tokens!r} must be a positive number of tokens")
         self.processor.prompter.max_text_tokens = int(tokens)
         self._open_cache()
+
+    def get_max_seq_length(self) -> int:
+        """As `max_seq_length`."""
+        return self.max_seq_length
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":

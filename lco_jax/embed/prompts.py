@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lco_jax.data.records import Item
+from lco_jax.metrics.similarity import SIMILARITIES
 
 _SAVED_SETTINGS = "config_sentence_transformers.json"
 
@@ -15,7 +16,7 @@ def saved_settings(folder: Path) -> dict[str, Any]:
     """Prompts and the like of a folder of sentence-transformers; of another folder, none.
 
     Raises:
-        ValueError: the file is not JSON.
+        ValueError: the file holds no JSON object.
     """
     file = folder / _SAVED_SETTINGS
     if not file.exists():
@@ -24,7 +25,11 @@ def saved_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
-    return settings if isinstance(settings, dict) else {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} holds {type(settings).__name__}, expected an object")
+    if settings.get("similarity_fn_name") not in SIMILARITIES:
+        settings.pop("similarity_fn_name", None)  # of models with several vectors an item
+    return settings
 
 
 def choose_prompt(
