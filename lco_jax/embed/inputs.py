@@ -24,6 +24,7 @@ from lco_jax.data.media.sources import (
 )
 from lco_jax.data.records import Item, describe, parse_id, require_text
 from lco_jax.embed.arrays import as_numpy, is_array, pixels_of, waveform_of
+from lco_jax.embed.decoders import decoded, is_decoder
 from lco_jax.embed.media_fields import (
     KINDS,
     OPTION_KEYS,
@@ -131,6 +132,8 @@ class InputReader:
 
     def _bare(self, value: Any, field: str) -> tuple[Kind, MediaSource]:
         """A medium that says by its type what it is."""
+        if is_decoder(value):
+            value = decoded(value)
         if isinstance(value, Image.Image):
             return "image", self._pixels(value, field)
         if isinstance(value, bytes | bytearray | memoryview):
@@ -218,6 +221,8 @@ class InputReader:
     ) -> MediaSource:
         """A medium of a known kind, with the options that it has itself or is `given`."""
         options, fps = dict(given or {}), None
+        if is_decoder(value):
+            value = decoded(value)
         if isinstance(value, Mapping):
             options |= options_of(value, field, kind)
             value, fps = only_source(kind, value, field)

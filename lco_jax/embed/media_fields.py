@@ -10,6 +10,7 @@ import numpy as np
 from lco_jax.data.media.kinds import kind_of_name
 from lco_jax.data.records import describe
 from lco_jax.embed.arrays import is_array
+from lco_jax.embed.decoders import is_decoder
 from lco_jax.models.tokens import Kind
 
 KINDS: tuple[Kind, ...] = ("image", "audio", "video")
@@ -72,7 +73,8 @@ def _is_video(value: Any) -> bool:
     if isinstance(value, str | os.PathLike):
         name = os.fspath(value)
         return kind_of_name(name) != "image" or name.lower().endswith(".gif")
-    return isinstance(value, Mapping | list | tuple) or (is_array(value) and value.ndim == 4)
+    is_whole = isinstance(value, Mapping | list | tuple) or is_decoder(value)
+    return is_whole or (is_array(value) and value.ndim == 4)
 
 
 def only_source(kind: Kind, value: Mapping[str, Any], field: str) -> tuple[Any, float | None]:

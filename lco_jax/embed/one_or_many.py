@@ -9,6 +9,7 @@ from PIL import Image
 
 from lco_jax.data.records import Item
 from lco_jax.embed.arrays import is_array
+from lco_jax.embed.decoders import is_decoder
 
 
 def is_single(inputs: Any) -> bool:
@@ -18,7 +19,9 @@ def is_single(inputs: Any) -> bool:
     if isinstance(inputs, np.ndarray):
         return inputs.ndim == 0 or inputs.dtype.kind not in "UOT"
     single = str | bytes | bytearray | memoryview | Item | Mapping | Image.Image | os.PathLike
-    return isinstance(inputs, single) or is_array(inputs) or not hasattr(inputs, "__iter__")
+    if isinstance(inputs, single) or is_array(inputs) or is_decoder(inputs):
+        return True
+    return not hasattr(inputs, "__iter__")
 
 
 def as_sequence(inputs: Any) -> Sequence[Any]:

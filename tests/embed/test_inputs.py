@@ -4,6 +4,7 @@ import base64
 import io
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +58,28 @@ def here(folder, monkeypatch):
     return folder
 
 
+class Samples:
+    """As torchcodec's AudioDecoder."""
+
+    def get_all_samples(self):
+        return SimpleNamespace(data=torch.from_numpy(WAVE)[None], sample_rate=16_000.0)
+
+
+class Shots:
+    """As torchcodec's VideoDecoder."""
+
+    metadata = SimpleNamespace(average_fps=4.0)
+
+    def __len__(self):
+        return len(FRAMES)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(FRAMES[index]).permute(2, 0, 1)
+
+    def get_frames_in_range(self, start, stop):
+        return SimpleNamespace(data=torch.stack([self[index] for index in range(start, stop)]))
+
+
 def image_forms(here):
     image = Image.open(here / "cat.png")
     pixels = np.asarray(image)
@@ -104,6 +127,8 @@ def audio_forms(here):
         content,
         uri,
         waveform,
+        Samples(),
+        {"audio": Samples()},
         {"audio": waveform},
         {"audio": {**waveform, "path": "cat.wav"}},
         {"audio": {"array": np.stack([WAVE, WAVE]), "sampling_rate": np.int32(16_000)}},
@@ -128,6 +153,8 @@ def video_forms(here):
         {"video": {"array": FRAMES, "video_metadata": {"fps": 4}}},
         {"array": images, "video_metadata": {"fps": 4}},
         {"video": "cat.mkv", "fps": 2},
+        Shots(),
+        {"video": [Shots()]},
         {"role": "user", "content": [{"type": "video", "video": images, "fps": 4}]},
     ]
 
@@ -416,6 +443,19 @@ def test_kinds_of_files():
         assert kind_of_content(content) == kind
     names = {"A.JPG": "image", "a.b.opus": "audio", "/x/y.Mkv": "video", "mp4": None, "a.ts": None}
     assert {name: kind_of_name(name) for name in names} == names
+
+
+def test_vectors_of_what_is_in_memory_are_kept(embedder, tmp_path, monkeypatch):
+    kept = Embedder(
+        embedder._base_folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32",
+        cache=tmp_path,
+    )  # fmt: skip
+    image = random_image(1, (56, 28))
+    inputs = [image, {"image": image, "max_pixels": 784}, "a text"]
+    vectors = kept.encode(inputs)
+    np.testing.assert_allclose(vectors, embedder.encode(inputs), atol=1e-5)
+    monkeypatch.setattr(kept._encoder, "encode", None)
+    np.testing.assert_array_equal(kept.encode([*inputs, image.copy()])[:3], vectors)
 
 
 def test_contents_in_memory_have_hashes_of_their_own():
