@@ -65,4 +65,6 @@ def choose_mesh(
         return mesh
     if mesh is not None and device is not None:
         raise ValueError(f"device={device!r} and mesh= both say where; give one of them")
-    return make_mesh(mesh or MeshConfig(), None if device is None else devices_named(device))
+    if device is not None:
+        return make_mesh(MeshConfig(), devices_named(device))
+    return make_mesh(mesh or MeshConfig())
