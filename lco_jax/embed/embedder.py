@@ -114,6 +114,7 @@ class Embedder(Face, Upstairs):
         check_positive("truncate_dim", truncate_dim)
         dtype = dtype or dtype_of(model_kwargs)
         self._mesh = choose_mesh(mesh, device)
+        access = HubAccess(token, cache_folder, local_files_only)
         with jax.set_mesh(self._mesh):
             opened = open_model(
                 str(model),
@@ -123,10 +124,11 @@ class Embedder(Face, Upstairs):
                 media=media,
                 dtype=dtype,
                 revision=revision,
-                access=HubAccess(token, cache_folder, local_files_only),
+                access=access,
             )
         self.config, self.processor = opened.config, opened.processor
         self._model, self._model_revision = str(model), revision
+        self._is_fetched_otherwise = opened.step is None and bool(revision or access.options())
         self._step, self._dtype, self._base_folder = opened.step, opened.dtype, opened.base_folder
         saved = saved_settings(opened.base_folder) if opened.step is None else {}
         self.prompts: dict[str, str] = {"query": "", "document": ""}
@@ -137,13 +139,8 @@ class Embedder(Face, Upstairs):
         self.similarity_fn_name = similarity_fn_name or saved.get("similarity_fn_name")
         self.truncate_dim = saved.get("truncate_dim") if truncate_dim is None else truncate_dim
         self._check_width(self.truncate_dim)
-        self._own_settings = given(
-            profile=profile,
-            max_text_tokens=max_text_tokens,
-            media=media,
-            truncate_dim=truncate_dim,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
+        self._own_settings = set(
+            given(profile=profile, max_text_tokens=max_text_tokens, media=media)
         )
         self._notices: set[str] = set()
         self._encoder = Encoder(

@@ -32,6 +32,7 @@ class Face:
     processor: Processor
     prompts: dict[str, str]
     truncate_dim: int | None
+    _own_settings: set[str]
 
     def __getattr__(self, name: str) -> Any:
         hint = f": {ABSENT[name]}" if name in ABSENT else ""
@@ -180,6 +181,7 @@ class Face:
         if not isinstance(tokens, int | np.integer) or tokens < 1:
             raise ValueError(f"max_seq_length={tokens!r} must be a positive number of tokens")
         self.processor.prompter.max_text_tokens = int(tokens)
+        self._own_settings.add("max_seq_length")
         self._open_cache()
 
     def get_max_seq_length(self) -> int:

@@ -6,7 +6,6 @@ asked for, so that nothing here leans on them.
 
 import importlib
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +27,11 @@ class Upstairs:
     _model: str
     _step: int | None
     _dtype: str
-    _own_settings: Mapping[str, Any]
+    _base_folder: Path
+    _is_fetched_otherwise: bool
+    _own_settings: set[str]
+    prompts: dict[str, str]
+    truncate_dim: int | None
 
     def save_pretrained(
         self,
@@ -53,13 +56,15 @@ class Upstairs:
             raise ValueError(
                 "save_pretrained writes safetensors and a model card; leave both options out"
             )
-        if self._own_settings:
+        settings = {"truncate_dim": self.truncate_dim, "prompts": any(self.prompts.values())}
+        if lost := sorted(self._own_settings | {name for name, x in settings.items() if x}):
             raise ValueError(
-                f"the folder would not keep {', '.join(self._own_settings)} of this embedder, and "
+                f"the folder would not keep {', '.join(lost)} of this embedder, and "
                 "give other vectors; open the model without, or set them in sentence-transformers"
             )
         _upstairs("export.folders").export_model(
-            self._model,
+            # The model that was opened, however the hub was asked for it.
+            str(self._base_folder) if self._is_fetched_otherwise else self._model,
             path,
             "sentence-transformers",
             checkpoint=self._step,

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from lco_jax.config import MediaConfig
 from lco_jax.data.encode.feature_cache import content_hash
+from lco_jax.data.encode.processor import Processor
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.kinds import kind_of_content, kind_of_name
 from lco_jax.data.records import Item
@@ -279,10 +280,10 @@ def test_what_pillow_cannot_read_is_named(embedder, tmp_path):
 def test_media_ask_for_limits_of_their_own(embedder, folder):
     large = random_image(0, (280, 280))
     small = embedder.processor.media
-    wide = Embedder.__new__(Embedder)
-    wide.processor = type(embedder.processor)(
+    processor = Processor(
         embedder._base_folder, embedder.config, media=MediaConfig(image_max_pixels=25 * 784)
     )
+    wide = SimpleNamespace(processor=processor)
     assert small.image_max_pixels < 25 * 784
     wanted = read(wide, large)
     for form in (
