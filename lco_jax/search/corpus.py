@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from lco_jax.data.records import Item
 from lco_jax.data.sources.jsonl import ItemLines
+from lco_jax.embed.parts import ABOUT_KEY
 
 Kind = Literal["text", "image", "audio", "video", "mixed", "vector"]
 KINDS: tuple[Kind, ...] = ("text", "image", "audio", "video", "mixed", "vector")
@@ -150,7 +151,7 @@ def _open_table(path: str) -> Corpus:
     folder = epath.Path(path).parent
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     items = [_row_item(row, folder) for row in rows] or [Item() for _ in vectors]
-    stored = (table.schema.metadata or {}).get(b"lco_jax", b"{}")
+    stored = (table.schema.metadata or {}).get(ABOUT_KEY, b"{}")
     return _corpus_of_vectors(path, items, vectors, json.loads(stored))
 
 
