@@ -26,8 +26,8 @@ class _Arguments:
     """
 
     corpus: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
-    """Folder (images, audio, video and .txt files in it), JSON Lines file of items, or vectors of
-    embed.py (`.parquet`, `.npy`)."""
+    """Folder of images, audio, video and .txt files; file of items (JSON Lines, CSV, parquet); or
+    vectors of embed.py (`.parquet`, `.npy`)."""
     queries: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[QUERY ...]")
     ] = ()

@@ -1,10 +1,9 @@
-"""What is searched: a folder of files, a JSON Lines file of items, or a file of vectors."""
+"""What is searched: files of items, or a file of their vectors."""
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,25 +14,13 @@ from etils import epath
 from jaxtyping import Float
 
 from lco_jax.data.records import Item
-from lco_jax.data.sources.jsonl import ItemLines
-from lco_jax.embed.parts import ABOUT_KEY
+from lco_jax.data.sources.items import open_items
 
 Kind = Literal["text", "image", "audio", "video", "mixed", "vector"]
 KINDS: tuple[Kind, ...] = ("text", "image", "audio", "video", "mixed", "vector")
 """Of items; `mixed` ones have several, and of a `vector` nothing else is known."""
 
-SUFFIXES: dict[str, Kind] = {
-    suffix: kind
-    for kind, suffixes in {
-        "text": "txt",
-        "image": "avif bmp gif jp2 jpeg jpg pbm pgm png ppm tif tiff webp",
-        "audio": "aac ac3 aif aiff amr au caf flac m4a mp3 oga ogg opus w64 wav wma wv",
-        "video": "3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv",
-    }.items()
-    for suffix in suffixes.split()
-}
-"""What files of a folder are read as."""
-
+_ABOUT_KEY = b"lco_jax"
 _VECTOR_COLUMN, _ID_COLUMN, _TEXT_COLUMN = "vector", "id", "text"
 _MEDIA_COLUMNS = {"image_path": "images", "audio_path": "audios", "video_path": "videos"}
 
@@ -67,81 +54,39 @@ def kind_of(item: Item) -> Kind:
 
 
 def open_corpus(path: str) -> Corpus:
-    """A folder (all files of known kinds, recursively, in order of their names; hidden ones are
-    left out), a JSON Lines file of items, or vectors as `embed.py` writes them (`.parquet`,
-    `.npy`).
+    """What `embed.py` takes (a folder of media and texts, JSON Lines, CSV or parquet, a pattern),
+    or the vectors that it writes (`.parquet`, `.npy`).
 
     Raises:
         FileNotFoundError: there is nothing at that path.
-        ValueError: nothing in it can be searched, or the file is of another kind.
+        ValueError: nothing in it can be searched.
     """
     location = epath.Path(path)
-    if location.is_dir():
-        items: Sequence[Item | ValueError] = list(_folder_items(Path(path)))
-        if not items:
-            known = ", ".join(sorted(SUFFIXES))
-            raise ValueError(f"{path}: holds no file of a known kind; known are {known}")
-        return Corpus(path, items)
-    if not location.exists():
-        raise FileNotFoundError(f"{path}: no such folder or file")
     suffix = location.suffix.lower()
-    if suffix == ".parquet":
-        return _open_table(path)
-    if suffix == ".npy":
+    if location.is_file() and suffix == ".npy":
         return _open_array(path)
-    if suffix not in (".jsonl", ".json", ".ndjson"):
-        raise ValueError(
-            f"{path}: expected a folder, a JSON Lines file (.jsonl) of items, or vectors of "
-            "embed.py (.parquet, .npy)"
-        )
-    items = list(ItemLines(path))
-    if not items:
-        raise ValueError(f"{path}: holds no items")
+    if location.is_file() and suffix == ".parquet" and (table := _read_vectors(path)) is not None:
+        return _open_table(path, table)
+    items = list(open_items(path))
+    if all(isinstance(item, ValueError) for item in items):
+        raise ValueError(f"{path}: none of its {len(items)} items can be read; {items[0]}")
     return Corpus(path, items)
-
-
-# ------------------------------------------------------------------------------------- a folder
-
-
-def _folder_items(folder: Path) -> Iterator[Item | ValueError]:
-    for path in sorted(_files(folder)):
-        name = os.fspath(path.relative_to(folder))
-        kind = SUFFIXES.get(path.suffix.lower().removeprefix("."))
-        if kind == "text":
-            yield _text_item(path, name)
-        elif kind is not None:
-            yield Item(**{f"{kind}s": (os.fspath(path),)}, id=name)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
-
-
-def _text_item(path: Path, name: str) -> Item | ValueError:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        return ValueError(f"{path}: cannot be read as UTF-8 ({error})")
-    item = Item(text, id=name)
-    return ValueError(f"{path}: the file is empty") if item.is_empty else item
 
 
 # ---------------------------------------------------------------------------------- vectors
 
 
-def _open_table(path: str) -> Corpus:
+def _read_vectors(path: str) -> pa.Table | None:
+    """The table in a file, if it has vectors."""
     try:
         with epath.Path(path).open("rb") as file:
-            table = pq.read_table(file)
+            parquet = pq.ParquetFile(file)
+            return parquet.read() if _VECTOR_COLUMN in parquet.schema_arrow.names else None
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: not a parquet file ({error})") from error
-    if _VECTOR_COLUMN not in table.column_names:
-        raise ValueError(
-            f"{path}: has columns {table.column_names}, but no {_VECTOR_COLUMN!r}; expected a "
-            "table that embed.py wrote"
-        )
+
+
+def _open_table(path: str, table: pa.Table) -> Corpus:
     vectors = _matrix(path, table[_VECTOR_COLUMN])
     columns = {
         name: table[name].to_pylist()
@@ -151,7 +96,7 @@ def _open_table(path: str) -> Corpus:
     folder = epath.Path(path).parent
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     items = [_row_item(row, folder) for row in rows] or [Item() for _ in vectors]
-    stored = (table.schema.metadata or {}).get(ABOUT_KEY, b"{}")
+    stored = (table.schema.metadata or {}).get(_ABOUT_KEY, b"{}")
     return _corpus_of_vectors(path, items, vectors, json.loads(stored))
 
 
@@ -182,8 +127,11 @@ def _row_item(row: dict, folder: epath.Path) -> Item:
 
 
 def _open_array(path: str) -> Corpus:
-    with epath.Path(path).open("rb") as file:
-        vectors = np.load(file, allow_pickle=False)
+    try:
+        with epath.Path(path).open("rb") as file:
+            vectors = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not an array of numpy ({error})") from error
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(
             f"{path}: an array of shape {vectors.shape} and type {vectors.dtype}; expected one "

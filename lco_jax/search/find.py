@@ -32,9 +32,9 @@ class Match:
 
     @property
     def name(self) -> str:
-        """What it is called: its id, else the names of its files, else its number."""
-        files = [path.rsplit("/", 1)[-1] for path in paths_of(self.item)]
-        return self.item.id or ", ".join(files) or str(self.corpus_id)
+        """Its id, else the names of its files, else its number, unless it has a text."""
+        files = ", ".join(path.rsplit("/", 1)[-1] for path in paths_of(self.item))
+        return self.item.id or files or ("" if self.item.text else str(self.corpus_id))
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,7 @@ def _table(ranking: Ranking) -> Table:
     table.add_column("item", overflow="fold")
     for match in ranking.matches:
         name = Text(snippet(match.name, _SNIPPET_CHARACTERS), style="bold")
-        text = snippet(match.item.text, _SNIPPET_CHARACTERS)
-        if text:
-            name.append(f"\n{text}", style="not bold")
-        table.add_row(str(match.rank), f"{match.score:.3f}", kind_of(match.item), name)
+        text = Text(snippet(match.item.text, _SNIPPET_CHARACTERS))
+        shown = Text("\n").join(part for part in (name, text) if part)
+        table.add_row(str(match.rank), f"{match.score:.3f}", kind_of(match.item), shown)
     return table

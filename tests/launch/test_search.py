@@ -212,9 +212,10 @@ def test_a_model_of_texts_leaves_media_out(run, folder, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent", "q"], "absent: no such folder or file"),
-        (["empty", "q"], "holds no file of a known kind"),
-        (["empty/x.pdf", "q"], "expected a folder, a JSON Lines file"),
+        (["absent", "q"], "absent: no such file"),
+        (["empty", "q"], "empty: holds no items"),
+        (["empty/x.pdf", "q"], "none of its 1 items can be read"),
+        (["bad.npy", "q"], "not an array of numpy"),
         (["f", "q", "--image", "f/a.txt"], "queries of several kinds (a text, --image)"),
         (["f", "--audio", "f/a.txt", "--video", "f/a.txt"], "several kinds (--audio, --video)"),
         (["f"], "nothing to look for"),
@@ -233,6 +234,7 @@ def test_usage_is_checked_before_the_model(tmp_path, monkeypatch, capsys, argume
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "a.txt").write_text("a text")
     (tmp_path / "bad.parquet").write_bytes(b"PAR?")
+    (tmp_path / "bad.npy").write_bytes(b"NUM?")
     np.save(tmp_path / "nan.npy", np.full((2, 32), np.nan, np.float32))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(embedders, "Embedder", None)

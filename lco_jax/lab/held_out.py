@@ -1,0 +1,53 @@
+"""The held-out data of the lab as files and items that anybody may open: something to search in."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lco_jax.lab.corpora import committed, emoji_source, spoken_source
+
+ITEMS_FILE = "items.jsonl"
+_NUM_TEXTS = 200
+"""As many as there are images."""
+
+
+def write_held_out(folder: Path) -> Path:
+    """Write images with their names, recordings with their transcripts (both as labels, which no
+    model reads) and glosses of words, none of which the quickstart trains on; the JSON Lines file
+    of all of them. Files that are there already stay as they are.
+
+    Raises:
+        FileNotFoundError: the package was installed without the repository's data folder.
+    """
+    items = [*_media(folder, "emoji"), *_media(folder, "spoken"), *_texts()]
+    file = folder / ITEMS_FILE
+    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+    file.write_text(lines, encoding="utf-8")
+    return file
+
+
+def _media(folder: Path, name: str) -> Iterator[dict[str, str]]:
+    data = committed.DATA / name
+    kind, archive, suffix = {
+        "emoji": ("image", emoji_source.ARCHIVE, ".png"),
+        "spoken": ("audio", spoken_source.ARCHIVE, ".ogg"),
+    }[name]
+    lines = committed.split_files(data, name)["test"]
+    committed.require((lines, data / archive))
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    for record, content in committed.read_described(lines, data / archive, suffix):
+        label = record["names"]["en"] if kind == "image" else record["transcript"]
+        path = Path(kind, record["id"].replace("/", "_") + suffix)
+        if not (folder / path).exists():
+            (folder / path).write_bytes(content)
+        yield {f"{kind}_path": os.fspath(path), "id": label}
+
+
+def _texts() -> Iterator[dict[str, str]]:
+    file = committed.DATA / "quickstart" / "wordnet_test.jsonl"
+    committed.require((file,))
+    for number, record in enumerate(committed.read_lines(file)):
+        if number == _NUM_TEXTS:
+            return
+        yield {"text": record["positive"]["text"]}
