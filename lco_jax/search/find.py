@@ -1,7 +1,7 @@
 """Queries against a corpus: what is new is encoded, what is nearest is found."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -170,15 +170,15 @@ def _encode(
     vectors = np.zeros((len(items), embedder.width), np.float32)
     found: dict[int, ValueError] = {}
     if own:
-        vectors[good] = known.encode(_document_encoder(embedder), own, errors=found)
+        vectors[good] = known.encode(_encoder(embedder), own, errors=found)
     errors |= {good[index]: str(error) for index, error in found.items()}
     return vectors, dict(sorted(errors.items())), len(known) - num_known
 
 
-def _document_encoder(embedder: Embedder):
+def _encoder(embedder: Embedder) -> Callable[..., Float[np.ndarray, "N E"]]:
     def encode(items: Sequence[Item], errors: dict[int, ValueError]) -> np.ndarray:
         log.info("encoding %d new items", len(items))
-        return embedder.encode_document(items, errors=errors, show_progress_bar=True)
+        return embedder.encode(items, errors=errors, show_progress_bar=True)
 
     return encode
 
