@@ -9,7 +9,7 @@ from pathlib import Path
 from lco_jax.lab.corpora import committed, emoji_source, spoken_source
 
 ITEMS_FILE = "items.jsonl"
-_MOST_OF_A_KIND = 100
+_MOST_OF_A_KIND = 60
 """So that a search takes seconds."""
 
 
