@@ -10,8 +10,8 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
-from lco_jax.data.records import Item
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _PAGE_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
-class _Arguments:
+class _Arguments(Compilations):
     """Search held-out images, recordings and texts with the model of a finished run."""
 
     workdir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="WORKDIR")]
@@ -38,6 +38,8 @@ def main() -> int:
     if model is None:
         log.info("no finished run in %s: nothing to search with", arguments.workdir)
         return DONE
+    arguments.keep_compilations()
+    from lco_jax.data.records import Item
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.lab.held_out import write_held_out
@@ -88,9 +90,9 @@ def _last_run(workdir: Path) -> Path | None:
 
 def _say_what_is_next(workdir: Path, model: Path, items: Path, page: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
-    python = Path(sys.executable)
-    if python.is_relative_to(Path.cwd()):
-        python = python.relative_to(Path.cwd())
+    command = Path(sys.executable).with_name("lco")
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
     reports = [workdir / "report" / "index.html", model / "report" / "index.html"]
     report = next((file for file in reports if file.exists()), None)
     to_open = [] if report is None else [(report, "what training has changed, with intervals")]
@@ -105,7 +107,7 @@ def _say_what_is_next(workdir: Path, model: Path, items: Path, page: Path) -> No
         ("search", 'FOLDER "a sunny beach" --html found.html'),
         ("embed", f"--input {items} --output vectors.parquet"),
     ):
-        console.print(Text(f"  {python} launch/{name}.py --model {model} {rest}"))
+        console.print(Text(f"  {command} {name} --model {model} {rest}"))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
+from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
-from lco_jax.data.records import Item
+from lco_jax.cli.parse import parse
+
+if TYPE_CHECKING:
+    from lco_jax.data.records import Item
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +23,16 @@ _MEDIA = {"image": "images", "audio": "audios", "video": "videos"}
 
 
 @dataclass(frozen=True)
-class _Arguments:
-    """Find what is nearest to a text, an image, a recording or a video.
+class _Arguments(Compilations):
+    """Find in CORPUS what is nearest to a text (QUERY), an image, a recording or a video.
 
-    What was encoded once is kept; another search encodes the query only.
+    CORPUS is a folder of images, audio, video and .txt files, a file of items (JSON Lines, CSV,
+    parquet), or vectors of embed.py (.parquet, .npy). What was encoded once is kept; another search
+    encodes the query only.
     """
 
     corpus: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CORPUS")]
-    """Folder of images, audio, video and .txt files; file of items (JSON Lines, CSV, parquet); or
-    vectors of embed.py (`.parquet`, `.npy`)."""
+    """What is searched."""
     queries: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[QUERY ...]")
     ] = ()
@@ -62,10 +67,32 @@ class _Arguments:
     """Keep the first dimensions and normalise again."""
 
 
+_EXAMPLES = (
+    '--model runs/quickstart/refine FOLDER "a red kangaroo" --html found.html',
+    "--model runs/quickstart/refine items.jsonl --audio voice.ogg --each-kind",
+    '--model runs/quickstart/refine vectors.parquet "a red kangaroo" --json',
+)
+_BRIEF = (
+    "model",
+    "image",
+    "audio",
+    "video",
+    "top-k",
+    "each-kind",
+    "json",
+    "html",
+    "html-megabytes",
+    "cache",
+    "checkpoint",
+    "truncate-dim",
+    "compilation-cache",
+)
+
+
 @program
 def main() -> int:
     """Parse, search, show."""
-    arguments = tyro.cli(_Arguments)
+    arguments = parse(_Arguments, examples=_EXAMPLES, brief=_BRIEF)
     queries = _queries(arguments)
     if arguments.top_k < 1:
         raise ValueError(f"--top-k {arguments.top_k} must be at least 1")
@@ -76,6 +103,7 @@ def main() -> int:
     from lco_jax.search.corpus import open_corpus
 
     corpus = open_corpus(arguments.corpus)
+    arguments.keep_compilations()
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.search.find import find
@@ -115,13 +143,15 @@ def main() -> int:
     return DONE
 
 
-def _queries(arguments: _Arguments) -> list[Item]:
+def _queries(arguments: _Arguments) -> "list[Item]":
     """The queries as items, of one kind.
 
     Raises:
         ValueError: no query, an empty one, or several kinds.
         FileNotFoundError: no such file.
     """
+    from lco_jax.data.records import Item
+
     files = {kind: path for kind in _MEDIA if (path := getattr(arguments, kind)) is not None}
     kinds = ["a text"] * bool(arguments.queries) + [f"--{kind}" for kind in files]
     if not kinds:

@@ -69,7 +69,7 @@ def test_it_ends_with_a_search_and_commands_that_work(tmp_path, monkeypatch, cap
     assert "10 items" in page and "the model does not read image" in page
     # The first command that it names; it encodes the query only.
     (line,) = [line for line in said.splitlines() if "words of your own" in line]
-    arguments = line.split("search.py ")[1].replace('"words of your own"', "WORDS").split()
+    arguments = line.split("lco search ")[1].replace('"words of your own"', "WORDS").split()
     arguments = ["a boat" if word == "WORDS" else word for word in arguments]
     monkeypatch.setattr(sys, "argv", ["launch/search.py", *arguments, *cache, "--json"])
     assert search() == 0
