@@ -86,7 +86,8 @@ class Found:
 def paths_of(item: Item) -> list[str]:
     """Of its media; content that has no path is left out."""
     sources: Iterable[MediaSource] = (*item.images, *item.audios, *item.videos)
-    return [source for source in sources if isinstance(source, str)]
+    paths = [source for source in sources if isinstance(source, str)]
+    return [path for path in paths if not path.startswith("data:")]
 
 
 def find(
