@@ -48,11 +48,12 @@ def main() -> int:
     from lco_jax.search.find import find
     from lco_jax.search.table import problems
 
-    items = write_held_out(arguments.workdir / "search")
+    embedder = Embedder(model, make_reader=make_reader)
+    items = write_held_out(arguments.workdir / "search", embedder.modalities)
     page = arguments.workdir / "search.html"
-    log.info("searching held-out images, recordings and texts for: %s", "; ".join(_QUERIES))
+    log.info("searching held-out data for: %s", "; ".join(_QUERIES))
     found = find(
-        Embedder(model, make_reader=make_reader),
+        embedder,
         str(model),
         open_corpus(str(items)),
         [Item(query) for query in _QUERIES],
@@ -96,7 +97,7 @@ def _say_what_is_next(workdir: Path, model: Path, items: Path, page: Path) -> No
     reports = [workdir / "report" / "index.html", model / "report" / "index.html"]
     report = next((file for file in reports if file.exists()), None)
     to_open = [] if report is None else [(report, "what training has changed, with intervals")]
-    to_open.append((page, "what the model finds among images, recordings and texts"))
+    to_open.append((page, "what the model finds in held-out data"))
     width = max(len(str(file)) for file, _ in to_open)
     console.print("\n[bold]Open[/bold]")
     for file, what in to_open:

@@ -3,25 +3,36 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lco_jax.lab.corpora import committed, emoji_source, spoken_source
 
 ITEMS_FILE = "items.jsonl"
+KINDS = ("image", "audio", "text")
 _MOST_OF_A_KIND = 60
 """So that a search takes seconds."""
 
 
-def write_held_out(folder: Path) -> Path:
+def write_held_out(folder: Path, kinds: Collection[str] = KINDS) -> Path:
     """Write images with their names, recordings with their transcripts (both as labels, which no
     model reads) and glosses of words, none of which the quickstart trains on; the JSON Lines file
     of all of them. Files that are there already stay as they are.
 
+    Args:
+        kinds: what to write of `image`, `audio` and `text`.
+
     Raises:
         FileNotFoundError: the package was installed without the repository's data folder.
     """
-    items = [*_media(folder, "emoji"), *_media(folder, "spoken"), *_texts()]
+    folder.mkdir(parents=True, exist_ok=True)
+    items: list[dict[str, str]] = []
+    if "image" in kinds:
+        items += _media(folder, "emoji")
+    if "audio" in kinds:
+        items += _media(folder, "spoken")
+    if "text" in kinds:
+        items += _texts()
     file = folder / ITEMS_FILE
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     file.write_text(lines, encoding="utf-8")
