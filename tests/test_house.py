@@ -19,7 +19,7 @@ ROOMS = (
     ("train",),
     ("plan", "metrics"),
     ("embed",),
-    ("evaluate", "analysis", "export"),
+    ("search", "evaluate", "analysis", "export"),
     ("report",),
     ("lab",),
     ("cli",),

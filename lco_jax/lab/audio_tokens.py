@@ -1,7 +1,7 @@
 """Sounds as the tokens that their features say, for models whose ear was aligned with tokens."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,13 @@ class AudioTokens:
             found = compute_features(
                 read, self._processor, self._towers, self._params, self._mesh, self._memory
             )
-            for key, (part,) in found:
-                self._known[key] = (Known(self._as_tokens(part.features), None),)
+            features = {key: part.features for key, (part,) in found}
+            self._known = {
+                key: (Known(embeddings, None),)
+                for key, embeddings in zip(
+                    features, self._as_tokens([*features.values()]), strict=True
+                )
+            }
 
     def key(self, kind: Kind, source: MediaSource) -> str:
         """The name under which a medium would be known.
@@ -81,15 +86,21 @@ class AudioTokens:
         """A sound that was read (None: any other medium)."""
         return self._known.get(key)
 
-    def _as_tokens(self, features: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "m D"]:
-        table = self._params["embed"]["table"]
+    def _as_tokens(
+        self, sounds: Sequence[Float[np.ndarray, "n D"]]
+    ) -> Iterator[Float[np.ndarray, "m D"]]:
+        """The embeddings that stand for each sound. All share the blocks: most sounds are much
+        shorter than one."""
+        table, features = self._params["embed"]["table"], np.concatenate(sounds)
         parts = []
         for start in range(0, len(features), _BLOCK):
             block = features[start : start + _BLOCK]
             padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
             parts.append([np.asarray(x)[: len(block)] for x in _nearest(table, padded)])
         tokens, embeddings = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return embeddings[np.append(True, tokens[1:] != tokens[:-1])]
+        ends = np.cumsum([len(sound) for sound in sounds])[:-1]
+        for own, named in zip(np.split(tokens, ends), np.split(embeddings, ends), strict=True):
+            yield named[np.append(True, own[1:] != own[:-1])]
 
 
 def make_reader(
