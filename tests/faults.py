@@ -10,7 +10,8 @@ from orbax.checkpoint import v1 as ocp
 
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.sources import jsonl
+from lco_jax.data.records import Item
+from lco_jax.data.sources import roles
 from lco_jax.embed import embed_file, encoder
 from lco_jax.objectives.loaders import ContrastiveLoader
 from lco_jax.train import known_features
@@ -74,7 +75,7 @@ def _say(line):
 def _say_what_is_read(options):
     """Small pieces; each process says what it parses and which media it reads."""
     embed_file._PIECE = 24
-    parse, read = jsonl.parse_item, Processor.read_medium
+    parse, read = roles._PARSE[Item], Processor.read_medium
 
     def say_parsed(value, folder):
         _say(f"PARSED {json.dumps(value)}")
@@ -84,7 +85,7 @@ def _say_what_is_read(options):
         _say(f"READ {Path(source).name}")
         return read(self, kind, source)
 
-    jsonl.parse_item, Processor.read_medium = say_parsed, say_read
+    roles._PARSE[Item], Processor.read_medium = say_parsed, say_read
 
 
 def _own_cache(options):

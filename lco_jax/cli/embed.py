@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from lco_jax.cli.columns import parse_columns
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.cli.start import Start
 from lco_jax.config import MeshConfig
@@ -15,15 +16,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Arguments(Start):
-    """Embed a JSON Lines file: one item (a string, or an object with `text`, `image_path`,
-    `video_path`, `audio_path`) a line."""
+    """Embed a folder, or the rows of files: of JSON Lines one item (a string, or an object with
+    `text`, `image_path`, `video_path`, `audio_path`) a line; of CSV and parquet one a row."""
 
     model: str
     """Hub folder, hub id or run folder."""
     input: str
-    """JSON Lines file of items."""
+    """File of JSON Lines (also .gz), CSV or parquet; a pattern in quotes, such as 'a/*.csv'; or a
+    folder, all of whose media and .txt files are embedded."""
     output: str
-    """`.npy` or `.parquet` file; a stopped job goes on where it was."""
+    """`.npy`, or `.parquet` with ids, texts and paths; a stopped job goes on where it was."""
+    columns: tuple[str, ...] = ()
+    """What is what in a table: COLUMN=ROLE, such as body=text,photo=image_path,key=id (default: as
+    the columns are called)."""
+    media_root: str | None = None
+    """Folder of relative media paths in a table (default: that of the file)."""
     checkpoint: int | None = None
     """Step of a run folder (default: the best evaluated one, else the last)."""
     profile: Literal["lco", "mteb"] | None = None
@@ -43,8 +50,11 @@ class _Arguments(Start):
 def main() -> int:
     """Parse, embed, say how many."""
     arguments = tyro.cli(_Arguments)
+    columns = parse_columns(arguments.columns)
+    from lco_jax.embed.embed_file import check_paths, embed_file
+
+    check_paths(arguments.input, arguments.output)
     arguments.join()
-    from lco_jax.embed.embed_file import embed_file
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader
 
@@ -59,7 +69,13 @@ def main() -> int:
         mesh=arguments.mesh,
         make_reader=make_reader,
     )
-    count, errors = embed_file(embedder, arguments.input, arguments.output)
+    count, errors = embed_file(
+        embedder,
+        arguments.input,
+        arguments.output,
+        columns=columns,
+        media_root=arguments.media_root,
+    )
     good = count - len(errors)
     log.info("%d vectors of width %d in %s", good, embedder.width, arguments.output)
     for index, text in sorted(errors.items()):

@@ -12,6 +12,7 @@ from lco_jax.config.data import (
     JsonlSource,
     MediaConfig,
     Source,
+    TableSource,
     TfdsSource,
 )
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
@@ -54,6 +55,7 @@ __all__ = [
     "Source",
     "Stage",
     "Stages",
+    "TableSource",
     "TfdsSource",
     "Tower",
     "Towers",

@@ -22,6 +22,29 @@ class JsonlSource:
 
 
 @dataclass(frozen=True)
+class TableSource:
+    """Files of one's own: CSV, TSV, parquet and JSON Lines, all but parquet also `.gz`; several are
+    read as one.
+    """
+
+    paths: tuple[str, ...]
+    """Files, folders of them, or patterns such as `shards/*.jsonl`, local or `gs://`."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """What is what: pairs of a column and its role, such as `("query", "anchor")`. Roles are
+    `anchor`, `positive`, `negative` (of any number of columns) and `id`, in generative stages
+    `prompt` and `response`; `anchor.image_path` and the like are media. Empty: columns are called
+    like their roles, and objects of JSON Lines are as a `JsonlSource` has them."""
+    media_root: str | None = None
+    """Folder of relative media paths (None: that of each file)."""
+    weight: float = 1.0
+    max_examples: int | None = None
+
+    def __post_init__(self):
+        _check_source(self)
+        require(bool(self.paths), "TableSource has no paths; name at least one file")
+
+
+@dataclass(frozen=True)
 class Columns:
     """Which features of a prepared dataset make an example; `"a/b"` is the feature `b` within `a`.
 
@@ -77,7 +100,7 @@ class TfdsSource:
         _check_source(self)
 
 
-Source = JsonlSource | TfdsSource
+Source = JsonlSource | TfdsSource | TableSource
 
 
 def _check_source(source: Source) -> None:
@@ -120,7 +143,8 @@ class MediaConfig:
     tokens that they are nearest to, those on end that are alike once. The latter is for towers that
     were aligned with the space of tokens; neither training nor transformers reads audio so."""
     on_error: Literal["raise", "skip"] = "raise"
-    """Whether a damaged file stops a training run, or its example is replaced and counted."""
+    """Whether a damaged file or a bad row of the data stops a training run, or is left out: the
+    example of a damaged file is replaced and counted, a bad row is no example."""
 
 
 @dataclass(frozen=True)

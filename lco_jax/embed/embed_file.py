@@ -1,4 +1,4 @@
-"""A JSON Lines file of items to a file of vectors, resumable, on any number of processes."""
+"""Files of items to a file of vectors, resumable, on any number of processes."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from lco_jax.data.sources.jsonl import ItemLines
+from lco_jax.data.sources.files import expand
+from lco_jax.data.sources.items import FileItems, open_items
+from lco_jax.data.sources.roles import ColumnRoles
+from lco_jax.data.sources.table import Items
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.encoder import progress_bar
 from lco_jax.embed.parts import Parts
@@ -24,40 +27,58 @@ _PIECE = 16_384
 
 
 class Embedded(NamedTuple):
-    """What became of the lines of a file."""
+    """What became of the items."""
 
     count: int
     errors: dict[int, str]
-    """What is wrong with a line that has no vector, by its place among the items."""
+    """What is wrong with an item that has no vector, by its place among them."""
 
 
-def embed_file(embedder: Embedder, input_path: str, output_path: str) -> Embedded:
-    """Write one unit vector per input line, in order.
+def check_paths(input_path: str, output_path: str) -> None:
+    """Look at what can be seen without a model.
 
-    `output_path` ends in `.npy` (one float32 array) or `.parquet` (columns `id` and `vector`); it
-    may be `gs://`. It appears when it is complete. Until then the vectors so far stand beside it,
-    and the same call goes on from there. A line that cannot be embedded has a row of NaN (null in
-    parquet), and is listed in `OUTPUT.errors.jsonl`.
+    Raises:
+        FileNotFoundError: no such input.
+        ValueError: another kind of output.
+    """
+    if epath.Path(output_path).suffix not in (".npy", ".parquet"):
+        raise ValueError(f"output {output_path} must end in .npy or .parquet")
+    if not epath.Path(input_path).is_dir():
+        expand(input_path)
 
-    Several processes call it alike. Each parses and embeds its own lines, and the first, whose
+
+def embed_file(
+    embedder: Embedder,
+    input_path: str,
+    output_path: str,
+    *,
+    columns: ColumnRoles = (),
+    media_root: str | None = None,
+) -> Embedded:
+    """Write one unit vector per input item, in order.
+
+    `input_path`, `columns` and `media_root` are those of `open_items`. `output_path` ends in `.npy`
+    (one float32 array) or `.parquet` (columns `id`, `text`, `image_path`, `audio_path`,
+    `video_path` and `vector`); it may be `gs://`. It appears when it is complete. Until then the
+    vectors so far stand beside it, and the same call goes on from there. An item that cannot be
+    embedded has a row of NaN (null in parquet), and is listed in `OUTPUT.errors.jsonl`.
+
+    Several processes call it alike. Each parses and embeds its own items, and the first, whose
     position all go on from, writes.
 
     Raises:
         FileNotFoundError: no such input.
-        ValueError: another kind of output, or an input without items.
+        ValueError: another kind of output, an input without items, or columns that do not fit.
         LostProcessError: another process is gone.
     """
+    check_paths(input_path, output_path)
     output = epath.Path(output_path)
-    if output.suffix not in (".npy", ".parquet"):
-        raise ValueError(f"output {output_path} must end in .npy or .parquet")
-    items = ItemLines(input_path)
-    if not len(items):
-        raise ValueError(f"{input_path}: holds no items")
+    items = open_items(input_path, columns, media_root)
     with processes.lost_processes_named():
         return _embed(embedder, items, output)
 
 
-def _embed(embedder: Embedder, items: ItemLines, output: epath.Path) -> Embedded:
+def _embed(embedder: Embedder, items: Items | FileItems, output: epath.Path) -> Embedded:
     parts = Parts(output, _fingerprint(embedder, items)) if jax.process_index() == 0 else None
     num_done, errors = _agree_on_position(parts)
     if num_done and parts is not None:
@@ -83,7 +104,9 @@ def _embed(embedder: Embedder, items: ItemLines, output: epath.Path) -> Embedded
         if written is not None:
             written.result()
     if parts is not None:
-        parts.finish(_names(items) if output.suffix == ".parquet" else None)
+        is_table = output.suffix == ".parquet"
+        model = {"model": embedder.identity[0], "revision": embedder.revision} if is_table else None
+        parts.finish(items if is_table else None, model)
     processes.gather("embedded", "")  # the output is there when any process says so
     return Embedded(len(items), errors)
 
@@ -95,13 +118,7 @@ def _agree_on_position(parts: Parts | None) -> tuple[int, dict[int, str]]:
     return num_done, {int(number): text for number, text in errors.items()}
 
 
-def _names(items: ItemLines) -> list[str]:
-    """The ids of items, or their numbers."""
-    ids = [None if isinstance(item, ValueError) else item.id for item in items]
-    return [str(number) if name is None else name for number, name in enumerate(ids)]
-
-
-def _fingerprint(embedder: Embedder, items: ItemLines) -> str:
+def _fingerprint(embedder: Embedder, items: Items | FileItems) -> str:
     """Of all that the vectors depend on: model, recipe and items."""
     digest = hashlib.blake2b(repr((embedder.identity, items.digest)).encode(), digest_size=16)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 from jaxtyping import Float
+
+from lco_jax.data.records import Item, MediaSource
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +60,23 @@ class Parts:
         )
         draft.replace(self._note)
 
-    def finish(self, names: Sequence[str] | None = None) -> None:
+    def finish(
+        self,
+        items: Sequence[Item | ValueError] | None = None,
+        made_by: dict[str, str] | None = None,
+    ) -> None:
         """Write the output and the list of its errors, and drop the parts.
 
         Args:
-            names: of all items, of which a table has a column.
+            items: all of them, which a table shows beside their vectors.
+            made_by: what a table notes of the model, as `lco_jax` in its metadata.
         """
         draft = self._output.with_name(self._output.name + ".tmp")
         with draft.open("wb") as file:
-            if names is None:
+            if items is None:
                 self._write_array(file)
             else:
-                self._write_table(file, names)
+                self._write_table(file, items, json.dumps(made_by or {}))
         draft.replace(self._output)
         self._write_errors()
         self._folder.rmtree()
@@ -93,7 +101,7 @@ class Parts:
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
 
-    def _write_table(self, file, names: Sequence[str]) -> None:
+    def _write_table(self, file, items: Sequence[Item | ValueError], made_by: str) -> None:
         writer = None
         for start, vectors in self._read():
             numbers = range(start, start + len(vectors))
@@ -101,7 +109,8 @@ class Parts:
             column = pa.FixedSizeListArray.from_arrays(
                 pa.array(vectors.reshape(-1)), vectors.shape[1], mask=pa.array(missing)
             )
-            table = pa.table({"id": [names[number] for number in numbers], "vector": column})
+            table = pa.table(_columns_of(items[start : numbers.stop], start) | {"vector": column})
+            table = table.replace_schema_metadata({"lco_jax": made_by})
             writer = writer or pq.ParquetWriter(file, table.schema)
             writer.write_table(table)
         writer.close()
@@ -116,3 +125,23 @@ class Parts:
             for index, text in sorted(self.errors.items())
         ]
         file.write_text("\n".join(lines) + "\n")
+
+
+def _columns_of(items: Sequence[Item | ValueError], start: int) -> dict[str, pa.Array]:
+    """Ids of items (their numbers, if they have none), texts, and where their media are."""
+    found = [Item() if isinstance(item, ValueError) else item for item in items]
+    ids = [str(number) if item.id is None else item.id for number, item in enumerate(found, start)]
+    paths = pa.list_(pa.string())
+    return {
+        "id": pa.array(ids, pa.string()),
+        "text": pa.array([item.text or None for item in found], pa.string()),
+        "image_path": pa.array([_absolute(item.images) for item in found], paths),
+        "audio_path": pa.array([_absolute(item.audios) for item in found], paths),
+        "video_path": pa.array([_absolute(item.videos) for item in found], paths),
+    }
+
+
+def _absolute(paths: Sequence[MediaSource]) -> list[str] | None:
+    """Paths that can be read from any folder (None: there are none)."""
+    found = [path for path in paths if isinstance(path, str)]
+    return [path if ":" in path[:8] else os.path.abspath(path) for path in found] or None

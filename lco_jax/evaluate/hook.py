@@ -10,8 +10,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from lco_jax.config import Source, TfdsSource, TrainConfig
+from lco_jax.config import Source, TableSource, TfdsSource, TrainConfig
 from lco_jax.data.records import Item, MediaSource, Triplet
+from lco_jax.data.sources.files import stem_of
 from lco_jax.data.sources.open import read_pairs
 from lco_jax.embed.encoder import Encoder, MakeReader
 from lco_jax.metrics.anisotropy import mean_cosine
@@ -99,8 +100,13 @@ def _check_processes(config: TrainConfig, baselines: Mapping[str, Baseline]) -> 
 
 def name_of(source: Source) -> str:
     """What a source of pairs is called in a run folder."""
-    name = source.name if isinstance(source, TfdsSource) else epath.Path(source.path).stem
-    return name.replace("/", "-")
+    match source:
+        case TfdsSource():
+            return source.name.replace("/", "-")
+        case TableSource():
+            return stem_of(source.paths[0])
+        case _:
+            return epath.Path(source.path).stem
 
 
 def _read(folder: epath.Path, source: Source, num_pairs: int | None) -> _Pairs:

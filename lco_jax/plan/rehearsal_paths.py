@@ -32,7 +32,7 @@ def reads(config: TrainConfig, model: str | None = None) -> tuple[str, ...]:
 def _describe(source: Source) -> str:
     if isinstance(source, TfdsSource):
         return f"{name_of(source)}: {source.data_dir or CACHE / 'tfds'}/{source.name}"
-    return f"examples: {source.path}"
+    return f"examples: {name_of(source)}"
 
 
 def writes(config: TrainConfig, workdir: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import huggingface_hub
 import numpy as np
 from PIL import Image
 
-from lco_jax.config import JsonlSource, Source, TfdsSource, TrainConfig
+from lco_jax.config import JsonlSource, Source, TableSource, TfdsSource, TrainConfig
 from lco_jax.data.encode.encoded import Content, Kind
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.records import MediaSource, Triplet
@@ -67,7 +67,7 @@ def on_hand(config: TrainConfig, num_steps: int) -> Iterator[OnHand]:
         sources, image = [], None
         for number, source in enumerate(config.data.sources):
             try:
-                open_source(source, kind)
+                open_source(source, kind, skip_bad=config.data.media.on_error == "skip")
             except FileNotFoundError:
                 file = scratch / f"{number}.jsonl"
                 image = image or _write_image(scratch, config, sizes)
@@ -100,7 +100,7 @@ def name_of(source: Source) -> str:
     """A source as a reader of the config knows it."""
     if isinstance(source, TfdsSource):
         return f"dataset {source.name}, split {source.split}"
-    return source.path
+    return " ".join(source.paths) if isinstance(source, TableSource) else source.path
 
 
 def _local_folder(model: str, revision: str | None) -> Path | None:

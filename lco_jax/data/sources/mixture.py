@@ -24,7 +24,8 @@ class ExampleStream:
     """
 
     def __init__(self, config: DataConfig, seed: int, kind: type[Record] = Triplet):
-        sources = [open_source(source, kind) for source in config.sources]
+        skip_bad = config.media.on_error == "skip"
+        sources = [open_source(source, kind, skip_bad=skip_bad) for source in config.sources]
         weights = [source.weight for source in config.sources]
         num_examples = sum(map(len, sources))
         _check_sizes(sources, num_examples, config.batch_size)

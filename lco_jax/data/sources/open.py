@@ -9,12 +9,16 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from etils import epath
 
-from lco_jax.config import DataConfig, JsonlSource, Source, TfdsSource
+from lco_jax.config import DataConfig, JsonlSource, Source, TableSource, TfdsSource
 from lco_jax.data.records import Exchange, Item, Record, Triplet, parse_exchange, parse_triplet
 from lco_jax.data.sources.columns import feature_of, make_exchange, make_triplet
 from lco_jax.data.sources.datasets import open_dataset
+from lco_jax.data.sources.files import open_tables
 from lco_jax.data.sources.jsonl import JsonlRecords
+from lco_jax.data.sources.roles import make_parser
+from lco_jax.data.sources.table import Records
 
 if TYPE_CHECKING:
     from lco_jax.data.sources.prepared import PreparedRecords
@@ -36,22 +40,28 @@ class OpenSource:
         return len(self.records)
 
 
-def open_source(source: Source, kind: type[Record] = Triplet) -> OpenSource:
-    """Open and check the file or prepared dataset that `source` names.
+def open_source(
+    source: Source, kind: type[Record] = Triplet, *, skip_bad: bool = False
+) -> OpenSource:
+    """Open and check the files or prepared dataset that `source` names.
 
     Args:
         kind: what its records become: triplets, or exchanges for a generative stage.
+        skip_bad: leave out bad rows of files, and say so.
 
     Raises:
         FileNotFoundError: the file is absent, or the dataset not prepared.
-        ValueError: a line of the file is bad (both are named), or the dataset unknown or without
-            the field that is to be generated.
+        ValueError: a row of a file is bad (both are named), a column is not there, or the dataset
+            unknown or without the field that is to be generated.
     """
     match source:
         case JsonlSource():
             parse = parse_triplet if kind is Triplet else parse_exchange
-            lines = JsonlRecords(source.path, parse, source.max_examples)
+            lines = JsonlRecords(source.path, parse, source.max_examples, skip_bad=skip_bad)
             return OpenSource(PurePath(source.path).name, lines, lines.digest)
+        case TableSource():
+            rows = _open_rows(source, kind, skip_bad)
+            return OpenSource(" ".join(source.paths), rows, rows.digest)
         case TfdsSource():
             prepared = open_dataset(source.name, source.split, source.data_dir, source.columns)
             make = partial(make_triplet, columns=prepared.columns)
@@ -59,6 +69,20 @@ def open_source(source: Source, kind: type[Record] = Triplet) -> OpenSource:
                 make = _exchange_maker(source, prepared)
             records = _PreparedExamples(prepared, make, source.max_examples)
             return OpenSource(f"{source.name}:{source.split}", records, records.digest())
+
+
+def _open_rows(source: TableSource, kind: type[Record], skip_bad: bool) -> Records:
+    tables = open_tables(source.paths)
+    parsers = [
+        make_parser(
+            table,
+            kind,
+            source.columns,
+            epath.Path(source.media_root) if source.media_root else table.folder,
+        )
+        for table in tables
+    ]
+    return Records(tables, parsers, source.max_examples, skip_bad=skip_bad)
 
 
 def _exchange_maker(
@@ -84,8 +108,9 @@ def read_pairs(source: Source, num_pairs: int | None) -> list[Triplet]:
 
 def all_items(config: DataConfig, kind: type[Record] = Triplet) -> Iterator[Item]:
     """Every item of every source once."""
+    skip_bad = config.media.on_error == "skip"
     for source in config.sources:
-        for record in open_source(source, kind).records:
+        for record in open_source(source, kind, skip_bad=skip_bad).records:
             if isinstance(record, Triplet):
                 yield from (record.anchor, record.positive, *record.negatives)
             else:

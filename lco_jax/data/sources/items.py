@@ -1,0 +1,145 @@
+"""Items to embed: the rows of tables, or the files of a folder."""
+
+import copy
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from etils import epath
+
+from lco_jax.data.records import Item
+from lco_jax.data.sources.files import (
+    expand,
+    is_table,
+    open_table,
+    split_pattern,
+    walk,
+)
+from lco_jax.data.sources.jsonl import JsonLines, decode
+from lco_jax.data.sources.roles import ColumnRoles, make_parser
+from lco_jax.data.sources.table import Items
+
+_logger = logging.getLogger(__name__)
+
+_TEXT = ".txt"
+_FIELDS = {
+    "images": ".avif .bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp",
+    "audios": ".aac .aif .aiff .amr .caf .flac .m4a .mp3 .oga .ogg .opus .wav .wma",
+    "videos": ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv",
+}
+_FIELD_OF = {suffix: field for field, suffixes in _FIELDS.items() for suffix in suffixes.split()}
+"""What files with these endings are; an animation is an image."""
+
+
+def open_items(
+    path: str, columns: ColumnRoles = (), media_root: str | None = None
+) -> "Items | FileItems":
+    """The items of a file of rows, of a folder with media and texts, or of files that match a
+    pattern. None is read before it is asked for.
+
+    Args:
+        path: a file whose name says nothing is one of JSON Lines.
+        columns: what is what in a table, such as `("body", "text")` (empty: as columns are called).
+        media_root: folder of relative media paths in tables (None: that of each table).
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: there is nothing to embed, or tables and other files are mixed.
+    """
+    if epath.Path(path).is_dir():
+        files = FileItems(path, sorted(_relative(file, path) for file in walk(epath.Path(path))))
+        return _require_no_columns(path, files, columns)
+    found = expand(path)
+    tables = [is_table(file) for file in found]
+    if not any(tables) and (found != [path] or _is_item(path)):
+        folder = split_pattern(path)[0] if found != [path] else os.path.dirname(path) or "."
+        files = FileItems(folder, [_relative(epath.Path(file), folder) for file in found])
+        return _require_no_columns(path, files, columns)
+    if any(tables) and not all(tables):
+        other = found[tables.index(False)]
+        raise ValueError(
+            f"{path} matches tables such as {found[tables.index(True)]} and other files such as "
+            f"{other}; give a pattern for one of them"
+        )
+    opened = [open_table(file) if is_table(file) else JsonLines(file) for file in found]
+    folders = [epath.Path(media_root) if media_root else table.folder for table in opened]
+    parsers = [
+        make_parser(table, Item, columns, folder)
+        for table, folder in zip(opened, folders, strict=True)
+    ]
+    items = Items(opened, parsers, folders, repr(tuple(columns)) if columns else "")
+    if not len(items):
+        raise ValueError(f"{path}: holds no items")
+    return items
+
+
+class FileItems(Sequence[Item | ValueError]):
+    """Media and texts of a folder, each an item whose id is its path there; slices are views. A
+    file is looked at when it is asked for.
+
+    Args:
+        names: of files in the folder; those of other kinds are left out.
+
+    Raises:
+        ValueError: none is of a known kind.
+    """
+
+    def __init__(self, folder: str, names: Sequence[str]):
+        self._folder = epath.Path(folder)
+        self._names = [name for name in names if _is_item(name)]
+        others = Counter(PurePath(name).suffix.lower() or "none" for name in names)
+        others -= Counter(PurePath(name).suffix.lower() for name in self._names)
+        if not self._names:
+            raise ValueError(
+                f"{folder}: holds no items; expected media or {_TEXT} files, found endings "
+                f"{sorted(others)}"
+            )
+        if others:
+            said = ", ".join(f"{count} with {suffix}" for suffix, count in sorted(others.items()))
+            _logger.info("%s: files of other kinds are left out: %s", folder, said)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int | slice) -> "Item | ValueError | FileItems":
+        if isinstance(index, slice):
+            part = copy.copy(self)
+            part._names = self._names[index]
+            return part
+        name = self._names[index]
+        path = self._folder / name
+        field = _FIELD_OF.get(PurePath(name).suffix.lower())
+        if field is not None:
+            return Item(id=name, **{field: (os.fspath(path),)})
+        try:
+            item = Item(decode(path.read_bytes()).removeprefix("\ufeff"), id=name)
+        except (ValueError, OSError) as error:
+            return ValueError(f"{path}: {error}")
+        return ValueError(f"{path}: is empty") if item.is_empty else item
+
+    @property
+    def digest(self) -> str:
+        """Hash of what the items depend on: the files by name, size and time."""
+        digest = hashlib.blake2b(os.fspath(self._folder).encode(), digest_size=8)
+        for name in self._names:
+            stat = (self._folder / name).stat()
+            digest.update(repr((name, stat.length, stat.mtime)).encode())
+        return digest.hexdigest()
+
+
+def _is_item(path: str) -> bool:
+    suffix = PurePath(path).suffix.lower()
+    return suffix == _TEXT or suffix in _FIELD_OF
+
+
+def _relative(file: epath.Path, folder: str) -> str:
+    return file.relative_to(epath.Path(folder)).as_posix()
+
+
+def _require_no_columns(path: str, files: FileItems, columns: ColumnRoles) -> FileItems:
+    if columns:
+        raise ValueError(f"{path} holds files and no table; leave out --columns {dict(columns)}")
+    return files

@@ -1,0 +1,226 @@
+"""Files of rows, read at random access: what their kinds have in common, and several as one."""
+
+import abc
+import copy
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+from etils import epath
+
+from lco_jax.data.records import Item
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_LOG_EVERY_ROWS = 100_000
+_MOST_TOLD = 20
+"""Rows of a file that are left out by name; of others there is a count."""
+
+Parse = Callable[[object], _T]
+
+
+class Row(NamedTuple):
+    """Where a row is."""
+
+    number: int
+    """From 1: of its line, or of the row in a file without lines."""
+    start: int
+    stop: int
+
+
+class Table(abc.ABC):
+    """A file of rows. Any number of threads may read at the same time."""
+
+    columns: tuple[str, ...] | None
+    """Their names (None: no row says any)."""
+    holds_records: ClassVar[bool] = False
+    """Whether rows may be records as they are, and not just columns."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.folder = epath.Path(path).parent
+
+    def use(self, columns: Collection[str]) -> None:  # noqa: B027 - most read whole rows anyway
+        """Read these columns only."""
+
+    @abc.abstractmethod
+    def find_rows(self) -> Iterator[Row]:
+        """Where the rows are, bad ones among them."""
+
+    @abc.abstractmethod
+    def read(self, row: Row) -> object:
+        """The row as a JSON value.
+
+        Raises:
+            ValueError: it cannot be read; the message says why, and not where.
+        """
+
+    @abc.abstractmethod
+    def digest(self, rows: Sequence[Row]) -> str:
+        """Hash of the content of the file that these rows, its first ones, depend on."""
+
+    def place_of(self, row: Row) -> str:
+        """A row as messages name it."""
+        return f"{self.path}:{row.number}"
+
+
+class _Rows:
+    """The rows of several tables, one after another."""
+
+    def __init__(self, tables: Sequence[Table]):
+        self.tables = tables
+        self._found = np.zeros((0, 4), np.int64)  # table, and the row in it
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def set(self, found: list[tuple[int, ...]]) -> None:
+        self._found = np.array(found, np.int64).reshape(-1, 4)
+
+    def part(self, index: slice) -> "_Rows":
+        part = copy.copy(self)
+        part._found = self._found[index]
+        return part
+
+    def __getitem__(self, index: int) -> tuple[int, Row]:
+        table, *row = self._found[index].tolist()
+        return table, Row(*row)
+
+    def read(self, parsers: Sequence[Parse[_T]], index: int) -> _T:
+        table, row = self[index]
+        return read_row(self.tables[table], row, parsers[table])
+
+    def digests(self) -> list[str]:
+        """Of each table."""
+        numbers = self._found[:, 0]
+        return [
+            table.digest([Row(*row) for row in self._found[numbers == number, 1:].tolist()])
+            for number, table in enumerate(self.tables)
+        ]
+
+
+def read_row(table: Table, row: Row, parse: Parse[_T]) -> _T:
+    """What `parse` makes of a row; errors say where it is.
+
+    Raises:
+        ValueError: the row cannot be read, or not parsed.
+    """
+    try:
+        return parse(table.read(row))
+    except RecursionError:
+        raise ValueError(f"{table.place_of(row)}: values are nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{table.place_of(row)}: {error}") from error
+
+
+class Records(Sequence[_T]):
+    """The records of tables, one after another: all checked once at the start, then read when asked
+    for.
+
+    Args:
+        parsers: of each table, makes a record of the JSON value of a row.
+        skip_bad: leave out bad rows, and say so.
+
+    Raises:
+        ValueError: there is no record, or a bad one (`FILE:LINE: what is wrong`).
+    """
+
+    digest: str
+    """Hash of the content of the files, as far as it is read."""
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        parsers: Sequence[Parse[_T]],
+        max_examples: int | None = None,
+        *,
+        skip_bad: bool = False,
+    ):
+        self._rows, self._parsers = _Rows(tables), parsers
+        good = itertools.chain.from_iterable(
+            self._check(number, skip_bad) for number in range(len(tables))
+        )
+        self._rows.set(list(itertools.islice(good, max_examples)))
+        if not len(self._rows):
+            names = ", ".join(table.path for table in tables)
+            raise ValueError(f"{names}: holds no record; expected one a row")
+        digests = self._rows.digests()
+        self.digest = digests[0] if len(digests) == 1 else _joined(digests)
+
+    def _check(self, number: int, skip_bad: bool) -> Iterator[tuple[int, ...]]:
+        """The good rows of a table, with its number."""
+        table, left_out = self._rows.tables[number], 0
+        for count, row in enumerate(table.find_rows(), 1):
+            if count % _LOG_EVERY_ROWS == 0:
+                _logger.info("%s: %d rows checked", table.path, count)
+            try:
+                read_row(table, row, self._parsers[number])
+            except ValueError as error:
+                if not skip_bad:
+                    raise
+                left_out += 1
+                if left_out <= _MOST_TOLD:
+                    _logger.warning("left out: %s", error)
+                continue
+            yield number, *row
+        if left_out:
+            _logger.warning("%s: %d bad rows are left out", table.path, left_out)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> _T:
+        return self._rows.read(self._parsers, index)
+
+
+class Items(Sequence[Item | ValueError]):
+    """The items of tables, one after another, and in the place of a bad row what is wrong
+    (`FILE:LINE: …`). A row is parsed when it is asked for; slices are views.
+
+    Args:
+        parsers: of each table, makes an item of the JSON value of a row.
+        media: of each table, the folder of its relative paths.
+        identity: what the items depend on besides content and folders.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        parsers: Sequence[Parse[Item]],
+        media: Sequence[epath.Path],
+        identity: str = "",
+    ):
+        self._rows, self._parsers = _Rows(tables), parsers
+        self._media, self._identity = media, identity
+        self._rows.set(
+            [(number, *row) for number, table in enumerate(tables) for row in table.find_rows()]
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> "Item | ValueError | Items":
+        if isinstance(index, slice):
+            part = copy.copy(self)
+            part._rows = self._rows.part(index)
+            return part
+        try:
+            return self._rows.read(self._parsers, index)
+        except ValueError as error:
+            return error
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the items depend on: contents, and the folders of media."""
+        digests = zip(map(os.fspath, self._media), self._rows.digests(), strict=True)
+        known = [f"{folder} {digest}" for folder, digest in digests] + [self._identity]
+        return known[0] if len(known) == 2 and not self._identity else _joined(known)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
