@@ -22,7 +22,7 @@ def merge_base(ref: ModelRef, workdir: str) -> None:
     Raises:
         FileNotFoundError: the other run has no checkpoint, or not the one that this one started
             from.
-        ValueError: it is this run itself, or `workdir` is remote.
+        ValueError: `workdir` is remote.
     """
     if not is_run_folder(ref.path) or (Path(workdir) / BASE_FOLDER / BASE_NOTE).exists():
         return
@@ -32,8 +32,6 @@ def merge_base(ref: ModelRef, workdir: str) -> None:
             "folder of the file system; mount the bucket and give its path, or export the run and "
             "give the export as --model.path"
         )
-    if Path(ref.path).resolve() == Path(workdir).resolve():
-        raise ValueError(f"{ref.path} is the run folder itself; choose another --workdir")
     known = read_manifest(workdir).base_run if is_run_folder(workdir) else None
     write_merged(
         ref.path, Path(workdir) / BASE_FOLDER, checkpoint=known and known["step"], noted=True
