@@ -98,11 +98,12 @@ def write_exchanges(path: Path, count: int = 48, seed: int = 0) -> Path:
 
 def make_config(folder: Path, triplets: Path, **changes) -> TrainConfig:
     """A run of a tiny checkpoint that takes seconds."""
+    num_steps = changes.pop("num_steps", 6)
     config = TrainConfig(
         model=ModelRef(str(folder), trainable=Lora(rank=4, alpha=8), dtype="float32"),
         data=DataConfig(sources=(JsonlSource(str(triplets)),), batch_size=16),
-        optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=2),
-        num_steps=6,
+        optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=min(2, num_steps)),
+        num_steps=num_steps,
         mesh=MeshConfig(data=1),
         memory=Memory(row_tokens=(64, 128)),
         logging=LoggingConfig(progress=False, tensorboard=False),

@@ -12,9 +12,11 @@ import tyro
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.configs import CONFIGS, find_config, load_config
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.own_data import OwnData, own_recipe, with_own
 from lco_jax.cli.parse import parse
 from lco_jax.cli.start import Start
 from lco_jax.config import Stage, Stages, TrainConfig
+from lco_jax.data.sources.files import stem_of
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +25,12 @@ _DEFAULT_TPU = CONFIGS / "lco_omni_7b_text.py"
 
 
 @dataclass(frozen=True)
-class _Front(Start, Compilations):
+class _Front(Start, Compilations, OwnData):
     config: Path | None = None
     """Python file with `get_config()`, or the name of a shipped one (default: the quickstart;
     with --tpu: lco_omni_7b_text)."""
     workdir: str | None = None
-    """Run folder, local or gs:// (default: runs/ and the config's name)."""
+    """Run folder, local or gs:// (default: runs/ and the name of the config or the data)."""
     dry_run: bool = False
     """Compile the step for the declared mesh on simulated devices and print what it takes."""
     num_devices: int | None = None
@@ -50,16 +52,20 @@ class _Arguments(_Front):
 
 
 _EXAMPLES = (
-    "--config lco_vl_7b_text --workdir runs/vl7b --optimizer.peak-lr 2e-4",
-    "--tpu --workdir gs://BUCKET/run",
+    "--data my.csv --columns query=anchor,answer=positive --model Qwen/Qwen2.5-Omni-3B",
+    "--config lco_omni_7b_text --tpu --workdir gs://BUCKET/run",
 )
 _BRIEF = (
+    "data",
+    "columns",
+    "media-root",
+    "eval-data",
+    "model",
     "config",
     "workdir",
     "tpu",
     "dry-run",
     "compilation-cache",
-    "model.path",
     "data.batch-size",
     "num-steps",
     "num-epochs",
@@ -76,9 +82,13 @@ _BRIEF = (
 def main() -> int:
     """Parse, run one stage or several, report."""
     front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
-    path = find_config(front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT))
-    arguments, config = _parse(path, load_config(path))
-    workdir = arguments.workdir or str(Path("runs") / path.stem)
+    if front.config is None and front.data:
+        name, config = stem_of(front.data[0]), own_recipe(front)
+    else:
+        path = find_config(front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT))
+        name, config = path.stem, with_own(load_config(path), front)
+    arguments, config = _parse(front.config, config)
+    workdir = arguments.workdir or str(Path("runs") / name)
     if arguments.dry_run:
         return _dry_run(config, arguments.num_devices)
     arguments.join()
@@ -122,6 +132,8 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
     for config, workdir, result in ended:
         if result is None:
             continue
+        if result.best is not None and jax.process_index() == 0:
+            log.info("%s", _best(config, workdir, result))
         if result.stopped_by is not None:
             log.info("saved after step %d of %d; run again to go on", result.step, result.num_steps)
             return 128 + result.stopped_by
@@ -129,6 +141,15 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
         if wanted and jax.process_index() == 0:
             log.info("report: %s", write_report(workdir))
     return DONE
+
+
+def _best(config: TrainConfig, workdir: str, result: Any) -> str:
+    """Which checkpoint a complete run gives as its model."""
+    step, value = result.best
+    found = f"last: step {step}, not evaluated"
+    if value is not None:
+        found = f"best: step {step}, {config.evaluation.metric} {value:.3f}"
+    return f"{found}; embed with --model {workdir}"
 
 
 def _check_samples(config: Stages) -> None:
@@ -160,7 +181,7 @@ def _report_job(config: Stages, workdir: str) -> None:
     log.info("report of all stages: %s", write_lab_report(workdir, names))
 
 
-def _parse(path: Path, config: TrainConfig | Stages) -> tuple[_Front, TrainConfig | Stages]:
+def _parse(path: Path | None, config: TrainConfig | Stages) -> tuple[_Front, TrainConfig | Stages]:
     """The command line on top of a config: one option for every setting of each stage."""
     options = {"examples": _EXAMPLES, "brief": _BRIEF}
     if isinstance(config, TrainConfig):

@@ -12,6 +12,9 @@ _FORMER_NAMES = {("MediaConfig", "audio_features"): "sound_features"}
 _NAMES_TODAY = {(cls, former): name for (cls, name), former in _FORMER_NAMES.items()}
 
 
+_LENGTH = ("num_steps", "num_epochs")
+
+
 class ScienceChangedError(ValueError):
     """A resume was asked to go on with settings that change the numbers of the run."""
 
@@ -71,14 +74,18 @@ def _renamed(content: Any, names: dict[tuple[str, str], str]) -> Any:
     return {names.get((cls, key), key): _renamed(item, names) for key, item in content.items()}
 
 
-def check_resumable(old: TrainConfig, new: TrainConfig) -> None:
+def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bool = False) -> None:
     """Allow a resume that changes only how the run is executed.
+
+    Args:
+        may_change_length: allow other numbers of steps or epochs, too.
 
     Raises:
         ScienceChangedError: names every science field that differs, with both values.
     """
     before, after = to_json(old), to_json(new)
-    changes = [change for name in SCIENCE for change in _changes(name, before[name], after[name])]
+    names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
+    changes = [change for name in names for change in _changes(name, before[name], after[name])]
     if changes:
         raise ScienceChangedError(
             "the run was started with other settings:\n  "

@@ -18,8 +18,8 @@ class OptimizerConfig:
     peak_lr: float = 4e-4
     """Learning rate after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = 100
-    """In which it rises from 0."""
+    warmup_steps: int | float = 100
+    """In which it rises from 0: a number of steps, or below 1 a share of all of them."""
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -27,6 +27,28 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0
     """Global norm. The official trainer divides the gradient by the number of GPUs before it
     clips at 1.0, so its threshold on the true gradient is the number of GPUs (32)."""
+
+    def __post_init__(self):
+        steps = self.warmup_steps
+        require(
+            steps >= 0 and (steps < 1 or steps == int(steps)),
+            f"warmup_steps={steps} must be a number of steps, or a share of them in [0, 1)",
+        )
+
+    def warmup_of(self, num_steps: int) -> int:
+        """The warm-up of a run of so many steps.
+
+        Raises:
+            ValueError: it is longer than the run.
+        """
+        share = self.warmup_steps < 1
+        steps = round(self.warmup_steps * num_steps) if share else int(self.warmup_steps)
+        require(
+            steps <= num_steps,
+            f"warmup_steps={steps} is longer than the run of {num_steps} steps; use at most "
+            f"{num_steps}, a share of them such as 0.1, or more steps",
+        )
+        return steps
 
 
 @dataclass(frozen=True)

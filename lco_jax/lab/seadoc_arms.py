@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lco_jax.config import Stage, Stages
+from lco_jax.config import OptimizerConfig, Stage, Stages
 from lco_jax.embed.embedder import Embedder
 from lco_jax.lab.arms_table import Arm, arms_table, differences_table
 from lco_jax.lab.offline_tasks import offline_tasks
@@ -86,11 +86,18 @@ def _with_settings(config: Stages, settings: Settings) -> Stages:
         dataclasses.replace(
             stage.config,
             num_steps=steps or stage.config.num_steps,
+            optimizer=_warmed_up_within(stage.config.optimizer, steps),
             **({"model": dataclasses.replace(model, path=path)} if stage is read else {}),
         )
         for stage, steps in ((read, settings.read_steps), (refine, settings.refine_steps))
     )
     return Stages(tuple(Stage(s.name, c) for s, c in zip((read, refine), changed, strict=True)))
+
+
+def _warmed_up_within(optimizer: OptimizerConfig, num_steps: int | None) -> OptimizerConfig:
+    if num_steps is None or optimizer.warmup_steps <= num_steps:
+        return optimizer
+    return dataclasses.replace(optimizer, warmup_steps=num_steps)
 
 
 def _measure(arm: str, settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The real step of a config with shapes in place of arrays: what dry runs and plans compile."""
 
 import collections
+import dataclasses
 import functools
 import io
 import math
@@ -21,6 +22,7 @@ from lco_jax.models.config import ModelConfig, public_config, read_config
 from lco_jax.models.describe import describe_model
 from lco_jax.objectives.traits import traits_of
 from lco_jax.plan.assumed_batch import assume_batch
+from lco_jax.train.manifest import underlying
 from lco_jax.train.optimizer import init_optimizer, make_optimizer
 from lco_jax.train.update import TrainState, make_step
 
@@ -57,6 +59,7 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     """
     mesh = jax.sharding.get_mesh()
     traits = traits_of(config.objective)
+    config = dataclasses.replace(config, model=underlying(config.model))
     sizes = _sizes(config)
     check_divides(sizes, mesh)
     model = describe_model(config.model, sizes, with_head=traits.needs_head)

@@ -22,6 +22,7 @@ from lco_jax.models.config import ModelConfig, public_config, read_config
 from lco_jax.objectives.traits import Assumed, traits_of
 from lco_jax.plan.assumed_batch import image_tokens
 from lco_jax.plan.stand_in_tokenizer import write_tokenizer
+from lco_jax.train.manifest import underlying
 
 _PROMPT_TOKENS = 15
 """Of an item, behind its text: what is asked, the end of the turn, and the start of the answer."""
@@ -53,6 +54,7 @@ def on_hand(config: TrainConfig, num_steps: int) -> Iterator[OnHand]:
         ValueError: a source that is there is bad, or the sizes of the model are not known.
     """
     assumed = []
+    config = dataclasses.replace(config, model=underlying(config.model))
     with tempfile.TemporaryDirectory(prefix="lco_jax_rehearsal_") as name:
         scratch = Path(name)
         folder = _local_folder(config.model.path, config.model.revision)

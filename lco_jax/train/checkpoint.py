@@ -78,6 +78,10 @@ class Checkpoints:
         found = processes.gather("best checkpoint", str(ranked[-1]) if ranked else "")[0]
         return int(found) if found else None
 
+    def measured(self, step: int) -> float | None:
+        """The best metric of the model after `step` steps (None: it was not evaluated)."""
+        return self._measured.get(step)
+
     def is_measured(self, step: int) -> bool:
         """Whether the model after `step` steps was evaluated."""
         return step in self._measured

@@ -49,6 +49,9 @@ class TrainResult:
     metrics: dict[str, float]
     stopped_by: signal.Signals | None
     """The signal after which the run saved and stopped, or None if it is complete."""
+    best: tuple[int, float | None] | None = None
+    """Of a complete run: the step of its best evaluated checkpoint (where none was evaluated, of
+    the last), and the figure of that."""
 
 
 def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None) -> TrainResult:
@@ -70,8 +73,9 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         setup = set_up(config, workdir, mesh)
         run = _Run(config, workdir, setup, mesh, evaluate, spending)
         stopped_by = run.go(signals)
+        best = run.best() if stopped_by is None else None
         run.close()
-    return TrainResult(run.step, setup.num_steps, run.metrics, stopped_by)
+    return TrainResult(run.step, setup.num_steps, run.metrics, stopped_by, best)
 
 
 class _Run:
@@ -133,6 +137,12 @@ class _Run:
     def metrics(self) -> dict[str, float]:
         """Of the last step and the last evaluation."""
         return {**self._report.last, **self._evaluated}
+
+    def best(self) -> tuple[int, float | None]:
+        """The step of the checkpoint that embeds, and its figure if it was evaluated."""
+        self._checkpoints.wait()
+        step = self._checkpoints.best()
+        return step, self._checkpoints.measured(step)
 
     def close(self) -> None:
         """Wait for the last save and release files and threads."""

@@ -2,9 +2,11 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
+
+BASE_FOLDER = "base_model"
+"""In a run folder: the merged model of the run that this one starts from."""
+BASE_NOTE = "base_run.json"
+"""In that folder: which run and step it is."""
+
+log = logging.getLogger(__name__)
 
 _FORMAT = "lco_jax run 1"
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
@@ -31,6 +40,14 @@ class Manifest:
     """None where the code was in no repository."""
     base_weights: str | None = None
     """Digest of the model that the run starts from; None in run folders of earlier revisions."""
+    base_run: dict[str, Any] | None = None
+    """The run whose merged model it starts from, and the step of that (None: it is no run)."""
+    earlier: tuple[tuple[int, int], ...] = ()
+    """What lengths it had before: until which step, and of how many steps."""
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Of the whole run."""
+        return self.config.num_steps or self.config.num_epochs * steps_per_epoch
 
 
 def is_run_folder(path: str) -> bool:
@@ -49,6 +66,8 @@ def read_manifest(workdir: str) -> Manifest:
         content["prompt"],
         content["git_revision"],
         content.get("base_weights"),
+        content.get("base_run"),
+        tuple((until, length) for until, length in content.get("earlier_lengths", ())),
     )
 
 
@@ -65,6 +84,14 @@ def base_folder(ref: ModelRef, workdir: str, access: HubAccess | None = None) ->
     Raises:
         FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
     """
+    merged = Path(workdir) / BASE_FOLDER
+    if (merged / BASE_NOTE).exists():
+        return merged
+    if is_run_folder(ref.path):
+        raise FileNotFoundError(
+            f"the run in {workdir} starts from the run {ref.path}, whose merged model is not in "
+            f"{merged}; start the training again, which writes it"
+        )
     if not ref.path.startswith(RUN_FOLDER):
         return resolve_folder(ref.path, ref.revision, access)
     folder = Path(os.path.normpath(f"{workdir}{ref.path.removeprefix(RUN_FOLDER)}"))
@@ -76,6 +103,59 @@ def base_folder(ref: ModelRef, workdir: str, access: HubAccess | None = None) ->
     return folder
 
 
+def underlying(ref: ModelRef) -> ModelRef:
+    """The hub model that has the sizes and the tokenizer of a model: itself, or what a run trains.
+
+    Raises:
+        FileNotFoundError: what the run trains is gone.
+    """
+    while is_run_folder(ref.path):
+        workdir, own = ref.path, read_manifest(ref.path).config.model
+        layers = [n for n in (own.num_layers, ref.num_layers) if n is not None]
+        merged = Path(workdir) / BASE_FOLDER
+        path = own.path
+        if path.startswith(RUN_FOLDER) or (merged / BASE_NOTE).exists():
+            path = str(base_folder(own, workdir))
+        least = min(layers, default=None)
+        ref = replace(ref, path=path, revision=own.revision, num_layers=least)
+    return ref
+
+
+def earlier_lengths(
+    workdir: str, config: TrainConfig, steps_per_epoch: int, reached: Callable[[], int]
+) -> tuple[tuple[int, int], ...]:
+    """The lengths that the run in `workdir` had before, if it goes on with another one.
+
+    Args:
+        reached: tells after how many steps it goes on; it is asked if the length has changed.
+
+    Raises:
+        ValueError: it has taken more steps than it is to have.
+    """
+    if not is_run_folder(workdir):
+        return ()
+    old = read_manifest(workdir)
+    before, now = (
+        manifest.num_steps(steps_per_epoch) for manifest in (old, replace(old, config=config))
+    )
+    if now == before:
+        return old.earlier
+    step = reached()
+    if now < step:
+        raise ValueError(
+            f"num_steps={now} is less than the {step} steps that the run in {workdir} has taken; "
+            f"give at least {step}, or choose another --workdir to train again"
+        )
+    if not step:
+        return ()
+    log.info(
+        "the run goes on to %d steps instead of %d: from step %d on, the learning rate is that of "
+        "a run of %d steps",
+        *(now, before, step, now),
+    )
+    return (*((min(until, step), length) for until, length in old.earlier), (step, before))
+
+
 def start_or_resume(
     workdir: str,
     config: TrainConfig,
@@ -83,8 +163,14 @@ def start_or_resume(
     data_fingerprint: str,
     prompt: dict[str, Any],
     base_weights: str | None = None,
+    base_run: dict[str, Any] | None = None,
+    earlier: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Write the manifest of a new run, or check that this is the run that the folder holds.
+
+    Args:
+        base_run: the run that it starts from, and the step of that.
+        earlier: the lengths that the run had before.
 
     Raises:
         ScienceChangedError: the folder's run has other settings, data or base weights.
@@ -98,6 +184,8 @@ def start_or_resume(
         "config": to_json(config),
         "data_fingerprint": data_fingerprint,
         "base_weights": base_weights,
+        "base_run": base_run,
+        "earlier_lengths": [list(pair) for pair in earlier],
         "prompt": prompt,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_revision": _git_revision(),
@@ -115,7 +203,7 @@ def check_same_run(
     data_fingerprint: str | None,
     base_weights: str | None = None,
 ) -> bool:
-    """Whether the folder holds a run, which then must be this one.
+    """Whether the folder holds a run, which then must be this one, of any length.
 
     Args:
         data_fingerprint: None if the data are not known.
@@ -130,7 +218,7 @@ def check_same_run(
     if not is_run_folder(workdir):
         raise ValueError(f"{file} is not of a run; choose another --workdir")
     old = read_manifest(workdir)
-    check_resumable(old.config, config)
+    check_resumable(old.config, config, may_change_length=True)
     if data_fingerprint is not None and old.data_fingerprint != data_fingerprint:
         raise ScienceChangedError(
             f"the data of the run in {workdir} has changed: its fingerprint was "

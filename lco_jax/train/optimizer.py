@@ -1,18 +1,46 @@
 """Learning-rate schedules, the optimizer, and where its state lies."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from lco_jax.config import OptimizerConfig, Towers, Trainable
 from lco_jax.models.build import group_of
 
+Lengths = Sequence[tuple[int, int]]
+"""What lengths a run had before: until which step, and of how many steps, ascending."""
 
-def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Linear warm-up to the peak, then the decay named by the config, to zero at `num_steps`."""
-    warmup = min(config.warmup_steps, num_steps - 1)
+
+def make_schedule(config: OptimizerConfig, num_steps: int, earlier: Lengths = ()) -> optax.Schedule:
+    """Linear warm-up to the peak, then the decay named by the config, to zero at `num_steps`.
+
+    Args:
+        earlier: what it was planned for before; steps that were taken under another plan keep
+            their rates, also when they are taken again.
+
+    Raises:
+        ValueError: the warm-up is longer than the run.
+    """
+    plans = [(until, _plan(config, length)) for until, length in earlier]
+    latest = _plan(config, num_steps)
+    if not plans:
+        return latest
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        rate = latest(step)
+        for until, plan in reversed(plans):
+            rate = jnp.where(step < until, plan(step), rate)
+        return rate
+
+    return schedule
+
+
+def _plan(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
+    warmup = min(config.warmup_of(num_steps), num_steps - 1)
     rest = num_steps - warmup
     decay = {
         "cosine": lambda: optax.cosine_decay_schedule(config.peak_lr, rest),
@@ -27,15 +55,19 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, num_steps: int, trainable: Trainable | None = None
+    config: OptimizerConfig,
+    num_steps: int,
+    trainable: Trainable | None = None,
+    earlier: Lengths = (),
 ) -> optax.GradientTransformation:
     """AdamW after clipping by global norm. Weight decay leaves vectors (norms, biases) alone.
 
-    The parts of the model have the learning rates that `trainable` gives them.
+    The parts of the model have the learning rates that `trainable` gives them; `earlier` is that of
+    `make_schedule`.
     """
     steps = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     adamw = optax.adamw(
-        make_schedule(config, num_steps),
+        make_schedule(config, num_steps, earlier),
         b1=config.beta1,
         b2=config.beta2,
         eps=config.eps,

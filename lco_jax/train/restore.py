@@ -16,7 +16,7 @@ from lco_jax.models.describe import describe_model
 from lco_jax.models.omni import available_towers
 from lco_jax.objectives.traits import traits_of
 from lco_jax.train.checkpoint import Checkpoints
-from lco_jax.train.manifest import base_folder, read_manifest
+from lco_jax.train.manifest import BASE_FOLDER, base_folder, read_manifest
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.adapter import merge_lora
 from lco_jax.weights.hub import load_params
@@ -78,6 +78,7 @@ def open_run(
     finally:
         checkpoints.close()
     lora = lora_of(ref.trainable)
+    is_ours = ref.path.startswith(RUN_FOLDER) or folder.name == BASE_FOLDER
     graph, _, plain = build(
         config,
         None,
@@ -106,7 +107,7 @@ def open_run(
             max_text_tokens=max_text_tokens or (None if profile else run.data.max_text_tokens),
         ),
         base_folder=folder,
-        base_name=str(folder) if ref.path.startswith(RUN_FOLDER) else ref.path,
+        base_name=str(folder) if is_ours else ref.path,
         dtype=dtype,
         step=step,
     )

@@ -22,9 +22,15 @@ from lco_jax.models.describe import DescribedModel, describe_model
 from lco_jax.objectives.traits import make_loader, traits_of
 from lco_jax.runtime import processes
 from lco_jax.train.agreement import check_same, check_shared
+from lco_jax.train.base import base_run_of, merge_base
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.known_features import fill_cache, open_cache
-from lco_jax.train.manifest import base_folder, start_or_resume
+from lco_jax.train.manifest import (
+    base_folder,
+    check_same_run,
+    earlier_lengths,
+    start_or_resume,
+)
 from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
 from lco_jax.train.update import Step, TrainState, make_step
 from lco_jax.weights.hub import load_params
@@ -109,6 +115,9 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         CheckpointError: there are checkpoints, but none can be read.
     """
     ref, traits = config.model, traits_of(config.objective)
+    with processes.all_or_none("run folder"):
+        check_same_run(workdir, config, None)
+    merge_base(ref, workdir)
     with processes.all_or_none("opening of model and data"):
         folder = base_folder(ref, workdir)
         inputs = open_inputs(config, folder, read_config(folder), mesh)
@@ -118,14 +127,20 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     check_same(config, data=loader.fingerprint, base_weights=base_weights)
     check_shared(workdir)
     with processes.all_or_none("manifest"):
+        check_same_run(workdir, config, loader.fingerprint, base_weights)
+        per_epoch = loader.steps_per_epoch
+        earlier = earlier_lengths(workdir, config, per_epoch, lambda: _steps_taken(workdir, config))
+        schedule = make_schedule(config.optimizer, num_steps, earlier)
         start_or_resume(
             workdir,
             config,
             data_fingerprint=loader.fingerprint,
             prompt=processor.describe(),
             base_weights=base_weights,
+            base_run=base_run_of(folder),
+            earlier=earlier,
         )
-    optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable)
+    optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable, earlier)
     metric = config.evaluation.metric if config.evaluation else None
     checkpoints = Checkpoints(workdir, config.checkpoint, metric)
     restored = checkpoints.restore(state_shapes(model, optimizer))
@@ -155,9 +170,18 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         checkpoints=checkpoints,
         state=state,
         step=make_step(config, model.graph, optimizer),
-        schedule=make_schedule(config.optimizer, num_steps),
+        schedule=schedule,
         preamble=jnp.asarray(processor.head),
     )
+
+
+def _steps_taken(workdir: str, config: TrainConfig) -> int:
+    """After how many steps a run goes on, by its checkpoints."""
+    checkpoints = Checkpoints(workdir, config.checkpoint, writes=False)
+    try:
+        return max(checkpoints.steps(), default=0)
+    finally:
+        checkpoints.close()
 
 
 def state_shapes(model: DescribedModel, optimizer: optax.GradientTransformation) -> TrainState:

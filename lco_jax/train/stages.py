@@ -1,9 +1,7 @@
 """Several stages one after another: each starts from the model that the one before has left."""
 
 import dataclasses
-import json
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,9 @@ from lco_jax.config import PREVIOUS_STAGE, RUN_FOLDER, Stages, TrainConfig
 from lco_jax.config.io import check_resumable
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
+from lco_jax.train.base import write_merged
 from lco_jax.train.loop import Evaluate, TrainResult, train
 from lco_jax.train.manifest import read_manifest
-from lco_jax.train.restore import PROFILE_FILE, open_run
-from lco_jax.weights.hub import save_folder
 
 log = logging.getLogger(__name__)
 
@@ -105,16 +102,6 @@ def leave_model(workdir: str, config: TrainConfig) -> Path:
     the last. The folder appears when it is complete.
     """
     target = Path(workdir) / MODEL_FOLDER
-    draft = target.with_name(f".{MODEL_FOLDER}.partial")
-    writes = jax.process_index() == 0
-    if writes:
-        shutil.rmtree(draft, ignore_errors=True)
     with jax.set_mesh(meshes.make_mesh(config.mesh)):
-        opened = open_run(workdir)
-        save_folder(draft, opened.params, opened.config, opened.base_folder, dtype=opened.dtype)
-    if writes:
-        recipe = json.dumps(opened.processor.describe(), indent=2, ensure_ascii=False)
-        (draft / PROFILE_FILE).write_text(recipe + "\n", encoding="utf-8")
-        draft.rename(target)
-    processes.wait_for_all(str(target))
+        write_merged(workdir, target)
     return target

@@ -1,5 +1,6 @@
 """Vectors of a file in a bucket, to whose objects nothing can be appended."""
 
+import gzip
 import io
 import itertools
 import json
@@ -58,6 +59,34 @@ def test_a_stopped_file_in_a_bucket_goes_on(embedder, monkeypatch, suffix):
         vectors = table["vector"].to_pylist()
         assert vectors[2] is None
     np.testing.assert_allclose([vectors[i] for i in (0, 1, 3, 4)], expected, atol=1e-5)
+
+
+def test_tables_and_files_in_a_bucket(embedder):
+    folder = epath.Path("gs://bucket/job")
+    for name, rows in (("b", "7,three\n8,\n"), ("a", "5,one\n6,two\n")):
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(f"key,body\n{rows}".encode()))
+    for name, text in (("deep/two", "two"), ("one", "one"), ("three", "three")):
+        (folder / "texts" / f"{name}.txt").write_text(text)
+    (folder / "texts" / "notes.pdf").write_text("?")
+    expected = embedder.encode(["one", "two", "three"])
+
+    columns = (("key", "id"), ("body", "text"))
+    pattern, output = str(folder / "*.csv.gz"), folder / "tables.parquet"
+    found = embed_file.embed_file(embedder, pattern, str(output), columns=columns)
+    assert found.count == 4 and "b.csv.gz:3: item is empty" in found.errors[3]
+    table = pq.read_table(io.BytesIO(output.read_bytes()))
+    assert table["id"].to_pylist() == ["5", "6", "7", "3"]
+    assert table["text"].to_pylist() == ["one", "two", "three", None]
+    assert json.loads(table.schema.metadata[b"lco_jax"])["revision"] == embedder.revision
+    np.testing.assert_allclose(table["vector"].to_pylist()[:3], expected, atol=1e-5)
+
+    output = folder / "texts.parquet"
+    assert embed_file.embed_file(embedder, str(folder / "texts"), str(output)) == (3, {})
+    table = pq.read_table(io.BytesIO(output.read_bytes()))
+    assert table["id"].to_pylist() == ["deep/two.txt", "one.txt", "three.txt"]
+    np.testing.assert_allclose(table["vector"].to_pylist(), expected[[1, 0, 2]], atol=1e-5)
+    with pytest.raises(ValueError, match=r"no column 'bdy'; did you mean 'body'\?"):
+        embed_file.embed_file(embedder, pattern, str(output), columns=(("bdy", "text"),))
 
 
 def test_parts_of_something_else_are_dropped():

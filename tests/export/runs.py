@@ -60,7 +60,7 @@ def write(
             frozen={},
             opt_state=None,
         )
-        optimizer = make_optimizer(config.optimizer, num_steps=1)
+        optimizer = make_optimizer(config.optimizer, num_steps=100)
         state.opt_state = jax.jit(optimizer.init)(state.trainable)
         start_or_resume(str(folder), config, data_fingerprint="none", prompt={})
         checkpoints = Checkpoints(str(folder), CheckpointConfig())

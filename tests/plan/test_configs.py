@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from lco_jax.cli.configs import load_config
+from lco_jax.cli.own_data import OwnData, own_recipe
 from lco_jax.config import MeshConfig
 from lco_jax.plan.abstract import abstract_run
 from tests import meshes
@@ -39,6 +40,19 @@ def test_lowers(path):
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
     assert trainable == _FACTORS[path.stem.split("_")[2]]
+
+
+def test_the_template_is_the_recipe_of_own_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train.csv", "held_out.csv"):
+        (tmp_path / name).write_text("query,answer,wrong\na,b,c\n")
+    given = OwnData(
+        data=("train.csv",),
+        columns=("query=anchor,answer=positive,wrong=negative",),
+        eval_data=("held_out.csv",),
+        model="Qwen/Qwen2.5-Omni-3B",
+    )
+    assert own_recipe(given) == load_config(CONFIGS[0].with_name("template.py"))
 
 
 def test_there_are_three_arms():

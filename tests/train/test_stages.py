@@ -178,6 +178,7 @@ def test_the_program_runs_stages_with_overrides(stages, tmp_path, monkeypatch):
         f"get_config = lambda: from_json(json.loads({json.dumps(to_json(stages))!r}))\n"
     )
     options = ["--align.num-steps", "1", "--refine.num-steps", "1"]
+    options += ["--align.optimizer.warmup-steps", "0", "--refine.optimizer.warmup-steps", "0.5"]
     arguments = ["launch/train.py", "--config", str(file), "--workdir", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", [*arguments, *options, "--refine.logging.no-report"])
     assert main() == 0

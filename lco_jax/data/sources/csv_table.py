@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from lco_jax.data.sources.content import Content, digest_of, open_content
 from lco_jax.data.sources.jsonl import BYTE_ORDER_MARK, decode
@@ -61,8 +61,8 @@ class CsvTable(Table):
             )
         return dict(zip(self.columns, cells, strict=True))
 
-    def digest(self, rows: Sequence[Row]) -> str:
-        return digest_of(self._content, rows[-1].stop if rows else self._first)
+    def digest(self, last: Row | None) -> str:
+        return digest_of(self._content, last.stop if last else self._first)
 
     def _find(self, skipped: int) -> Iterator[Row]:
         """Where the records are, without the first ones."""

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import TypeVar
 
@@ -63,8 +63,8 @@ class JsonLines(Table):
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
 
-    def digest(self, rows: Sequence[Row]) -> str:
-        return digest_of(self._content, rows[-1].stop) if rows else ""
+    def digest(self, last: Row | None) -> str:
+        return digest_of(self._content, last.stop) if last else ""
 
 
 def decode(content: bytes) -> str:

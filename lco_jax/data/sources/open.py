@@ -17,8 +17,8 @@ from lco_jax.data.sources.columns import feature_of, make_exchange, make_triplet
 from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.data.sources.files import open_tables
 from lco_jax.data.sources.jsonl import JsonlRecords
-from lco_jax.data.sources.roles import make_parser
-from lco_jax.data.sources.table import Records
+from lco_jax.data.sources.roles import is_media, make_parser
+from lco_jax.data.sources.table import Records, Table
 
 if TYPE_CHECKING:
     from lco_jax.data.sources.prepared import PreparedRecords
@@ -60,7 +60,8 @@ def open_source(
             lines = JsonlRecords(source.path, parse, source.max_examples, skip_bad=skip_bad)
             return OpenSource(PurePath(source.path).name, lines, lines.digest)
         case TableSource():
-            rows = _open_rows(source, kind, skip_bad)
+            tables, parsers = _open_tables(source, kind)
+            rows = Records(tables, parsers, source.max_examples, skip_bad=skip_bad)
             return OpenSource(" ".join(source.paths), rows, rows.digest)
         case TfdsSource():
             prepared = open_dataset(source.name, source.split, source.data_dir, source.columns)
@@ -71,18 +72,27 @@ def open_source(
             return OpenSource(f"{source.name}:{source.split}", records, records.digest())
 
 
-def _open_rows(source: TableSource, kind: type[Record], skip_bad: bool) -> Records:
+def check_columns(source: TableSource, kind: type[Record] = Triplet) -> bool:
+    """Whether the columns of the files may hold media; rows are not looked at.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a file is of no known kind, a column is not there, or there is no such role.
+    """
+    tables, _ = _open_tables(source, kind)
+    names = [name for table in tables for name in table.columns or ()]
+    roles = [role for _, role in source.columns] or names
+    return any(table.holds_records for table in tables) or any(map(is_media, roles))
+
+
+def _open_tables(
+    source: TableSource, kind: type[Record]
+) -> tuple[list[Table], list[Callable[[object], Record]]]:
+    """The tables of a source, and what makes records of the rows of each."""
     tables = open_tables(source.paths)
-    parsers = [
-        make_parser(
-            table,
-            kind,
-            source.columns,
-            epath.Path(source.media_root) if source.media_root else table.folder,
-        )
-        for table in tables
-    ]
-    return Records(tables, parsers, source.max_examples, skip_bad=skip_bad)
+    root = source.media_root and epath.Path(source.media_root)
+    parsers = [make_parser(table, kind, source.columns, root or table.folder) for table in tables]
+    return tables, parsers
 
 
 def _exchange_maker(

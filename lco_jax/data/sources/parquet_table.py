@@ -1,7 +1,7 @@
 """Parquet files; errors name the row."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import IO
 
@@ -53,7 +53,7 @@ class ParquetTable(Table):
                 raise ValueError(f"column {name!r} is not UTF-8 ({error.reason})") from error
         return values
 
-    def digest(self, rows: Sequence[Row]) -> str:
+    def digest(self, last: Row | None) -> str:
         with memoryview(self._content) as data:
             return hashlib.blake2b(data, digest_size=8).hexdigest()
 

@@ -117,7 +117,7 @@ def _check(table: Table, kind: type, columns: ColumnRoles) -> None:
             raise ValueError(
                 f"{table.path} has no column {name!r}{_near(name, names)} It has {list(names)}"
             )
-        may_repeat = role == "negative" or _is_media(role)
+        may_repeat = role == "negative" or is_media(role)
         # `anchor` alone is the text of the anchor.
         whole = f"{role}.text" if role in _ITEMS[kind] else role
         if whole in taken and not may_repeat:
@@ -195,7 +195,7 @@ def _cell(name: str, value: object, role: str) -> object:
             if "\0" in one:
                 raise ValueError(f"column {name!r} holds a NUL character")
         elif one is not None and not (role == "id" and isinstance(one, int)):
-            wanted = "paths of files" if _is_media(role) else "texts"
+            wanted = "paths of files" if is_media(role) else "texts"
             raise ValueError(
                 f"column {name!r} holds {type(one).__name__} ({str(one)[:40]!r}), expected {wanted}"
             )
@@ -210,5 +210,6 @@ def _leaves(value: object) -> Iterator[object]:
         yield value
 
 
-def _is_media(role: str) -> bool:
+def is_media(role: str) -> bool:
+    """Whether columns of a role hold paths of media."""
     return role.rpartition(".")[2] in _MEDIA_KEYS

@@ -61,8 +61,8 @@ class Table(abc.ABC):
         """
 
     @abc.abstractmethod
-    def digest(self, rows: Sequence[Row]) -> str:
-        """Hash of the content of the file that these rows, its first ones, depend on."""
+    def digest(self, last: Row | None) -> str:
+        """Hash of the content of the file up to a row (None: no row is read)."""
 
     def place_of(self, row: Row) -> str:
         """A row as messages name it."""
@@ -97,10 +97,11 @@ class _Rows:
 
     def digests(self) -> list[str]:
         """Of each table."""
-        numbers = self._found[:, 0]
+        stops = np.searchsorted(self._found[:, 0], range(len(self.tables)), side="right")
+        last = [self[stop - 1] if stop else (-1, None) for stop in stops.tolist()]
         return [
-            table.digest([Row(*row) for row in self._found[numbers == number, 1:].tolist()])
-            for number, table in enumerate(self.tables)
+            table.digest(row if found == number else None)
+            for number, (table, (found, row)) in enumerate(zip(self.tables, last, strict=True))
         ]
 
 
