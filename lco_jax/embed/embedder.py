@@ -24,6 +24,11 @@ from lco_jax.runtime.mesh import make_mesh
 Input = str | Image.Image | Item | dict[str, Any]
 """A text, an image, an item, or an item as it stands in a JSON Lines file."""
 
+_MEMORY = Memory(
+    row_tokens=(*Memory().row_tokens, 32_768), frame_rows=(*Memory().frame_rows, 81_920)
+)
+"""Rows also for the largest images that public checkpoints allow, of 16,384 tokens."""
+
 
 class Embedder:
     """Unit vectors of texts.
@@ -42,7 +47,8 @@ class Embedder:
         truncate_dim: keep the first dimensions of every vector and normalise again.
         tokens_per_batch: packed tokens that a device computes at a time.
         patches_per_batch: image patches that a device computes at a time.
-        media: sizes and rates of images and videos (None: those of the run or export).
+        media: sizes and rates of images and videos (None: those of the run or export; if the
+            profile `mteb` is asked for, those of mteb's wrapper).
         cache: folder in which vectors are kept, found by the contents of their items, so that
             nothing is encoded twice (None: none are kept).
         make_reader: gives what some media are read with in place of the towers (see `Encoder`).
@@ -96,7 +102,7 @@ class Embedder:
             opened.params,
             opened.processor,
             self._mesh,
-            memory=Memory(),
+            memory=_MEMORY,
             make_reader=make_reader,
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,

@@ -24,6 +24,7 @@ from lco_jax.export.sentence_transformers import TEXT_VIEW
 from lco_jax.train.restore import PROFILE_FILE
 from tests import tiny
 from tests.export import encode_media, runs
+from tests.tokenizers import name_media_tokens
 from tests.weights import folders
 
 MEDIA = MediaConfig(
@@ -36,23 +37,12 @@ PICTURES = ("text", "image", "image+text")
 CLIPS = ("video", "video+text", "image+video+text")
 SOUNDS = ("audio", "audio+text", "image+audio+text")
 STAND_IN = Path(__file__).parent / "stand_in"
-OMNI_TOKENS = {
-    **{f"{kind}_token": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")},
-    **{
-        f"{tower}_{end}_token": f"<|{tower}_{end}|>"
-        for tower in ("vision", "audio")
-        for end in ("bos", "eos")
-    },
-}
-"""As the public Omni checkpoints call them, for `Qwen2_5OmniProcessor`."""
 
 
 def write_run(folder: Path, family: str, media: MediaConfig) -> Path:
     base = tiny.write(folder / "base", family, vision=tiny.DEEP_TOWER, num_layers=2).folder
     if "omni" in family:
-        file = base / "tokenizer_config.json"
-        settings = json.loads(file.read_text()) | {"extra_special_tokens": OMNI_TOKENS}
-        file.write_text(json.dumps(settings))
+        name_media_tokens(base)
     return runs.write(folder / "run", base, media=media)
 
 
