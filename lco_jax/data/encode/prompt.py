@@ -158,6 +158,10 @@ class Prompter:
         """The text of tokens, without special ones."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
+    def token(self, index: int) -> str:
+        """The string of a token, special or not."""
+        return self._tokenizer.id_to_token(index)
+
     def describe(self) -> dict:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {
