@@ -10,8 +10,9 @@ import jinja2
 from lco_jax.export.card_data import card_data
 from lco_jax.models.families import Family
 
-_OTHER_MEDIA = {"video": "videos", "audio": "audio"}
-"""That the default processor of sentence-transformers does not take, and their names."""
+_INPUTS = {"text": "texts", "image": "images", "video": "videos", "audio": "audio"}
+_OTHER_MEDIA = ("video", "audio")
+"""That the default processor of sentence-transformers does not take."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -44,12 +45,13 @@ def write_card(
     body = environment.get_template("README.md.j2").render(
         **{**record, "prompts": _by_prompt(record["prompts"])},
         title=title,
+        inputs=[_INPUTS[kind] for kind in record["modalities"]],
         origin=_origin(record),
         has_media=has_media,
         videos_differ=videos_differ,
         model_class=family.torch_class,
         hub_id=hub_id,
-        other_media=[name for kind, name in _OTHER_MEDIA.items() if kind in readable],
+        other_media=[_INPUTS[kind] for kind in _OTHER_MEDIA if kind in readable],
         measures=data.eval_results or [],
         reads_tokens=_reads_tokens(record),
     )
@@ -71,10 +73,8 @@ def _reads_tokens(record: Mapping[str, Any]) -> bool:
 
 
 def _origin(record: Mapping[str, Any]) -> str:
-    if record["run"] is None:
-        return "as it is"
     kind = "training all weights of its decoder"
     if lora := record["lora"]:
         kind = f"LoRA factors of rank {lora['rank']} and alpha {lora['alpha']:g} on its decoder"
-    steps = f"{record['step']:,} step" + ("s" if record["step"] != 1 else "")
-    return f"after {steps} of contrastive refinement ({kind})"
+    count = record["step"] or 0
+    return f"{count:,} step{'s' if count != 1 else ''} of contrastive refinement ({kind})"
