@@ -1,5 +1,6 @@
 """A tiny ChatML tokenizer of Qwen's kind, for models with a vocabulary of a few hundred tokens."""
 
+import json
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -23,6 +24,16 @@ _MEDIA_STRINGS = {
         *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
     ),
 }
+
+OMNI_TOKENS = {
+    **{f"{kind}_token": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")},
+    **{
+        f"{tower}_{end}_token": f"<|{tower}_{end}|>"
+        for tower in ("vision", "audio")
+        for end in ("bos", "eos")
+    },
+}
+"""As the public Omni checkpoints call them."""
 
 # Both from the hub's Qwen2.5 tokenizer files (the default system text is shortened).
 WORDS = (
@@ -103,3 +114,11 @@ def write_tokenizer(folder: str | Path, family: str = "qwen2") -> None:
     )
     fast.chat_template = CHAT_TEMPLATE.replace("MEDIA\n", _media_template(media) if media else "")
     fast.save_pretrained(folder)
+
+
+def name_media_tokens(folder: Path) -> None:
+    """Name the tokens of media in the tokenizer of an Omni folder: `Qwen2_5OmniProcessor` asks for
+    them."""
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {"extra_special_tokens": OMNI_TOKENS}
+    file.write_text(json.dumps(settings))

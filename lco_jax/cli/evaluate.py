@@ -140,6 +140,7 @@ def _show(scores: dict[str, float], left_out: dict[str, str]) -> None:
     table = Table("task", "main score, %")
     for task, value in scores.items():
         table.add_row(task, f"{value:.2f}")
-    for task, kinds in left_out.items():
-        table.add_row(task, f"left out: the model reads no {kinds}")
     Console().print(table)
+    for kinds in dict.fromkeys(left_out.values()):
+        names = [task for task, own in left_out.items() if own == kinds]
+        log.info("%d tasks need a model that reads %s: %s", len(names), kinds, ", ".join(names))

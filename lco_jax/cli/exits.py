@@ -32,9 +32,9 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
     @functools.wraps(main)
     def wrapped() -> int:
         handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-        for name in ("jax", "httpx", "tensorboardX"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.basicConfig(format="%(message)s", handlers=[handler])
+        # Of libraries only warnings: what they otherwise tell is of use to their developers.
+        logging.getLogger(_PACKAGE.name).setLevel(logging.INFO)
         # orbax logs whole tracebacks of errors that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         try:

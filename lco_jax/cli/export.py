@@ -2,7 +2,8 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,9 @@ from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
 from lco_jax.config import MeshConfig
+
+if TYPE_CHECKING:
+    from lco_jax.export.verify import Verification
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,12 @@ class _Arguments(Compilations):
     """Of the exported weights (default: as the run was trained). An adapter is float32."""
     verify: bool = True
     """Reload the folder in torch (float32, on the CPU) and compare vectors."""
+    push_to: str | None = None
+    """Upload the folder to this repository of the Hugging Face hub, e.g. `me/my-model`."""
+    private: bool = False
+    """With --push-to: a new repository is for its owners alone."""
+    base_model: str | None = None
+    """Hub id of the base model, for the model card (default: what the run calls it)."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
@@ -49,7 +59,10 @@ def main() -> int:
     arguments = parse(_Arguments, examples=_EXAMPLES)
     arguments.keep_compilations()
     from lco_jax.export.folders import export_model
+    from lco_jax.export.push import check_push, push
 
+    if arguments.push_to is not None:
+        check_push(arguments.push_to)
     verification = export_model(
         arguments.model,
         arguments.output,
@@ -59,14 +72,22 @@ def main() -> int:
         dtype=arguments.dtype,
         verified=arguments.verify,
         mesh=arguments.mesh,
+        base_model=arguments.base_model,
     )
     if verification is None:
         log.warning("%s was not verified", arguments.output)
-        return DONE
+    else:
+        _show(verification)
+        log.info("%s is verified", arguments.output)
+    if arguments.push_to is not None:
+        url = push(Path(arguments.output), arguments.push_to, private=arguments.private)
+        log.info("uploaded to %s", url)
+    return DONE
+
+
+def _show(verification: "Verification") -> None:
     table = Table("reader", "modality", "items", "lowest cosine", "mean")
     for row in verification.comparisons:
         cosines = f"{row.min_cosine:.7f}", f"{row.mean_cosine:.7f}"
         table.add_row(row.reader, row.modality, str(row.count), *cosines)
     Console().print(table)
-    log.info("%s is verified", arguments.output)
-    return DONE

@@ -18,7 +18,7 @@ import numpy as np
 from lco_jax.config import DataConfig, Memory
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.media.errors import MediaError
+from lco_jax.data.media.errors import MediaError, TooLongError
 from lco_jax.data.pack.batch import (
     Batch,
     Shape,
@@ -261,9 +261,20 @@ class Loader(abc.ABC, Generic[_Part]):
         )
 
     def _tell(self, error: ValueError) -> None:
-        """Say once what is left out; it comes again in every pass."""
-        if str(error) not in self._told:
-            self._told.add(str(error))
+        """Say once what is left out; it comes again in every pass. Recordings that are longer than
+        the run asks for are no fault, and named once for all.
+        """
+        known = TooLongError.__name__ if isinstance(error, TooLongError) else str(error)
+        if known in self._told:
+            return
+        self._told.add(known)
+        if isinstance(error, TooLongError):
+            _log.info(
+                "recordings of more than %g s are replaced by others, as "
+                "data.media.audio_when_longer=refuse asks",
+                self._processor.media.audio_max_seconds,
+            )
+        else:
             _log.warning("left out: %s", error)
 
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:

@@ -40,6 +40,11 @@ from lco_jax.weights.access import HubAccess
 if TYPE_CHECKING:
     import torch
 
+_MEMORY = Memory(
+    row_tokens=(*Memory().row_tokens, 32_768), frame_rows=(*Memory().frame_rows, 81_920)
+)
+"""Rows also for the largest images that public checkpoints allow, of 16,384 tokens."""
+
 
 class Embedder(Face, Upstairs):
     """Unit vectors of texts, images, audio and video.
@@ -60,7 +65,8 @@ class Embedder(Face, Upstairs):
         truncate_dim: keep the first dimensions of every vector and normalise again.
         tokens_per_batch: packed tokens that a device computes at a time.
         patches_per_batch: image patches that a device computes at a time.
-        media: sizes and rates of images and videos (None: those of the run or export).
+        media: sizes and rates of images and videos (None: those of the run or export; if the
+            profile `mteb` is asked for, those of mteb's wrapper).
         device: `cpu`, `gpu`, `cuda:1`, `tpu` and so on, in place of a mesh (None: all devices).
         cache: folder in which vectors are kept by the content of their items.
         make_reader: gives what some media are read with in place of the towers (see `Encoder`).
@@ -148,7 +154,7 @@ class Embedder(Face, Upstairs):
             opened.params,
             opened.processor,
             self._mesh,
-            memory=Memory(),
+            memory=_MEMORY,
             make_reader=make_reader,
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,

@@ -35,7 +35,8 @@ def open_model(
     Args:
         checkpoint: step of a run folder (None: the best evaluated one, else the last).
         profile: prompt recipe (None: that of the run or export, else `lco`).
-        media: sizes and rates of images and videos (None: those of the run or export).
+        media: sizes and rates of images and videos (None: those of the run or export; if the
+            profile `mteb` is asked for, those of mteb's wrapper).
         dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
             float32 on CPU).
         with_head: load the output head, for generation; a run that trained it has it anyway.
@@ -71,7 +72,7 @@ def open_model(
     processor = Processor(
         folder,
         config,
-        media=media or _stored_media(recipe),
+        media=media or (None if profile == "mteb" else _stored_media(recipe)),
         profile=profile or recipe.get("profile", "lco"),
         max_text_tokens=max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
     )

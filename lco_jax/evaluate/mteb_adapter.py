@@ -5,8 +5,9 @@
     embedder = Embedder("runs/quickstart/refine", profile="mteb")
     mteb.evaluate(MtebEncoder(embedder), mteb.get_task("STS12"))
 
-The profile of the embedder decides the prompt: `lco` is the recipe of training, `mteb` that of
-mteb's own LCO wrapper. mteb's instructions are not used, as in that wrapper.
+The profile of the embedder decides the prompt: `lco` is the recipe of training, and `mteb` does
+what mteb's own LCO wrapper does, with its order, prompts, bounds of pixels and frames. mteb's
+instructions are not used, as in that wrapper.
 
 Source: mteb 2.26, EncoderProtocol and LCOEmbedding.
 """
@@ -34,7 +35,8 @@ _TEXTS, _MEDIA = 4096, 64
 # mteb's LCO wrapper: frames a second, frames and audio samples (300 s) at most.
 _FPS, _MAX_FRAMES, _SAMPLING_RATE, _MAX_SAMPLES = 2.0, 64, 16_000, 4_800_000
 _EMPTY = "."
-"""Stands for an empty text, of which some tasks have a few and of which we make no vector."""
+"""Stands for an empty text, of which some tasks have a few and to which the profile `lco` gives no
+vector."""
 
 
 class MtebEncoder:
@@ -81,11 +83,12 @@ class MtebEncoder:
     ) -> np.ndarray:
         """Unit vectors of all inputs of a data loader, in order."""
         _set_collator(inputs)
+        empty = "" if self.embedder.processor.prompter.takes_empty else _EMPTY
         vectors = []
         with tempfile.TemporaryDirectory() as folder:
             waiting: list[Item] = []
             for number, batch in enumerate(inputs):
-                waiting += batch_items(batch, Path(folder) / str(number))
+                waiting += batch_items(batch, Path(folder) / str(number), empty)
                 if len(waiting) >= (_MEDIA if waiting[-1].has_media else _TEXTS):
                     vectors.append(self.embedder.encode(waiting))
                     waiting = []
@@ -111,8 +114,12 @@ def _tensor(values: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(values)
 
 
-def batch_items(batch: dict[str, Any], folder: Path) -> list[Item]:
-    """The items of a batch; media become lossless files in `folder`."""
+def batch_items(batch: dict[str, Any], folder: Path, empty: str = _EMPTY) -> list[Item]:
+    """The items of a batch; media become lossless files in `folder`.
+
+    Args:
+        empty: stands for a text of white space alone (empty: such a text stays as it is).
+    """
     columns = {key: batch[key] for key in ("text", "image", "audio", "video") if key in batch}
     if not columns:
         raise ValueError(f"a batch has the fields {sorted(batch)}; expected text or a medium")
@@ -129,9 +136,9 @@ def batch_items(batch: dict[str, Any], folder: Path) -> list[Item]:
         if "video" in row:
             media["videos"] = (write_frames(np.asarray(row["video"]), _FPS, stem),)
         text = row.get("text", "")
-        if not text.strip() and not media:
-            log.warning("an empty text is encoded as %r", _EMPTY)
-            text = _EMPTY
+        if empty and not text.strip() and not media:
+            log.warning("an empty text is encoded as %r", empty)
+            text = empty
         items.append(Item(text, **media))
     return items
 

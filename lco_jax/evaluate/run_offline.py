@@ -28,8 +28,6 @@ def run_offline(embedder: Embedder, tasks: Iterable[Task], folder: Path) -> dict
     scores = {}
     tasks = list(tasks)
     left_out = unread(embedder, tasks)
-    for name, kinds in left_out.items():
-        log.info("%s is left out: the model reads no %s", name, kinds)
     for task in tasks:
         if task.name in left_out:
             continue

@@ -13,10 +13,12 @@ import jax
 
 from lco_jax.config import MediaConfig, MeshConfig
 from lco_jax.embed.open import open_model
+from lco_jax.export.card_data import training_record
 from lco_jax.export.model_card import write_card
 from lco_jax.export.probes import Probes, encode_probes
 from lco_jax.export.processors import write_processor
 from lco_jax.export.sentence_transformers import prompts_of, update_tokenizer, write_modules
+from lco_jax.export.torch_models import quiet
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
 from lco_jax.models.families import Family
@@ -47,6 +49,7 @@ def export_model(
     dtype: str | None = None,
     verified: bool = True,
     mesh: MeshConfig | None = None,
+    base_model: str | None = None,
 ) -> Verification | None:
     """Write a model as a folder that transformers, peft or sentence-transformers loads.
 
@@ -60,6 +63,7 @@ def export_model(
         dtype: of the weights (None: as the run was trained, else bfloat16 on accelerators and
             float32 on CPU). An adapter is always float32.
         verified: whether to reload the folder in torch and compare.
+        base_model: hub id of the base model, for the model card (None: its name).
 
     Returns:
         What was compared, if anything.
@@ -81,7 +85,7 @@ def export_model(
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
-        written = _write(draft, model, soup, format, checkpoint, dtype, mesh)
+        written = _write(draft, model, soup, format, checkpoint, dtype, mesh, base_model)
         verification = None
         if verified:
             count = len(written.probes.probes)
@@ -107,18 +111,18 @@ class _Written:
     record: dict[str, Any]
     probes: Probes
     family: Family
-    base_path: str
     base_folder: Path
 
     def verify(self, folder: Path) -> Verification:
         """Encode the probes with torch, from the folder alone."""
-        return verify(
-            folder,
-            self.record,
-            family=self.family,
-            probes=self.probes,
-            base_folder=self.base_folder,
-        )
+        with quiet():
+            return verify(
+                folder,
+                self.record,
+                family=self.family,
+                probes=self.probes,
+                base_folder=self.base_folder,
+            )
 
     def finish(self, folder: Path, verification: Verification | None) -> None:
         """Write the export's record and model card."""
@@ -132,7 +136,6 @@ class _Written:
             folder,
             record,
             family=self.family,
-            base_path=self.base_path,
             base_folder=self.base_folder,
         )
 
@@ -156,6 +159,7 @@ def _write(
     checkpoint: int | None,
     dtype: str | None,
     mesh: MeshConfig | None,
+    base_model: str | None,
 ) -> _Written:
     devices = make_mesh(mesh or MeshConfig())
     with jax.set_mesh(devices):
@@ -190,7 +194,6 @@ def _write(
     if format == "sentence-transformers":
         write_modules(folder, opened.processor, width)
     probes.write_golden(folder)
-    base_path = Path(opened.base_name)
     record = {
         **opened.processor.describe(),
         "modalities": ["text", *opened.processor.kinds],
@@ -198,15 +201,21 @@ def _write(
         "dimension": width,
         "format": format,
         "dtype": opened.dtype,
-        "base_model": base_path.resolve().name if base_path.exists() else opened.base_name,
+        "base_model": base_model or _public_name(opened.base_name),
         "base_revision": revision,
         "run": None if opened.step is None else Path(model).resolve().name,
         "step": opened.step,
         "soup": [Path(name).resolve().name for name in (model, *soup)] if soup else None,
         "lora": asdict(opened.lora) if opened.lora else None,
+        "training": training_record(model, run, opened.step) if run else None,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-    return _Written(record, probes, opened.processor.family, opened.base_name, opened.base_folder)
+    return _Written(record, probes, opened.processor.family, opened.base_folder)
+
+
+def _public_name(name: str) -> str:
+    """The name of a model without the path to it on this machine."""
+    return Path(name).resolve().name if Path(name).exists() else name
 
 
 def _check_adapter(opened: OpenedModel, model: str) -> None:

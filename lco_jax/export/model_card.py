@@ -5,38 +5,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import jinja2
 
+from lco_jax.export.card_data import card_data
 from lco_jax.models.families import Family
 
+_INPUTS = {"text": "texts", "image": "images", "video": "videos", "audio": "audio"}
+_OTHER_MEDIA = ("video", "audio")
+"""That the default processor of sentence-transformers does not take."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-_LIBRARIES = {"merged": "transformers"}
-"""Where it is not called as the format is."""
-_PIPELINES = {"sentence-transformers": "sentence-similarity"}
-"""Where it is not the extraction of features."""
 
 
 def write_card(
-    folder: Path, record: Mapping[str, Any], *, family: Family, base_path: str, base_folder: Path
+    folder: Path, record: Mapping[str, Any], *, family: Family, base_folder: Path
 ) -> None:
     """Write the model card of an export.
 
     Args:
         record: the content of its `lco_jax.json`.
-        base_path: where a user finds the base model of an adapter.
-        base_folder: local files of the base model; its card may name a licence.
+        base_folder: local files of the base model, whose card may name a licence and languages.
     """
-    form = record["format"]
     base_model = record["base_model"]
-    data = huggingface_hub.ModelCardData(
-        base_model=base_model if _HUB_ID.fullmatch(base_model) else None,
-        library_name=_LIBRARIES.get(form, form),
-        license=_licence(base_folder),
-        pipeline_tag=_PIPELINES.get(form, "feature-extraction"),
-        tags=["lco-emb", "text-embeddings", form],
-    )
+    hub_id = base_model if _HUB_ID.fullmatch(base_model) else None
+    title = record["run"] or Path(base_model).name
+    data = card_data(record, base_folder, hub_id, title)
+    readable = family.readable_kinds(record["markup"], record["media"]["after_video"])
     has_media = len(record["modalities"]) > 1
     videos_differ = "video" in record["modalities"] and not family.torch_places_videos(
         record["media"]["after_video"]
@@ -51,12 +44,16 @@ def write_card(
     )
     body = environment.get_template("README.md.j2").render(
         **{**record, "prompts": _by_prompt(record["prompts"])},
-        title=record["run"] or Path(base_model).name,
+        title=title,
+        inputs=[_INPUTS[kind] for kind in record["modalities"]],
         origin=_origin(record),
         has_media=has_media,
         videos_differ=videos_differ,
         model_class=family.torch_class,
-        base_path=base_path,
+        hub_id=hub_id,
+        other_media=[_INPUTS[kind] for kind in _OTHER_MEDIA if kind in readable],
+        measures=data.eval_results or [],
+        reads_tokens=_reads_tokens(record),
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{body}", encoding="utf-8")
 
@@ -69,15 +66,15 @@ def _by_prompt(prompts: Mapping[str, str]) -> dict[str, list[str]]:
     return followed
 
 
-def _licence(base_folder: Path) -> str | None:
-    card = base_folder / "README.md"
-    return huggingface_hub.ModelCard.load(card).data.license if card.exists() else None
+def _reads_tokens(record: Mapping[str, Any]) -> bool:
+    """Whether the run itself reads audio otherwise than transformers, and so than the export."""
+    training = record["training"] or {}
+    return "audio" in record["modalities"] and training.get("audio_features", "all") != "all"
 
 
 def _origin(record: Mapping[str, Any]) -> str:
-    if record["run"] is None:
-        return "unchanged"
-    kind = "all weights of its decoder"
+    kind = "training all weights of its decoder"
     if lora := record["lora"]:
-        kind = f"LoRA of rank {lora['rank']} and alpha {lora['alpha']:g} on its decoder"
-    return f"refined contrastively for {record['step']} steps ({kind})"
+        kind = f"LoRA factors of rank {lora['rank']} and alpha {lora['alpha']:g} on its decoder"
+    count = record["step"] or 0
+    return f"{count:,} step{'s' if count != 1 else ''} of contrastive refinement ({kind})"

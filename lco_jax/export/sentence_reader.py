@@ -14,8 +14,8 @@ from PIL import Image, ImageSequence
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import SAMPLE_RATE_HZ, MelConfig
 from lco_jax.data.records import Item, MediaSource
-from lco_jax.export.probes import Probes
-from lco_jax.export.sentence_transformers import TEXT_VIEW
+from lco_jax.export.probes import Probes, modality_of
+from lco_jax.export.sentence_transformers import MEDIA_VIEW, TEXT_VIEW
 from lco_jax.models.families import Family
 
 if TYPE_CHECKING:
@@ -29,28 +29,41 @@ def encode(
 ) -> tuple[dict[int, Float[np.ndarray, "E"]], str | None]:
     """Vectors of the probes that can be embedded here, by index, and why others cannot."""
     items = [probe.item for probe in probes.probes]
-    texts = [index for index, item in enumerate(items) if not item.has_media]
-    media = [index for index, item in enumerate(items) if item.has_media]
-    model = _load(folder, has_text_view=(folder / TEXT_VIEW).exists())
-    found = dict(zip(texts, _encode(model, [items[i].text for i in texts]), strict=True))
-    if not media:
-        return found, None
-    # A 7B model in float32 takes 30 GB; only one at a time is held.
-    del model
-    gc.collect()
-    if importlib.util.find_spec("torchvision") is None:
-        return found, "media, because torchvision is not installed"
-    reason = None
-    after_video = recipe["media"]["after_video"]
-    if "video" in recipe["markup"] and not family.torch_places_videos(after_video):
-        reason = "videos, because transformers gives the text behind them other positions"
-        media = [index for index in media if not items[index].videos]
-    inputs = [to_input(items[index]) for index in media]
-    return found | dict(zip(media, _encode(_load(folder), inputs), strict=True)), reason
+    kinds = set(family.readable_kinds(recipe["markup"], recipe["media"]["after_video"]))
+    views = _views(folder, items, kinds)
+    found: dict[int, np.ndarray] = {}
+    reasons = []
+    if "video" in recipe["markup"] and "video" not in kinds:
+        reasons.append("videos, because transformers gives the text behind them other positions")
+    for view, chosen in views.items():
+        if not chosen:
+            continue
+        if view == MEDIA_VIEW and importlib.util.find_spec("torchvision") is None:
+            reasons.append("videos and audio, because torchvision is not installed")
+        else:
+            inputs = [to_input(items[index]) for index in chosen]
+            found |= zip(chosen, _encode(_load(folder, view), inputs), strict=True)
+            # A 7B model in float32 takes 30 GB; only one at a time is held.
+            gc.collect()
+    return found, "; ".join(reasons) or None
 
 
-def to_input(item: Item) -> dict[str, Any]:
+def _views(folder: Path, items: list[Item], kinds: set[str]) -> dict[str, list[int]]:
+    """The items that each view of the folder is to embed, by index: every item once."""
+    views: dict[str, list[int]] = {TEXT_VIEW: [], "": [], MEDIA_VIEW: []}
+    for index, item in enumerate(items):
+        own = set(modality_of(item).split("+")) - {"text"}
+        if not own:
+            views[TEXT_VIEW if (folder / TEXT_VIEW).exists() else ""].append(index)
+        elif own <= kinds:
+            views["" if own == {"image"} else MEDIA_VIEW].append(index)
+    return views
+
+
+def to_input(item: Item) -> str | dict[str, Any]:
     """An item as sentence-transformers takes it; videos with all their frames."""
+    if not item.has_media:
+        return item.text
     parts: dict[str, Any] = {}
     if item.images:
         parts["image"] = [Image.open(io.BytesIO(image)) for image in item.images]
@@ -74,7 +87,7 @@ def _video(source: MediaSource) -> dict[str, Any]:
     }
 
 
-def _load(folder: Path, *, has_text_view: bool = False) -> "SentenceTransformer":
+def _load(folder: Path, view: str) -> "SentenceTransformer":
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -82,7 +95,7 @@ def _load(folder: Path, *, has_text_view: bool = False) -> "SentenceTransformer"
         str(folder),
         device="cpu",
         model_kwargs={"dtype": torch.float32},
-        processor_kwargs={"subfolder": TEXT_VIEW} if has_text_view else None,
+        processor_kwargs={"subfolder": view} if view else None,
         local_files_only=True,
     )
 

@@ -4,9 +4,10 @@ Without them it takes the mean over all tokens of the bare text. They name the p
 our prompt recipe as a chat template through which every item goes.
 
 A model that reads texts alone has a tokenizer and no processor, and cuts texts by its tokens. One
-that reads media too has the processor of its family, which needs torchvision and cannot cut texts,
-since it would cut media as well; and a folder with the tokenizer alone (`TEXT_VIEW`), by which
-texts are read as in the first case.
+that reads media has three views. The folder itself takes texts and images anywhere. The processor
+of the family, which takes videos and audio as well, needs torchvision even for a text, and lies in
+a folder of its own (`MEDIA_VIEW`). Neither cuts texts, since it would cut media as well; the
+tokenizer alone (`TEXT_VIEW`) does, as in a model of texts.
 
 Source: sentence-transformers 6 Transformer, Pooling and Normalize.
 """
@@ -32,6 +33,11 @@ from lco_jax.models.tokens import Kind
 
 TEXT_VIEW = "text"
 """Folder of the tokenizer alone; `processor_kwargs={"subfolder": "text"}` loads it."""
+MEDIA_VIEW = "media"
+"""Folder of the processor of all media, where there are others than images."""
+_IMAGE_PROCESSOR = "PaddleOCRVLProcessor"
+"""Of transformers: any image processor with any tokenizer, and nothing that needs torchvision. It
+gives each image as many tokens as Qwen's processors do."""
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
 _TOKENIZER_FILE = "tokenizer_config.json"
@@ -60,6 +66,12 @@ def write_modules(folder: Path, processor: Processor, width: int) -> None:
     processing: dict[str, Any] = {}
     if processor.kinds:
         _write_text_view(folder, prompter)
+        if "image" in kinds:
+            if set(kinds) != {"image"}:
+                _write_media_view(folder)
+            image_token = prompter.token(processor.config.placeholders["image"])
+            _name_image_token(folder, image_token)
+            write_settings(folder / JOINT_FILE, {"processor_class": _IMAGE_PROCESSOR})
         # As we do, Pillow scales images; torchvision gives some pixels another grey level.
         transformer["processor_kwargs"] = {"use_fast": False}
         processing["video"] = {"size": video_size(processor), "do_sample_frames": False}
@@ -140,9 +152,13 @@ def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
             f"{{%- if parts | rejectattr('type', 'in', {_literal(['text', *kinds])}) | list -%}}",
             f"{{{{- raise_exception({_literal(_refusal(prompter, kinds))}) -}}}}",
             "{%- endif -%}",
-            # Only the tokenizer of the text view has this token.
+            # Only the tokenizers of the views have these tokens.
             "{%- if mask_token is defined and parts | length > texts | length -%}",
             f"{{{{- raise_exception({_literal(_REFUSAL_OF_VIEW)}) -}}}}",
+            "{%- endif -%}",
+            "{%- if cls_token is not defined and "
+            "parts | rejectattr('type', 'in', ['text', 'image']) | list -%}",
+            f"{{{{- raise_exception({_literal(_REFUSAL_OF_ROOT)}) -}}}}",
             "{%- endif -%}",
             "{%- set turn = namespace(media='', names=[]) -%}",
             f"{{%- for kind, markup in {_literal(markup)} -%}}",
@@ -162,7 +178,11 @@ def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
 
 _REFUSAL_OF_VIEW = (
     f"the text view reads no media; load the model without processor_kwargs "
-    f"(subfolder {TEXT_VIEW!r}), which needs torchvision"
+    f"(subfolder {TEXT_VIEW!r})"
+)
+_REFUSAL_OF_ROOT = (
+    "without further options this model reads texts and images; for videos and audio install "
+    f'torchvision and load it with processor_kwargs={{"subfolder": "{MEDIA_VIEW}"}}'
 )
 
 
@@ -190,19 +210,39 @@ def _literal(value: Any) -> str:
 
 
 def _write_text_view(folder: Path, prompter: Prompter) -> None:
-    view = folder / TEXT_VIEW
-    view.mkdir()
-    for name in _TOKENIZER_FILES:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, view / name)
-    held = read_settings(view / _TOKENIZER_FILE)
+    view = _copy(folder, TEXT_VIEW, _TOKENIZER_FILES)
     update_tokenizer(
         view,
         processor_class="AutoTokenizer",
         model_max_length=max_tokens(prompter),
-        # By it the chat template knows the view.
-        mask_token=held.get("pad_token") or held.get("eos_token"),
+        mask_token=_some_token(view),
     )
+
+
+def _write_media_view(folder: Path) -> None:
+    view = _copy(folder, MEDIA_VIEW, (*_TOKENIZER_FILES, IMAGE_FILE, VIDEO_FILE))
+    update_tokenizer(view, cls_token=_some_token(view))
+
+
+def _copy(folder: Path, view: str, names: Iterable[str]) -> Path:
+    (folder / view).mkdir()
+    for name in names:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, folder / view / name)
+    return folder / view
+
+
+def _some_token(view: Path) -> str | None:
+    """Any token, under a name by which the chat template knows the view."""
+    held = read_settings(view / _TOKENIZER_FILE)
+    return held.get("pad_token") or held.get("eos_token")
+
+
+def _name_image_token(folder: Path, token: str) -> None:
+    """Say which token stands for an image, if the tokenizer does not."""
+    field = "model_specific_special_tokens"
+    held = read_settings(folder / _TOKENIZER_FILE)
+    update_tokenizer(folder, **{field: {"image_token": token, **held.get(field, {})}})
 
 
 def max_tokens(prompter: Prompter) -> int:

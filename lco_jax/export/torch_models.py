@@ -3,8 +3,9 @@
 torch and its libraries are imported where they are used: only verification needs them.
 """
 
+import contextlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,26 @@ _MAX_LISTED = 10
 
 class UnmatchedError(RuntimeError):
     """Tensors of a folder and of its torch model do not match."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers and its notes on deprecations: what matters of a
+    folder is compared here.
+    """
+    from transformers.utils import logging
+
+    level, shows_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 def load(folder: Path, family: Family) -> "PreTrainedModel":

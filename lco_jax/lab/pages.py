@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def page_tasks(media_folder: str | Path, data_dir: str | None = None) -> dict[str, RetrievalTask]:
-    """The tasks whose pages are prepared, by name; the others are named in the log.
+    """The tasks whose pages are prepared, by name.
 
     Args:
         media_folder: where images are unpacked to.
@@ -30,7 +30,7 @@ def page_tasks(media_folder: str | Path, data_dir: str | None = None) -> dict[st
         try:
             tasks[name] = page_task(name, media_folder, data_dir)
         except FileNotFoundError:
-            log.info("%s is left out; launch/prepare_data.py libreoffice makes its pages", name)
+            log.debug("%s: launch/prepare_data.py libreoffice makes its pages", name)
     return tasks
 
 

@@ -9,6 +9,7 @@ from jax.experimental import mesh_utils
 
 from lco_jax.config import MeshConfig
 from lco_jax.runtime.axes import BATCH_AXES, MESH_AXES, mesh_platform
+from lco_jax.runtime.start import skip_absent_tpu
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -20,7 +21,9 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> ja
     Raises:
         ValueError: the sizes do not fit the devices.
     """
-    devices = jax.devices() if devices is None else devices
+    if devices is None:
+        skip_absent_tpu()
+        devices = jax.devices()
     sizes = config.resolve(len(devices))
     if devices[0].platform != "tpu":
         return jax.make_mesh(sizes, MESH_AXES, devices=devices)

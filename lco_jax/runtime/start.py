@@ -3,8 +3,10 @@
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
+from jax._src import hardware_utils, xla_bridge
 from jax._src.clusters import ClusterEnv
 
 log = logging.getLogger(__name__)
@@ -86,11 +88,26 @@ def start_cluster(coordinator: Coordinator | None = None) -> None:
                 "meet: --coordinator HOST:PORT --num-processes N --process-id I"
             )
         found = (None, None, None)
+    skip_absent_tpu()
     try:
         jax.distributed.initialize(*found)
     except Exception as error:
         raise _not_joined(expected, source, error) from error
     _check_number(expected, source)
+
+
+def skip_absent_tpu() -> None:
+    """Keep JAX from starting libtpu on a machine that has no TPU, where it is installed for plans:
+    it would take a second, a lock that keeps other programs out, and alarming lines.
+
+    Nothing changes if the machine may have one, if platforms are named (`JAX_PLATFORMS`), or if JAX
+    has started already. JAX has only a private way to leave a platform out and keep the others.
+    """
+    chips, _ = hardware_utils.num_available_tpu_chips_and_device_id()
+    devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    if not (chips or devices or jax.config.jax_platforms):
+        # Lowering rules still need to know the platform, so that it stays registered.
+        xla_bridge.register_backend_factory("tpu", lambda: None, fail_quietly=True)
 
 
 def refuse_copies() -> None:
@@ -99,6 +116,7 @@ def refuse_copies() -> None:
     Raises:
         NoClusterError: it was: each would be a run of its own in the same folder.
     """
+    skip_absent_tpu()
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         if _number(name) > 1:
             raise NoClusterError(

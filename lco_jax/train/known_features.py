@@ -23,7 +23,7 @@ from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, V
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.row import num_features
-from lco_jax.data.media.errors import MediaError
+from lco_jax.data.media.errors import MediaError, TooLongError
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.media_stream import MediaStream
 from lco_jax.data.pack.specs import batch_specs
@@ -47,8 +47,10 @@ _PATIENCE_S = 30
 """A shared disk may show a file some seconds after another host has written it."""
 
 
-def open_cache(folder: str, base_folder: Path, media: MediaConfig, dtype: str) -> FeatureCache:
-    """The cache of the towers of a hub folder, which reads media as `media` says."""
+def open_cache(
+    folder: str, base_folder: Path, media: MediaConfig, dtype: str, profile: str = "lco"
+) -> FeatureCache:
+    """The cache of the towers of a hub folder, which reads media as `media` and the profile say."""
     source = SafetensorsFolder(base_folder)
     table = TABLES[read_config(base_folder).family]
     digest = hashlib.blake2b(digest_size=16)
@@ -57,6 +59,7 @@ def open_cache(folder: str, base_folder: Path, media: MediaConfig, dtype: str) -
         sample = np.ascontiguousarray(source.view(name).reshape(-1)[:_SAMPLE_VALUES])
         digest.update(f"{name} {source.specs[name]}".encode() + sample.tobytes())
     sizes = json.dumps(with_former_names(to_json(media)), sort_keys=True)
+    sizes += "" if profile == "lco" else f" {profile}"
     return FeatureCache(folder, f"{digest.hexdigest()} {dtype} {sizes}", dtype)
 
 
@@ -128,6 +131,8 @@ def _read(
     for key, (kind, source) in entries:
         try:
             read.append((key, processor.read_medium(kind, source)))
+        except TooLongError:
+            pass  # as the run asks; the loader says so
         except MediaError as error:
             log.warning("left out: %s", error)
     return read

@@ -102,7 +102,7 @@ def open_run(
         processor=Processor(
             folder,
             config,
-            media=media or run.data.media,
+            media=media or (None if profile == "mteb" else run.data.media),
             profile=profile or run.data.profile,
             max_text_tokens=max_text_tokens or (None if profile else run.data.max_text_tokens),
         ),

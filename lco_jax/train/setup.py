@@ -91,7 +91,8 @@ def open_inputs(
     model = describe_model(ref, sizes, with_head=traits.needs_head)
     cache = None
     if known is None and config.memory.feature_cache and model.towers:
-        cache = open_cache(config.memory.feature_cache, folder, config.data.media, ref.dtype)
+        data = config.data
+        cache = open_cache(config.memory.feature_cache, folder, data.media, ref.dtype, data.profile)
     processor = Processor(
         folder,
         model.read,

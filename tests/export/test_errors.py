@@ -63,7 +63,7 @@ def test_an_empty_output_and_remains_of_a_killed_export_are_replaced(run, tmp_pa
     assert left_in(tmp_path) == ["out"]
     assert "remains" not in left_in(tmp_path / "out")
     assert json.loads((tmp_path / "out" / PROFILE_FILE).read_text())["verification"] is None
-    assert "Not verified" in (tmp_path / "out" / "README.md").read_text()
+    assert "exported with `--no-verify`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_adapter_needs_factors(base, tmp_path):

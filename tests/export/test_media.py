@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from jinja2.exceptions import TemplateError
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
@@ -20,10 +22,11 @@ from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.export import folders as exports
 from lco_jax.export.folders import VerificationError, export_model
-from lco_jax.export.sentence_transformers import TEXT_VIEW
+from lco_jax.export.sentence_transformers import MEDIA_VIEW, TEXT_VIEW
 from lco_jax.train.restore import PROFILE_FILE
 from tests import tiny
 from tests.export import encode_media, runs
+from tests.tokenizers import name_media_tokens
 from tests.weights import folders
 
 MEDIA = MediaConfig(
@@ -36,23 +39,12 @@ PICTURES = ("text", "image", "image+text")
 CLIPS = ("video", "video+text", "image+video+text")
 SOUNDS = ("audio", "audio+text", "image+audio+text")
 STAND_IN = Path(__file__).parent / "stand_in"
-OMNI_TOKENS = {
-    **{f"{kind}_token": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")},
-    **{
-        f"{tower}_{end}_token": f"<|{tower}_{end}|>"
-        for tower in ("vision", "audio")
-        for end in ("bos", "eos")
-    },
-}
-"""As the public Omni checkpoints call them, for `Qwen2_5OmniProcessor`."""
 
 
 def write_run(folder: Path, family: str, media: MediaConfig) -> Path:
     base = tiny.write(folder / "base", family, vision=tiny.DEEP_TOWER, num_layers=2).folder
     if "omni" in family:
-        file = base / "tokenizer_config.json"
-        settings = json.loads(file.read_text()) | {"extra_special_tokens": OMNI_TOKENS}
-        file.write_text(json.dumps(settings))
+        name_media_tokens(base)
     return runs.write(folder / "run", base, media=media)
 
 
@@ -165,13 +157,15 @@ def test_the_template_writes_turns_as_we_do(beside_torchvision, embedders, item)
         *({"type": "image", "image": image} for image in item.images),
     ]
     expected = embedders["omni"].processor.prompter.render(item)
-    assert render(folder, content) == expected
+    assert render(folder / MEDIA_VIEW, content) == expected
+    if not (item.audios or item.videos):
+        assert render(folder, content) == expected
     if not item.has_media:
         assert render(folder, item.text) == render(folder / TEXT_VIEW, content) == expected
 
 
 def render(folder, content):
-    root = folder.parent if folder.name == TEXT_VIEW else folder
+    root = folder.parent if folder.name in (TEXT_VIEW, MEDIA_VIEW) else folder
     settings = json.loads((root / "sentence_bert_config.json").read_text())["processing_kwargs"]
     return AutoTokenizer.from_pretrained(folder).apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, **settings["chat_template"]
@@ -184,7 +178,7 @@ def render(folder, content):
         ("", [{"type": "video"}], "videos are embedded by lco_jax"),
         ("", [{"type": "audio"}], "reads text, image only"),
         ("", [{"type": "text", "text": "a"}] * 2, "one text at a time"),
-        (TEXT_VIEW, [{"type": "image"}, {"type": "text", "text": "a"}], "needs torchvision"),
+        (TEXT_VIEW, [{"type": "image"}, {"type": "text", "text": "a"}], "reads no media"),
     ],
 )
 def test_what_cannot_be_read_is_refused(vl_folder, view, content, message):
@@ -192,7 +186,35 @@ def test_what_cannot_be_read_is_refused(vl_folder, view, content, message):
         render(vl_folder / view, content)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="is installed")
-def test_without_torchvision_the_error_names_it(vl_folder):
-    with pytest.raises(Exception, match=r"(?i)torchvision"):
-        SentenceTransformer(str(vl_folder))
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_other_media_are_refused_without_their_view(beside_torchvision, kind):
+    folder = beside_torchvision["omni"].parent / "sentence-transformers"
+    with pytest.raises(TemplateError, match=r"install torchvision and load it with .*media"):
+        render(folder, [{"type": kind}])
+
+
+@pytest.mark.parametrize("case", ["vl", "omni"])
+def test_texts_and_images_need_no_torchvision(beside_torchvision, embedders, case):
+    """Written beside torchvision or not, the folder is the same."""
+    model = SentenceTransformer(str(beside_torchvision[case].parent / "sentence-transformers"))
+    first, second, third = encode_media.PICTURES
+    images = [Image.open(io.BytesIO(content)) for content in encode_media.PICTURES]
+    inputs = [
+        images[0],
+        "only words",
+        {"text": "a fox", "image": images[1]},
+        {"text": "which", "image": images[1:]},
+    ]
+    expected = embedders[case].encode(
+        [
+            Item(images=(first,)),
+            Item("only words"),
+            Item("a fox", images=(second,)),
+            Item("which", images=(second, third)),
+        ]
+    )
+    cosines = np.sum(model.encode(inputs, batch_size=2) * expected, axis=1)
+    assert cosines.min() >= 0.99999
+    audio = {"audio": {"array": np.zeros(16_000, np.float32), "sampling_rate": 16_000}}
+    with pytest.raises((TemplateError, ValueError), match=r"install torchvision|'audio' is not"):
+        model.encode([audio])

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-import json
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,7 @@ from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.encode.row import Row
+from lco_jax.data.encode.wrapper_media import image_settings, wrapper_media
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import MelConfig, PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError, NoAudioError
@@ -42,8 +43,8 @@ class Processor:
     Args:
         folder: hub folder of the checkpoint: tokenizer, chat template, pixel statistics.
         config: of the model; decides which kinds of media it reads.
-        media: sizes and rates.
-        profile: prompt recipe.
+        media: sizes and rates (None: the defaults; with profile `mteb` those of mteb's wrapper).
+        profile: prompt recipe; it also says whether a video may have an odd number of frames.
         max_text_tokens: texts are cut to this many tokens (None: what the profile says).
         cache: of media whose features are known and which need not be read.
 
@@ -61,7 +62,8 @@ class Processor:
         max_text_tokens: int | None = None,
         cache: MediaCache | None = None,
     ):
-        media = media or MediaConfig()
+        folder = Path(folder)
+        media = media or (wrapper_media(folder) if profile == "mteb" else MediaConfig())
         self._cache = cache
         self.config, self.media = config, media
         self.family = FAMILIES[config.family]
@@ -69,7 +71,9 @@ class Processor:
         self.kinds: tuple[Kind, ...] = tuple(self.prompter.markup)
         """Of media that items may have."""
         self._placeholders = {config.placeholders[kind] for kind in self.kinds}
-        self._image, self._video = _pixel_configs(Path(folder), config, media)
+        self._image, self._video = _pixel_configs(folder, config, media)
+        if profile == "mteb":
+            self._video = dataclasses.replace(self._video, min_frames=1, whole_patches=False)
         self._mel = _mel_config(config, media)
         # Whether a video is read with its audio.
         self._reads_audio_of_videos = (
@@ -146,7 +150,7 @@ class Processor:
             check(item)
             return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
         except MediaError as error:
-            return error if item.id is None else MediaError(f"item {item.id}: {error}")
+            return error if item.id is None else type(error)(f"item {item.id}: {error}")
         except ValueError as error:
             return error
 
@@ -235,8 +239,7 @@ def _pixel_configs(
     folder: Path, config: ModelConfig, media: MediaConfig
 ) -> tuple[PixelConfig, VideoConfig]:
     """What the checkpoint says of pixels, with the sizes of the run."""
-    file = folder / "preprocessor_config.json"
-    said = json.loads(file.read_text()) if file.exists() else {}
+    said = image_settings(folder)
     spellings = {"mean": "image_mean", "std": "image_std"}
     shared = {name: tuple(said[key]) for name, key in spellings.items() if said.get(key)}
     if config.vision is not None:

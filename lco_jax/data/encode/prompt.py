@@ -31,12 +31,14 @@ class _Profile:
     """Of the media of an item; its text follows."""
     dominant: tuple[Kind, ...]
     """A mixture is called by the first of these that it has; empty: by none."""
+    takes_empty: bool = False
+    """Whether a text of no characters has a vector."""
 
 
 # Source: LCO-Emb released trainers and README (lco); mteb's LCO-Embedding wrapper (mteb).
 _PROFILES = {
     "lco": _Profile(650, ("image", "video", "audio"), ()),
-    "mteb": _Profile(300, ("video", "audio", "image"), ("image", "video", "audio")),
+    "mteb": _Profile(300, ("video", "audio", "image"), ("image", "video", "audio"), True),
 }
 _ASK_OF_MIXTURE = "\nSummarize the above in one word:"
 
@@ -90,6 +92,11 @@ class Prompter:
         self._rest = self._text_after_head(probes, full)
         self.end_token = self._tokenize([end])[0][0]
         """Ends a response."""
+
+    @property
+    def takes_empty(self) -> bool:
+        """Whether an item without text and media has a vector."""
+        return self._recipe.takes_empty
 
     def render(self, item: Item, text: str | None = None) -> str:
         """The whole turn that asks for the one word of an item, with one token for each medium.
@@ -152,6 +159,10 @@ class Prompter:
         """The text of tokens, without special ones."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
 
+    def token(self, index: int) -> str:
+        """The string of a token, special or not."""
+        return self._tokenizer.id_to_token(index)
+
     def describe(self) -> dict:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {
@@ -189,7 +200,7 @@ class Prompter:
 
     def check(self, item: Item, *, may_be_empty: bool = False) -> None:
         """Raise ValueError if the item is empty, or has media that the template does not know."""
-        if item.is_empty and not may_be_empty:
+        if item.is_empty and not (may_be_empty or self.takes_empty):
             raise ValueError(f"item {item.id or item} is empty; give it a text or a medium")
         for kind, source in self.ordered_media(item):
             if kind not in self.markup:

@@ -13,7 +13,7 @@ import soxr
 from jaxtyping import Float32
 
 from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
-from lco_jax.data.media.errors import MediaError, NoAudioError
+from lco_jax.data.media.errors import MediaError, NoAudioError, TooLongError
 from lco_jax.data.media.footage import CONTAINERS
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.data.media.sources import Waveform, name_of, open_media
@@ -106,7 +106,7 @@ def _at_16_khz(samples: Samples, rate_hz: int, name: str, config: MelConfig) -> 
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
     if len(samples) > config.max_samples:
         if config.when_longer == "refuse":
-            raise MediaError(
+            raise TooLongError(
                 f"{name}: longer than max_seconds={config.max_seconds:g}; cut it into pieces, or "
                 "raise the limit"
             )

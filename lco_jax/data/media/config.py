@@ -64,6 +64,9 @@ class VideoConfig:
     """Bounds hold for each frame."""
     max_total_pixels: int = 115_200 * 28 * 28
     """Of all pairs of frames; long videos get smaller frames. 90 % of 128,000 tokens."""
+    whole_patches: bool = True
+    """Whether frames are left out until they fill their patches. Otherwise there may be an odd
+    number of them, and the last is repeated; so reads mteb's `FramesCollator`."""
 
     def __post_init__(self):
         if self.fps <= 0:

@@ -5,5 +5,9 @@ class MediaError(ValueError):
     """A media file that cannot be used; the message names it and says what to do."""
 
 
+class TooLongError(MediaError):
+    """A recording that is longer than the settings take (`audio_when_longer=refuse`)."""
+
+
 class NoAudioError(MediaError):
     """A video that has no audio track."""

@@ -91,11 +91,13 @@ def seconds_per_grid(video: SampledVideo, config: VideoConfig) -> float:
 
 
 def sample_indices(num_frames: int, fps: float, config: VideoConfig) -> Int[np.ndarray, "T"]:
-    """Numbers of the frames to keep of a video: whole patches, the first and the last among them.
+    """Numbers of the frames to keep of a video: whole patches if the config says so, the first and
+    the last among them.
 
-    Source: qwen-vl-utils `smart_nframes` (which refuses videos of one frame; here it is kept).
+    Source: qwen-vl-utils `smart_nframes` (which refuses videos of one frame; here it is kept), and
+    mteb's `FramesCollator` for any number of frames.
     """
-    factor = config.pixels.temporal_patch_size
+    factor = config.pixels.temporal_patch_size if config.whole_patches else 1
     fewest = -(-config.min_frames // factor) * factor
     most = min(config.max_frames, num_frames) // factor * factor
     count = int(min(max(num_frames / fps * config.fps, fewest), most)) // factor * factor

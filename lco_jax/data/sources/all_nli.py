@@ -23,6 +23,9 @@ class AllNli(PairsBuilder):
     Source: LCO-Emb §4 (text-only training), SimCSE (`nli_for_simcse.csv`).
     """
 
+    hub_id = _REPO
+    language = "en"
+
     def __init__(self, *, config_name: str, data_dir: str, source_dir: str | None = None):
         if config_name not in ("", _CONFIG):
             raise ValueError(f"all_nli has no config {config_name!r}; use {_CONFIG!r}")

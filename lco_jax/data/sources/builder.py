@@ -27,6 +27,10 @@ class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     """What is what in the records."""
     is_shipped: ClassVar[bool] = False
     """Made in no time from files that are there already, so it is prepared on first use."""
+    hub_id: ClassVar[str | None] = None
+    """What it is called on the hub."""
+    language: ClassVar[str | None] = None
+    """Of its texts, where the config names none."""
 
     def __init__(self, *, config_name: str, data_dir: str):
         config = tfds.core.BuilderConfig(name=config_name) if config_name else None

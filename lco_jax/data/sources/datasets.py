@@ -10,10 +10,11 @@ English titles and the text on them. Any other name is that of a folder.
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock
 
@@ -29,6 +30,9 @@ CACHE = Path("~/.cache/lco_jax").expanduser()
 GROUP = "lco_jax.datasets"
 """Of the entry points by which packages make datasets known: `NAME = "MODULE:CLASS"`, the class an
 `ArrayRecordBuilder`."""
+
+_LANGUAGES = re.compile(r"[a-z]{2,3}(-[a-z]{2,3})*")
+"""The name of a config that says which languages are paired."""
 
 _logger = logging.getLogger(__name__)
 
@@ -96,6 +100,29 @@ def prepare(name: str, data_dir: str | None = None, **options: str | int | None)
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     _logger.info("%s is ready in %s: %s", name, path, sizes)
     return path
+
+
+class Description(NamedTuple):
+    """What a model card says of a dataset."""
+
+    name: str
+    """On the hub, if it is there."""
+    languages: tuple[str, ...]
+    """Of its texts, as far as they are known."""
+
+
+def describe_dataset(name: str) -> Description:
+    """What is known of a dataset by its name, prepared or not."""
+    entry = _find_entry(name)
+    if entry is None:
+        return Description(name, ())
+    builder = entry.load()
+    config = name.partition("/")[2]
+    if _LANGUAGES.fullmatch(config):
+        languages = tuple(config.split("-"))
+    else:
+        languages = (builder.language,) if builder.language else ()
+    return Description(builder.hub_id or name, languages)
 
 
 def _data_dir(given: str | None) -> str:

@@ -28,6 +28,8 @@ class ParallelPairs(PairsBuilder):
         ValueError: `max_pairs` is not positive.
     """
 
+    hub_id = _REPO
+
     def __init__(
         self,
         *,

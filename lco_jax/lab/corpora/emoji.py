@@ -37,6 +37,7 @@ class Emoji(ArrayRecordBuilder, skip_registration=True):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
+    language = "en"
     is_shipped = True
 
     def __init__(self, *, config_name: str, data_dir: str):

@@ -33,6 +33,7 @@ class Openclipart(PackagedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version("1.1.0")
+    language = "en"
     columns = Columns("name", image="image", id="id")
     packages = PACKAGES
 

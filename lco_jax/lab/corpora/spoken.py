@@ -28,6 +28,7 @@ class Spoken(ArrayRecordBuilder, skip_registration=True):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
+    language = "en"
     columns = COLUMNS
     is_shipped = True
 

@@ -36,6 +36,7 @@ class SyntheticSpeech(ArrayRecordBuilder, skip_registration=True):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
+    language = "en"
     columns = COLUMNS
 
     def __init__(

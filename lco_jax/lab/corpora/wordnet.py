@@ -20,6 +20,7 @@ class Wordnet(PairsBuilder):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
+    language = "en"
     is_shipped = True
 
     def __init__(self, *, config_name: str, data_dir: str):

@@ -1,0 +1,80 @@
+"""What programs say on stderr in a normal run: their own lines, and nothing of libraries."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+from lco_jax.config import *
+
+def get_config():
+    return TrainConfig(
+        model=ModelRef({model!r}, trainable=Lora(rank=4, alpha=8)),
+        data=DataConfig(sources=(TfdsSource("wordnet", max_examples=64),), batch_size=8),
+        optimizer=OptimizerConfig(warmup_steps=1),
+        evaluation=Evaluation(TfdsSource("wordnet", split="test"), num_pairs=8),
+        num_steps=2,
+    )
+"""
+OWN = {
+    "train": (
+        r"wordnet is ready in .*",  # the first time
+        r"[\d,]+ trainable of [\d,]+ parameters on .*",
+        r"after step \d: recall@1 .*",
+        r"training ━+ \d/\d .*",
+        r"report: .*/index.html",
+    ),
+    "embed": (r"encoding ━+ 100% .*", r"2 vectors of width 32 in .*"),
+    "export": (
+        r"sentence-transformers written; encoding \d+ probes with torch",
+        r".*/export is verified",
+    ),
+}
+"""Whole lines, behind the time."""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What each program says on stderr, by line, if they run one after the other."""
+    folder = tmp_path_factory.mktemp("quiet")
+    model = tiny.write(folder / "model", num_layers=1).folder
+    (folder / "config.py").write_text(CONFIG.format(model=str(model)))
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, ["a text", {"text": "two"}])))
+    commands = {
+        "train": "--config config.py --workdir run",
+        "embed": "--model run --input items.jsonl --output vectors.npy",
+        "export": "--model run --format sentence-transformers --output export",
+    }
+    # Not the settings of the tests: JAX looks for devices as it does for a user.
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX", "XLA"))}
+    env |= {"COLUMNS": "300", "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    lines = {}
+    for program, options in commands.items():
+        done = subprocess.run(
+            [sys.executable, ROOT / "launch" / f"{program}.py", *options.split()],
+            cwd=folder,
+            env=env,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        lines[program] = [line for line in re.split(r"[\n\r]+", done.stderr) if line.strip()]
+    return lines
+
+
+@pytest.mark.parametrize("program", OWN)
+def test_a_normal_run_says_nothing_alarming(said, program):
+    texts = [re.sub(r"^\[[\d/]+ [\d:]+\]", "", line).strip() for line in said[program]]
+    others = [text for text in texts if not any(re.fullmatch(own, text) for own in OWN[program])]
+    assert others == []
+    assert len(texts) >= 2
