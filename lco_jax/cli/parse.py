@@ -119,7 +119,7 @@ def _options(text: str) -> Iterator[_Option]:
     grouped, entry = False, []
     for line in [*text.splitlines(), "╰"]:
         content = line.strip("│ ")
-        if line.startswith(("╭", "╰")) or re.match(r"(-h, )?--[a-z]", content):
+        if line.startswith(("╭", "╰")) or re.match(r"│ (-h, )?--[a-z]", line):
             if entry and not entry[0].startswith("-h"):
                 yield _option(entry, grouped)
             entry = [] if line.startswith(("╭", "╰")) else [content]

@@ -68,12 +68,10 @@ _BRIEF = (
     "compilation-cache",
     "data.batch-size",
     "num-steps",
-    "num-epochs",
     "seed",
     "optimizer.peak-lr",
     "evaluation.every-steps",
     "checkpoint.every-steps",
-    "mesh.fsdp",
     "memory.remat",
 )
 
