@@ -25,8 +25,8 @@ class OwnData:
     """What is said of one's own data."""
 
     data: tuple[str, ...] = ()
-    """Train on these files: CSV, parquet, JSON Lines (also .gz), patterns such as 'a/*.csv'; with
-    --model and without --config, by the text recipe of the paper."""
+    """Train on these files: CSV, parquet, JSON Lines (also .gz), patterns such as 'a/*.csv'. If no
+    config is given, this is the text recipe of the paper, on a model that is."""
     columns: tuple[str, ...] = ()
     """What is what in them: COLUMN=ROLE, such as query=anchor,answer=positive,wrong=negative or
     photo=anchor.image_path (default: as the columns are called)."""
@@ -35,7 +35,7 @@ class OwnData:
     eval_data: tuple[str, ...] = ()
     """Held-out files with the same columns."""
     model: str | None = None
-    """Hub folder, hub id or run folder (the same as --model.path)."""
+    """Hub folder, hub id or run folder (short for the path of the config's model)."""
 
 
 def own_recipe(own: OwnData) -> TrainConfig:
