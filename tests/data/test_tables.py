@@ -276,6 +276,9 @@ def test_a_folder_of_files(folder):
 def test_patterns_and_single_files(folder):
     assert [item.id for item in open_items(f"{folder}/*/*.[wm]*")] == ["deep/c.wav", "deep/d.mp4"]
     assert [item.id for item in open_items(str(folder / "b.png"))] == ["b.png"]
+    (folder / "f.txt").write_text("now a text")
+    assert [item.id for item in open_items(f"{folder}/**/*.txt")] == ["deep/e.txt", "f.txt"]
+    assert [item.id for item in open_items(f"{folder}/dee[p]/*.wav")] == ["deep/c.wav"]
     with pytest.raises(ValueError, match=r"holds no items; expected media or \.txt files"):
         open_items(f"{folder}/*.pdf")
     (folder / "table.csv").write_text("text\na\n")

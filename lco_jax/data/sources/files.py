@@ -1,7 +1,8 @@
 """Files by path, folder or pattern, and the tables that they hold."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from etils import epath
@@ -44,11 +45,26 @@ def expand(path: str) -> list[str]:
             raise FileNotFoundError(f"{path}: no such file")
         return [path]
     folder, pattern = split_pattern(path)
-    matched = [file for file in epath.Path(folder).glob(pattern) if file.is_file()]
-    found = sorted(os.fspath(file) for file in matched if not file.name.startswith("."))
+    found = sorted({os.fspath(file) for file in _match(epath.Path(folder), pattern.split("/"))})
     if not found:
         raise FileNotFoundError(f"{path}: no file matches")
     return found
+
+
+def _match(folder: epath.Path, parts: Sequence[str]) -> Iterator[epath.Path]:
+    """The files that match; `glob` of epath gives addresses of some file systems twice over."""
+    first, *rest = parts
+    if first == "**":
+        yield from _match(folder, rest or ["*"])
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        if first == "**" and path.is_dir():
+            yield from _match(path, parts)
+        elif rest and first != "**" and fnmatchcase(path.name, first):
+            yield from _match(path, rest)
+        elif not rest and fnmatchcase(path.name, first) and path.is_file():
+            yield path
 
 
 def has_wildcard(path: str) -> bool:
