@@ -16,7 +16,8 @@ import numpy as np
 import tyro
 
 from lco_jax.analysis.states import LayerStates, LayerWriter
-from lco_jax.metrics.kernel_alignment import METRICS, align_layers
+from lco_jax.metrics.kernel_alignment import align_layers
+from lco_jax.metrics.names import METRICS
 
 
 @dataclass(frozen=True)

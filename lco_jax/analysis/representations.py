@@ -16,9 +16,10 @@ import numpy as np
 from lco_jax.analysis.states import LayerEncoder, LayerStates, write_states
 from lco_jax.data.records import Item, Triplet
 from lco_jax.metrics.anisotropy import mean_cosine
-from lco_jax.metrics.kernel_alignment import METRICS, Alignment, align_layers
+from lco_jax.metrics.kernel_alignment import Alignment, align_layers
 from lco_jax.metrics.kernel_metrics import CCA_DIM
 from lco_jax.metrics.modality_gap import ModalityGap, modality_gap
+from lco_jax.metrics.names import METRICS
 from lco_jax.metrics.spectrum import effective_rank, isoscore
 
 SPREAD = {"mean_cosine": mean_cosine, "effective_rank": effective_rank, "isoscore": isoscore}

@@ -13,7 +13,7 @@ from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
 from lco_jax.config import MeshConfig
-from lco_jax.metrics.kernel_alignment import METRICS, Metric
+from lco_jax.metrics.names import METRICS, Metric
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ What stays is a few hundred bytes per item and layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from lco_jax.metrics import kernel_metrics, neighbour_metrics
 from lco_jax.metrics.kernel_metrics import CCA_DIM, Centred, principal_directions
+from lco_jax.metrics.names import METRICS
 from lco_jax.metrics.neighbours import Neighbours, nearest_neighbours
 
 Layers = Sequence[Float[np.ndarray, "N E"]]
@@ -28,17 +28,6 @@ _NEIGHBOURS = {
     "cknna": neighbour_metrics.cknna,
 }
 _KERNELS = {"cka": kernel_metrics.cka, "unbiased_cka": kernel_metrics.unbiased_cka}
-Metric = Literal[
-    "mutual_knn",
-    "cycle_knn",
-    "lcs_knn",
-    "edit_distance_knn",
-    "cknna",
-    "cka",
-    "unbiased_cka",
-    "svcca",
-]
-METRICS: tuple[str, ...] = get_args(Metric)
 
 _KEEP_BYTES = 512 * 2**20
 """Centred layers that are kept for the next row of a comparison of each with each."""

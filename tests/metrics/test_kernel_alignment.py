@@ -7,9 +7,10 @@ import pytest
 
 from lco_jax.metrics import kernel_alignment as alignment
 from lco_jax.metrics import neighbour_metrics, neighbours
-from lco_jax.metrics.kernel_alignment import METRICS, align, align_layers
+from lco_jax.metrics.kernel_alignment import align, align_layers
 from lco_jax.metrics.kernel_metrics import principal_directions, svcca
 from lco_jax.metrics.modality_gap import modality_gap
+from lco_jax.metrics.names import METRICS
 from lco_jax.metrics.neighbours import nearest_neighbours
 from tests.metrics import kernel_oracles as oracles
 

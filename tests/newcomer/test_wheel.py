@@ -1,5 +1,6 @@
 """The wheel, installed into an environment of its own, away from the repository."""
 
+import json
 import os
 import shutil
 import site
@@ -16,6 +17,19 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("lco_jax", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
+
+SETTINGS = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+CONFIG = """
+from lco_jax.config import *
+
+def get_config():
+    return TrainConfig(
+        model=ModelRef("model", trainable=Lora(rank=2, alpha=4), dtype="float32"),
+        data=DataConfig(sources=(JsonlSource("pairs.jsonl"),), batch_size=8),
+        optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=1),
+        memory=Memory(row_tokens=(64,)),
+    )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +63,7 @@ def lco(home, *arguments):
     return subprocess.run(
         [str(home / "env/bin/lco"), *map(str, arguments)],
         cwd=home,
-        env=environment | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=environment | SETTINGS | {"HOME": str(home)},
         capture_output=True,
         text=True,
     )
@@ -76,9 +90,37 @@ def test_shipped_files(home):
     assert {path.name for path in notices.iterdir()} == {"LICENSE", "NOTICE"}
 
 
-def test_embed(home):
+@pytest.fixture(scope="module")
+def model(home):
+    """Relative to the home, where the programs run."""
     tiny.write(home / "model", num_layers=1)
+    return "model"
+
+
+def test_help_and_configs(home):
+    run = lco(home, "--help")
+    assert run.returncode == 0 and "embed" in run.stdout, run.stderr
+    run = lco(home, "train", "--config", "lco_omni_7b_text", "--help")
+    assert run.returncode == 0 and "Qwen/Qwen2.5-Omni-7B" in run.stdout, run.stderr
+    run = lco(home, "train", "--config", "lco_omni_7b_txt")
+    assert run.returncode == 2 and "did you mean lco_omni_7b_text" in run.stderr
+
+
+def test_embed(home, model):
     (home / "items.jsonl").write_text('"a quick fox"\n"a lazy dog"\n')
-    run = lco(home, "embed", "--model", "model", "--input", "items.jsonl", "--output", "v.npy")
+    run = lco(home, "embed", "--model", model, "--input", "items.jsonl", "--output", "v.npy")
     assert run.returncode == 0, run.stderr
     np.testing.assert_allclose(np.linalg.norm(np.load(home / "v.npy"), axis=1), 1, atol=1e-5)
+    assert list((home / ".cache/lco_jax/xla").glob("*-cache"))  # without being asked to
+
+
+def test_train(home, model):
+    # All of one length: one shape of batches, and one compilation.
+    pairs = [{"anchor": {"text": f"{n}"}, "positive": {"text": f"{n}"}} for n in range(10, 34)]
+    (home / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)) + "\n")
+    (home / "mine.py").write_text(CONFIG)
+    run = lco(home, "train", "--config", "mine.py", "--workdir", "run", "--num-steps", 10)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in (home / "run/metrics.jsonl").read_text().splitlines()]
+    assert max(row["step"] for row in rows) == 10
+    assert (home / "run/report/index.html").is_file()

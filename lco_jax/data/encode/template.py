@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lco_jax.data.encode.encoded import Kind
+from lco_jax.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,13 +26,10 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     Raises:
         ValueError: the folder has no fast tokenizer or no chat template.
     """
-    # Imported here because transformers loads torch where that is installed.
-    from transformers import AutoTokenizer
-
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; expected a checkpoint with its tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = _tokenizer_class(folder).from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: has no tokenizer that transformers can load") from error
     if not tokenizer.is_fast:
@@ -46,6 +44,31 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             "or put its template into chat_template.jinja"
         )
     return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> type:
+    """What reads the folder's tokenizer.
+
+    `AutoTokenizer` would take the same class for Qwen's own tokenizer with a model of its families;
+    but to choose, it loads torch where that is installed, which takes as long as all other imports.
+    """
+    import transformers
+
+    found = _read_json(folder / "tokenizer_config.json")
+    known = _read_json(folder / "config.json").get("model_type") in FAMILIES
+    of_qwen = found.get("tokenizer_class") in ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+    if known and of_qwen and "auto_map" not in found:
+        return transformers.Qwen2Tokenizer
+    return transformers.AutoTokenizer
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none, which is for the reader to complain of."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def split_template(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
