@@ -25,8 +25,8 @@ class OwnData:
     """What is said of one's own data."""
 
     data: tuple[str, ...] = ()
-    """Train on these files: CSV, parquet, JSON Lines (also .gz), patterns such as 'a/*.csv'. Without
-    a config it is the text recipe of the paper, with the model of --model."""
+    """Train on these files: CSV, parquet, JSON Lines (also .gz), patterns such as 'a/*.csv'. If no
+    config is given, this is the text recipe of the paper, on a model that is."""
     columns: tuple[str, ...] = ()
     """What is what in them: COLUMN=ROLE, such as query=anchor,answer=positive,wrong=negative or
     photo=anchor.image_path (default: as the columns are called)."""

@@ -19,17 +19,6 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("lco_jax", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 
 SETTINGS = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-CONFIG = """
-from lco_jax.config import *
-
-def get_config():
-    return TrainConfig(
-        model=ModelRef("model", trainable=Lora(rank=2, alpha=4), dtype="float32"),
-        data=DataConfig(sources=(JsonlSource("pairs.jsonl"),), batch_size=8),
-        optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=1),
-        memory=Memory(row_tokens=(64,)),
-    )
-"""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +89,7 @@ def model(home):
 def test_help_and_configs(home):
     run = lco(home, "--help")
     assert run.returncode == 0 and "embed" in run.stdout, run.stderr
-    run = lco(home, "train", "--config", "lco_omni_7b_text", "--help")
+    run = lco(home, "train", "--config", "lco_omni_7b_text", "--help-all")
     assert run.returncode == 0 and "Qwen/Qwen2.5-Omni-7B" in run.stdout, run.stderr
     run = lco(home, "train", "--config", "lco_omni_7b_txt")
     assert run.returncode == 2 and "did you mean lco_omni_7b_text" in run.stderr
@@ -115,12 +104,12 @@ def test_embed(home, model):
 
 
 def test_train(home, model):
-    # All of one length: one shape of batches, and one compilation.
-    pairs = [{"anchor": {"text": f"{n}"}, "positive": {"text": f"{n}"}} for n in range(10, 34)]
-    (home / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)) + "\n")
-    (home / "mine.py").write_text(CONFIG)
-    run = lco(home, "train", "--config", "mine.py", "--workdir", "run", "--num-steps", 10)
+    rows = [f"question {n},answer {n}" for n in range(10, 90)]  # of one length: one shape
+    (home / "my.csv").write_text("\n".join(["query,answer", *rows]) + "\n")
+    own = ("--data", "my.csv", "--columns", "query=anchor,answer=positive", "--model", model)
+    few = ("--num-steps", 10, "--data.batch-size", 8, "--memory.row-tokens", 64)
+    run = lco(home, "train", *own, *few, "--workdir", "run", "--model.dtype", "float32")
     assert run.returncode == 0, run.stderr
-    rows = [json.loads(line) for line in (home / "run/metrics.jsonl").read_text().splitlines()]
-    assert max(row["step"] for row in rows) == 10
+    lines = [json.loads(line) for line in (home / "run/metrics.jsonl").read_text().splitlines()]
+    assert max(line["step"] for line in lines) == 10
     assert (home / "run/report/index.html").is_file()
