@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from etils import epath
 
+from lco_jax.data.media.kinds import kind_of_name
 from lco_jax.data.records import Item
 from lco_jax.data.sources.files import (
     expand,
@@ -25,13 +26,6 @@ from lco_jax.data.sources.table import Items
 _logger = logging.getLogger(__name__)
 
 _TEXT = ".txt"
-_FIELDS = {
-    "images": ".avif .bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp",
-    "audios": ".aac .aif .aiff .amr .caf .flac .m4a .mp3 .oga .ogg .opus .wav .wma",
-    "videos": ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv",
-}
-_FIELD_OF = {suffix: field for field, suffixes in _FIELDS.items() for suffix in suffixes.split()}
-"""What files with these endings are; an animation is an image."""
 
 
 def open_items(
@@ -111,9 +105,9 @@ class FileItems(Sequence[Item | ValueError]):
             return part
         name = self._names[index]
         path = self._folder / name
-        field = _FIELD_OF.get(PurePath(name).suffix.lower())
-        if field is not None:
-            return Item(id=name, **{field: (os.fspath(path),)})
+        kind = kind_of_name(name)
+        if kind is not None:
+            return Item(id=name, **{f"{kind}s": (os.fspath(path),)})
         try:
             item = Item(decode(path.read_bytes()).removeprefix("\ufeff"), id=name)
         except (ValueError, OSError) as error:
@@ -131,8 +125,7 @@ class FileItems(Sequence[Item | ValueError]):
 
 
 def _is_item(path: str) -> bool:
-    suffix = PurePath(path).suffix.lower()
-    return suffix == _TEXT or suffix in _FIELD_OF
+    return PurePath(path).suffix.lower() == _TEXT or kind_of_name(path) is not None
 
 
 def _relative(file: epath.Path, folder: str) -> str:
