@@ -107,11 +107,9 @@ def _chosen(options: Sequence[_Option], brief: Sequence[str]) -> list[_Option]:
     if not brief:
         own = [one for one in options if not one.grouped]
         return sorted(own, key=lambda one: not one.about.endswith("(required)"))
-    found = [
-        [one for one in options if one.name == name or one.name.endswith(f".{name}")]
-        for name in brief
-    ]
-    return [named[-1] for named in found if named]
+    by_name = {one.name.partition(".")[2]: one for one in options}
+    by_name |= {one.name: one for one in options}
+    return [by_name[name] for name in brief if name in by_name]
 
 
 def _options(text: str) -> Iterator[_Option]:
@@ -136,6 +134,8 @@ def _option(entry: Sequence[str], grouped: bool) -> _Option:
     about = " ".join(" ".join(rest).split())
     if about.count("(default") > 1:  # what the text says of the default is meant for people
         about = re.sub(r" \(default: [^()]*\)$", "", about)
+    if "None:" not in about:  # which would say what it means
+        about = re.sub(r" ?\(default: (None)?\)$", "", about)
     values = re.sub(r"^\{None\}\|", "", values)
     values = re.sub(r"^\{None,", "{", values)
     return _Option(names.removeprefix("--"), values, about, grouped)

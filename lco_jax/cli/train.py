@@ -68,7 +68,6 @@ _BRIEF = (
     "compilation-cache",
     "data.batch-size",
     "num-steps",
-    "seed",
     "optimizer.peak-lr",
     "evaluation.every-steps",
     "checkpoint.every-steps",

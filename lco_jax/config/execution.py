@@ -83,6 +83,7 @@ class CheckpointConfig:
     """When to save and what to keep."""
 
     every_steps: int = 200
+    """A run that stops goes on after the last one; SIGTERM and Ctrl-C save, too."""
     keep_last: int = 2
     keep_best: int = 1
     """Of the checkpoints that were evaluated."""
