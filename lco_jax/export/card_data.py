@@ -9,9 +9,10 @@ from typing import Any
 
 import huggingface_hub
 
-from lco_jax.config import TfdsSource, TrainConfig
+from lco_jax.config import TableSource, TfdsSource, TrainConfig
 from lco_jax.config.data import Source
 from lco_jax.data.sources.datasets import describe_dataset
+from lco_jax.data.sources.files import stem_of
 from lco_jax.train.metrics import read_evaluations
 
 _LIBRARIES = {"merged": "transformers"}
@@ -51,7 +52,7 @@ def training_record(workdir: str, config: TrainConfig, step: int) -> dict[str, A
 def _describe(source: Source) -> tuple[str, tuple[str, ...]]:
     if isinstance(source, TfdsSource):
         return describe_dataset(source.name)
-    return Path(source.path).stem, ()
+    return stem_of(source.paths[0] if isinstance(source, TableSource) else source.path), ()
 
 
 def card_data(

@@ -1,5 +1,5 @@
-"""Every command block of README.md and docs, from the text itself, in a folder where small models and
-files stand under the names that the text gives.
+"""Every command block of README.md and docs, from the text itself, in a folder where small models
+and files stand under the names that the text gives.
 
 What needs a cloud, a pod or hours is read by its program's command line and goes no further; a
 command that no rule knows fails.
@@ -48,8 +48,8 @@ class Rule:
 RULES = (
     Rule(r"(bash launch/|srun |bash job/)", "shell"),
     Rule(r"pip install -e '\.\[\w+\]'$", "extra"),
-    Rule(r".*(gs://|--tpu|--coordinator|--distributed)(?!.*job\.py)(?<!job\.py)", "cloud"),
     Rule(r"python launch/tpu/job\.py"),
+    Rule(r".*(gs://|--tpu|--coordinator|--distributed)", "cloud"),
     Rule(r"(python launch/plan\.py|python launch/fetch\.py)", "parse"),
     Rule(r"python launch/prepare_data\.py all_nli"),
     Rule(r"python launch/prepare_data\.py", "parse"),
@@ -175,8 +175,9 @@ def outcomes(folder):
     own = ["--data", "my.csv", "--columns", "query=anchor,answer=positive,wrong=negative"]
     own += ["--model", "Qwen/Qwen2.5-Omni-3B", "--workdir", "runs/quickstart/refine", *TRAIN]
     first = {"kind": "program", "program": "launch/train.py", "arguments": own, "module": "train"}
+    prepare = step_of("bash", "python launch/prepare_data.py all_nli --source-dir DIR")
     steps = {number: step_of(*command[1:]) for number, command in enumerate(COMMANDS)}
-    steps = {-1: first} | {number: step for number, step in steps.items() if step}
+    steps = {-2: prepare, -1: first} | {number: step for number, step in steps.items() if step}
     (folder / "steps.json").write_text(json.dumps(list(steps.values())))
     environment = os.environ | {
         "HOME": str(folder / "home"),
@@ -207,7 +208,7 @@ def test_the_model_that_all_use(outcomes):
     "number", range(len(COMMANDS)), ids=[f"{place}: {text[:60]}" for place, _, text in COMMANDS]
 )
 def test_command(number, outcomes, folder):
-    _, language, command = COMMANDS[number]
+    _, _, command = COMMANDS[number]
     if number in outcomes:
         assert outcomes[number]["code"] == 0, outcomes[number]["said"][-3000:]
     else:
