@@ -42,4 +42,4 @@ class Compilations:
             folder = str(path)
         jax.config.update("jax_compilation_cache_dir", folder)
         # Small programs are compiled at every start, too, and there are many of them.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
