@@ -8,6 +8,10 @@ import pytest
 from lco_jax.runtime.axes import MESH_AXES
 
 SIZES = ((1, 1, 1), (1, 4, 1), (2, 2, 2), (1, 2, 4))
+ALL_AXES = [
+    pytest.param(sizes, marks=() if min(sizes) > 1 else pytest.mark.slow) for sizes in SIZES[1:]
+]
+"""For steps that take long to compile: with all axes at once, and if slow tests run, the others."""
 
 
 def make(sizes: tuple[int, int, int]) -> jax.sharding.Mesh:

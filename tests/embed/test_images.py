@@ -32,6 +32,7 @@ def embedder(checkpoint):
     return Embedder(checkpoint.folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32")
 
 
+@pytest.mark.slow
 def test_500_images_of_200_sizes_take_as_many_programs_as_there_are_rows(checkpoint, monkeypatch):
     rng = np.random.default_rng(0)
     sizes = rng.integers(28, 320, (200, 2)).tolist()

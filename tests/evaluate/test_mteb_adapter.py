@@ -56,7 +56,8 @@ def spread(checkpoint, tasks):
     return model
 
 
-def test_the_mock_tasks_of_texts_and_pictures_run(tmp_path):
+@pytest.mark.parametrize("share", [pytest.param(1, marks=pytest.mark.slow), 4], ids="1/{}".format)
+def test_the_mock_tasks_of_texts_and_pictures_run(tmp_path, share):
     folder = tiny.write(tmp_path / "tiny", "qwen2_5_vl", num_layers=1).folder
     # One row at a time and the smallest pictures, so that tasks of a few items do not each
     # compile another shape.
@@ -72,6 +73,7 @@ def test_the_mock_tasks_of_texts_and_pictures_run(tmp_path):
     assert encoder.mteb_model_meta.modalities == ["text", "image", "video"]
     tasks = [t for t in MOCK_TASKS if set(t.metadata.modalities) <= {"text", "image"}]
     assert len(tasks) >= 43
+    tasks = tasks[::share]
     found = mteb.evaluate(
         encoder, tasks, cache=None, raise_error=False, show_progress_bar=False, co2_tracker=False
     )

@@ -61,7 +61,7 @@ def same(results, expected, tolerance=1e-5):
             assert one[name] == pytest.approx(other[name], rel=tolerance), name
 
 
-@pytest.mark.parametrize("sizes", meshes.SIZES[1:], ids=str)
+@pytest.mark.parametrize("sizes", meshes.ALL_AXES, ids=str)
 def test_meshes(config, plain, sizes):
     same(run(config, sizes), plain)
 

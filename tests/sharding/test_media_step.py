@@ -37,7 +37,7 @@ def plain(config):
     return runs.run_steps(config, meshes.make((1, 1, 1)))
 
 
-@pytest.mark.parametrize("sizes", meshes.SIZES[1:], ids=str)
+@pytest.mark.parametrize("sizes", meshes.ALL_AXES, ids=str)
 def test_meshes(config, plain, sizes):
     same(runs.run_steps(config, meshes.make(sizes)), plain)
 
