@@ -12,6 +12,8 @@ from lco_jax.data.media.sources import Pixels, Waveform
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FULL_SCALE = {"int16": 2**15, "int32": 2**31}
 _MOST_CHANNELS = 8
+_HIGHEST_SAMPLE = 2.0
+"""Decoders of lossy formats overshoot full scale, by less than this."""
 _LIBRARIES = ("numpy", "jax", "jaxlib", "torch")
 
 
@@ -75,7 +77,7 @@ def waveform_of(given: Mapping[str, Any], field: str) -> Waveform:
     at 1, or integers of 16 or 32 bits; of two axes the shorter one has the channels.
 
     Raises:
-        ValueError: another layout or type, or no positive rate.
+        ValueError: another layout or type, no positive rate, or floats of another scale.
     """
     rate_hz = given["sampling_rate"]
     if not isinstance(rate_hz, Real | np.number) or not 0 < rate_hz < 2**31 or rate_hz % 1:
@@ -94,6 +96,13 @@ def waveform_of(given: Mapping[str, Any], field: str) -> Waveform:
         array = array.astype(np.float32) / np.float32(_FULL_SCALE[str(array.dtype)])
     elif not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{field}.array is of {array.dtype}, expected floats, int16 or int32")
+    elif array.size:
+        low, high = float(array.min()), float(array.max())
+        if not max(-low, high) <= _HIGHEST_SAMPLE:  # also of NaN
+            raise ValueError(
+                f"{field}.array has floats from {low:g} to {high:g}, expected full scale at 1; "
+                "divide by 32768 what was int16, or give it as int16"
+            )
     samples = array.astype(np.float32).mean(axis=0 if channels_first else 1)
     name = f"{field} (a waveform of {len(samples)} samples)"
     return Waveform(np.ascontiguousarray(samples), int(rate_hz), name)

@@ -1,13 +1,16 @@
 """Whatever form a medium is held in, it is embedded as its file is."""
 
 import base64
+import collections
 import io
 import logging
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -365,6 +368,8 @@ BAD = [
     ({"array": np.zeros(9), "sampling_rate": 0}, "sampling_rate=0 is not"),
     ({"array": np.zeros((9, 9)), "sampling_rate": 8000}, r"shape \(9, 9\)"),
     ({"array": np.zeros(9, np.uint8), "sampling_rate": 8000}, "of uint8, expected floats"),
+    ({"array": np.array([-9e3, 3e4]), "sampling_rate": 8000}, "-9000 to 30000, .* by 32768"),
+    ({"array": np.array([0, np.nan]), "sampling_rate": 8000}, "expected full scale at 1"),
     ({"array": np.zeros(9), "sampling_rate": 8000, "text": "a"}, "unknown key 'text'"),
     (np.zeros((4, 5, 5, 3), np.uint8), r"input 0 is an array of shape \(4, 5, 5, 3\)"),
     (np.zeros(9, np.float32), r"say what it is: \{'array'"),
@@ -430,6 +435,33 @@ def test_what_is_one_input_and_what_are_many():
                  iter(["a"]), [], [message, "a"]):  # fmt: skip
         assert not is_single(many)
     assert as_sequence(np.array(["a", "b"])) == ["a", "b"] and as_sequence(np.array("a")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (pd.DataFrame({"text": ["a"], "id": [1]}), r"DataFrame: .*df\['text'\]\.tolist\(\)\) or"),
+        ({"a", "b"}, "set: it has no order"),
+        (frozenset("ab"), "frozenset: it has no order"),
+        ({"a": 1}.keys(), "dict_keys: it is a view"),
+        ({"a": "b"}.values(), "dict_values: it is a view"),
+        (io.BytesIO(b"a\nb"), r"BytesIO: it is an open file; give file\.read"),
+        (io.StringIO("a\nb"), "StringIO: it is an open file"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_holds_inputs_in_no_order_of_theirs_is_refused(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        as_sequence(inputs)
+
+
+def test_sequences_of_other_libraries():
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    table = pd.DataFrame({"text": ["a", "b"]}, index=["x", "y"])
+    for many in (collections.deque("ab"), (x for x in "ab"), iter({"a": 0, "b": 1}), rows["text"],
+                 table["text"], pd.Index(["a", "b"]), table["text"].array):  # fmt: skip
+        assert not is_single(many) and as_sequence(many) == ["a", "b"]
+    assert as_sequence(rows) == table.to_dict("records") == [{"text": "a"}, {"text": "b"}]
 
 
 def test_kinds_of_files():
