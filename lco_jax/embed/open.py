@@ -9,6 +9,8 @@ import jax
 from lco_jax.config import MediaConfig
 from lco_jax.config.io import from_json
 from lco_jax.data.encode.processor import Processor
+from lco_jax.data.encode.prompt import check_profile
+from lco_jax.embed.arguments import check_positive
 from lco_jax.models.build import build
 from lco_jax.models.config import read_config
 from lco_jax.models.omni import available_towers
@@ -45,8 +47,12 @@ def open_model(
 
     Raises:
         FileNotFoundError: no such model or checkpoint.
-        ValueError: the weights do not fit a supported family, or a folder is asked for by revision.
+        ValueError: the weights do not fit a supported family, a folder is asked for by revision,
+            or there is no such profile.
     """
+    check_positive("max_text_tokens", max_text_tokens)
+    if profile is not None:
+        check_profile(profile)
     is_run = is_run_folder(path)
     if revision is not None and (is_run or Path(path).is_dir()):
         raise ValueError(f"revision={revision!r} is for hub ids, and {path} is a folder")
@@ -74,7 +80,11 @@ def open_model(
         config,
         media=media or (None if profile == "mteb" else _stored_media(recipe)),
         profile=profile or recipe.get("profile", "lco"),
-        max_text_tokens=max_text_tokens or (None if profile else recipe.get("max_text_tokens")),
+        max_text_tokens=(
+            recipe.get("max_text_tokens")
+            if max_text_tokens is None and profile is None
+            else max_text_tokens
+        ),
     )
     params = load_params(folder, config, shapes)
     return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)

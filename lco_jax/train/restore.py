@@ -104,7 +104,11 @@ def open_run(
             config,
             media=media or (None if profile == "mteb" else run.data.media),
             profile=profile or run.data.profile,
-            max_text_tokens=max_text_tokens or (None if profile else run.data.max_text_tokens),
+            max_text_tokens=(
+                run.data.max_text_tokens
+                if max_text_tokens is None and profile is None
+                else max_text_tokens
+            ),
         ),
         base_folder=folder,
         base_name=str(folder) if is_ours else ref.path,

@@ -43,6 +43,16 @@ _PROFILES = {
 _ASK_OF_MIXTURE = "\nSummarize the above in one word:"
 
 
+def check_profile(name: str) -> None:
+    """Refuse a prompt recipe that is not here.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if not isinstance(name, str) or name not in _PROFILES:
+        raise ValueError(f"profile={name!r} is none of {list(_PROFILES)}")
+
+
 class Prompter:
     """Turns items into the tokens of one user turn, as the checkpoint's chat template writes it.
 
@@ -56,8 +66,8 @@ class Prompter:
         kinds: of media that the model reads. Those that the template does not know are left out.
 
     Raises:
-        ValueError: the folder has no fast tokenizer or chat template, or the template does not
-            keep a text as it is.
+        ValueError: there is no such profile, the folder has no fast tokenizer or chat template, or
+            the template does not keep a text as it is.
     """
 
     head: Int32[np.ndarray, "P"]
@@ -69,6 +79,7 @@ class Prompter:
         max_text_tokens: int | None = None,
         kinds: Sequence[Kind] = (),
     ):
+        check_profile(profile)
         self._recipe = _PROFILES[profile]
         self.profile = profile
         self.prompt = _ask("text")
