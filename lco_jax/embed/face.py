@@ -12,6 +12,7 @@ from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.template import load_tokenizer
 from lco_jax.embed.arguments import ABSENT, MISSING, check_positive
 from lco_jax.embed.one_or_many import is_single
+from lco_jax.embed.prompts import choose_prompt
 from lco_jax.metrics.similarity import PAIRWISE, SIMILARITIES
 from lco_jax.models.config import ModelConfig
 
@@ -87,7 +88,7 @@ class Face:
     ) -> dict[str, Int32[np.ndarray, "N S"]]:
         """The whole turns of inputs as the decoder reads them: `input_ids`, and `attention_mask`
         with 0 where shorter ones are filled up, at their ends."""
-        items, _ = self._read(texts, prompt or "")
+        items, _ = self._read(texts, choose_prompt({}, None, prompt, None))
         head = self.processor.head
         rows = [np.concatenate([head, found.tokens]) for found in self.processor.encode(items)]
         longest = max(map(len, rows), default=0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lco_jax.data.records import Item
+from lco_jax.data.records import Item, describe
 from lco_jax.metrics.similarity import SIMILARITIES
 
 _SAVED_SETTINGS = "config_sentence_transformers.json"
@@ -38,14 +38,22 @@ def choose_prompt(
     """The prompt of a call: that which it gives, else that which it names, else the default.
 
     Raises:
-        ValueError: no prompt of that name.
+        ValueError: no prompt of that name, or one that is no text.
     """
     if prompt is not None:
-        return prompt
+        return _text(prompt, "prompt")
     name = default_name if name is None else name
-    if name is not None and name not in prompts:
+    if name is None:
+        return ""
+    if not isinstance(name, str) or name not in prompts:
         raise ValueError(f"no prompt {name!r}; there are {sorted(prompts)}")
-    return "" if name is None else prompts[name]
+    return _text(prompts[name], f"prompts[{name!r}]")
+
+
+def _text(prompt: Any, field: str) -> str:
+    if not isinstance(prompt, str):
+        raise ValueError(f"{field} is {describe(prompt)}, expected one text for all inputs")
+    return prompt
 
 
 def with_prompt(item: Item, prompt: str) -> Item:

@@ -308,6 +308,31 @@ def test_prompts(checkpoint, embedder, tmp_path):
     assert "find: " in default.identity and "find: " not in prompted.identity
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": 3}, r"prompt is of type int \(3\), expected one text for all"),
+        ({"prompt": ["a", "b"]}, "prompt is of type list"),
+        ({"prompt_name": ["query"]}, r"no prompt \['query'\]; there are"),
+        ({"prompt_name": 3}, "no prompt 3"),
+    ],
+    ids=str,
+)
+def test_prompts_are_texts(embedder, options, message):
+    for method in (embedder.encode, embedder.encode_query):
+        with pytest.raises(ValueError, match=message):
+            method(["a"], **options)
+
+
+def test_prompts_of_other_types_are_named(checkpoint, embedder):
+    with pytest.raises(ValueError, match="prompt is of type int"):
+        embedder.tokenize(["a"], prompt=3)
+    one = {"mesh": meshes.make((1, 1, 1))}
+    odd = Embedder(checkpoint, prompts={"query": 3}, **one)
+    with pytest.raises(ValueError, match=r"prompts\['query'\] is of type int"):
+        odd.encode_query("a")
+
+
 def test_a_prompt_is_the_text_of_a_medium(tmp_path):
     folder = tiny.write(tmp_path, "qwen2_5_vl", num_layers=1).folder
     embedder = Embedder(folder, mesh=meshes.make((1, 1, 1)))
