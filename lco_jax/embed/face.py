@@ -13,7 +13,7 @@ from lco_jax.data.encode.template import load_tokenizer
 from lco_jax.embed.arguments import ABSENT, MISSING, check_positive
 from lco_jax.embed.one_or_many import is_single
 from lco_jax.embed.prompts import choose_prompt
-from lco_jax.metrics.similarity import PAIRWISE, SIMILARITIES
+from lco_jax.metrics.similarity import PAIRWISE, SIMILARITIES, check_widths
 from lco_jax.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -118,13 +118,21 @@ class Face:
         self, embeddings1: Float[Any, "N E"], embeddings2: Float[Any, "M E"]
     ) -> Float[Any, "N M"]:
         """The similarity of every pair, by `similarity_fn_name`; distances are negative. Tensors of
-        torch give a tensor."""
+        torch give a tensor.
+
+        Raises:
+            ValueError: widths that differ.
+        """
         return _compare(SIMILARITIES[self.similarity_fn_name], embeddings1, embeddings2)
 
     def similarity_pairwise(
         self, embeddings1: Float[Any, "N E"], embeddings2: Float[Any, "N E"]
     ) -> Float[Any, "N"]:
-        """The similarity of the pairs in order."""
+        """The similarity of the pairs in order.
+
+        Raises:
+            ValueError: widths or numbers of vectors that differ.
+        """
         return _compare(PAIRWISE[self.similarity_fn_name], embeddings1, embeddings2)
 
     # -------------------------------------------------------------------------------- the model
@@ -211,7 +219,11 @@ class Face:
 
 def _compare(function: Any, a: Any, b: Any) -> Any:
     as_torch = any(type(side).__module__.partition(".")[0] == "torch" for side in (a, b))
-    vectors = (np.atleast_2d(_on_host(side)) for side in (a, b))
+    vectors = [np.atleast_2d(_on_host(side)) for side in (a, b)]
+    check_widths(*vectors)
+    counts = {len(side) for side in vectors}
+    if function in PAIRWISE.values() and len(counts - {1}) > 1:
+        raise ValueError(f"{len(vectors[0])} and {len(vectors[1])} vectors are no pairs")
     found = np.asarray(function(*vectors))
     if not as_torch:
         return found

@@ -14,6 +14,19 @@ def unit(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
+def check_widths(a: _Vectors, b: Float[np.ndarray, "M F"]) -> None:
+    """Refuse to compare vectors of different models.
+
+    Raises:
+        ValueError: there are some of both, and their widths differ.
+    """
+    if len(a) and len(b) and a.shape[-1] != b.shape[-1]:
+        raise ValueError(
+            f"vectors of width {a.shape[-1]} cannot be compared with vectors of width "
+            f"{b.shape[-1]}; encode both with one model and truncate_dim"
+        )
+
+
 def _dot(a: _Vectors, b: Float[np.ndarray, "M E"]) -> Float[np.ndarray, "N M"]:
     return a @ b.T
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from lco_jax.metrics.similarity import check_widths
+
 _LEAST_NORM = 1e-12
 
 
@@ -18,13 +20,23 @@ class Hit(TypedDict):
 
 
 def cos_sim(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "N M"]:
-    """Cosine of every pair of rows."""
+    """Cosine of every pair of rows.
+
+    Raises:
+        ValueError: widths that differ.
+    """
     return dot_score(_unit(_as_matrix(a)), _unit(_as_matrix(b)))
 
 
 def dot_score(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "N M"]:
-    """Dot product of every pair of rows."""
-    return _as_matrix(a) @ _as_matrix(b).T
+    """Dot product of every pair of rows.
+
+    Raises:
+        ValueError: widths that differ.
+    """
+    a, b = _as_matrix(a), _as_matrix(b)
+    check_widths(a, b)
+    return a @ b.T
 
 
 def semantic_search(
@@ -50,7 +62,8 @@ def semantic_search(
         score_function: of rows `(n, E)` and `(m, E)`, gives `(n, m)` scores.
 
     Raises:
-        ValueError: widths that differ, a size below 1, or values that are not finite.
+        ValueError: widths that differ, a size that is not whole or below 1, or values that are not
+            finite.
 
     Source: sentence_transformers.util.semantic_search.
     """
@@ -59,14 +72,11 @@ def semantic_search(
         ("corpus_chunk_size", corpus_chunk_size),
         ("top_k", top_k),
     ):
-        if size < 1:
-            raise ValueError(f"{name}={size} must be at least 1")
+        is_whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        if not is_whole or size < 1:
+            raise ValueError(f"{name}={size!r} must be at least 1, and a whole number")
     queries, corpus = _as_matrix(query_embeddings), _as_rows(corpus_embeddings)
-    if len(queries) and len(corpus) and queries.shape[1] != corpus.shape[1]:
-        raise ValueError(
-            f"queries of width {queries.shape[1]} cannot be compared with a corpus of width "
-            f"{corpus.shape[1]}; encode both with one model and truncate_dim"
-        )
+    check_widths(queries, corpus)
     _require_finite("query", queries, 0)
     with_cosines = score_function is cos_sim
     if with_cosines:

@@ -392,6 +392,14 @@ def test_similarities_are_those_of_the_library(embedder, vectors, name):
     assert embedder.similarity_fn_name == "cosine"
 
 
+def test_vectors_that_do_not_fit_are_named(embedder, vectors):
+    for compare in (embedder.similarity, embedder.similarity_pairwise):
+        with pytest.raises(ValueError, match=r"of width 32 cannot be compared with .* width 8"):
+            compare(vectors, vectors[:, :8])
+    with pytest.raises(ValueError, match="5 and 3 vectors are no pairs"):
+        embedder.similarity_pairwise(vectors, vectors[:3])
+
+
 # -------------------------------------------------------------------------- exports and mteb
 
 

@@ -99,7 +99,9 @@ def test_a_zero_vector_scores_zero():
     [
         (CORPUS, {"top_k": 0}, "top_k=0 must be at least 1"),
         (CORPUS, {"corpus_chunk_size": 0}, "corpus_chunk_size=0"),
-        (CORPUS[:, :8], {}, "width 16 cannot be compared with a corpus of width 8"),
+        (CORPUS[:, :8], {}, "width 16 cannot be compared with .* width 8"),
+        (CORPUS, {"top_k": 2.5}, "top_k=2.5 must be at least 1, and a whole number"),
+        (CORPUS, {"top_k": "3"}, "top_k='3' must be"),
         (CORPUS[None], {}, r"shape \(1, 301, 16\)"),
         (np.where(np.arange(301)[:, None] == 70, np.nan, CORPUS), {}, "corpus row 70"),
         (CORPUS, {"score_function": lambda a, b: np.zeros((1, 1))}, r"gave shape \(1, 1\)"),
@@ -110,3 +112,9 @@ def test_what_cannot_be_searched(corpus, options, message):
     options = {"corpus_chunk_size": 50, **options}
     with pytest.raises(ValueError, match=message):
         semantic_search(QUERIES, corpus, **options)
+
+
+@pytest.mark.parametrize("compare", [cos_sim, dot_score])
+def test_widths_that_differ_are_named(compare):
+    with pytest.raises(ValueError, match=r"of width 16 cannot be compared with .* of width 8"):
+        compare(QUERIES, CORPUS[:, :8])
