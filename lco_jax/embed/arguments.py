@@ -1,7 +1,9 @@
 """Arguments of sentence-transformers that mean something else here, or nothing: what is said."""
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -122,6 +124,24 @@ def dtype_of(model_kwargs: Mapping[str, Any] | None) -> str | None:
         elif dtype not in ("float32", "bfloat16"):
             raise ValueError(f"model_kwargs[{key!r}]={value}: expected 'float32' or 'bfloat16'")
     return dtype
+
+
+def model_name(model: str | Path | None, others: dict[str, Any]) -> str:
+    """The model that a constructor is asked for, under either name, which is taken from `others`.
+
+    Raises:
+        ValueError: there is none, or both names are given.
+    """
+    other = others.pop("model_name_or_path", None)
+    if None not in (model, other):
+        raise ValueError(
+            f"model={str(model)!r} and model_name_or_path={str(other)!r} are two names of one "
+            "argument; leave one out"
+        )
+    name = model if other is None else other
+    if name is None or not str(name).strip():
+        raise ValueError("give a model: a hub folder, a hub id or a run folder")
+    return os.path.expanduser(str(name))
 
 
 def given(**arguments: Any) -> dict[str, Any]:

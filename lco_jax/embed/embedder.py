@@ -21,6 +21,7 @@ from lco_jax.embed.arguments import (
     given,
     given_inputs,
     import_torch,
+    model_name,
     refuse,
 )
 from lco_jax.embed.encoder import Encoder, Errors, MakeReader, encode_in_blocks, progress_bar
@@ -111,10 +112,8 @@ class Embedder(Face, Upstairs):
         model_kwargs: Mapping[str, Any] | None = None,
         **others: Any,
     ):
-        model = others.pop("model_name_or_path", None) if model is None else model
+        model = model_name(model, others)
         refuse("Embedder", others, CONSTRUCTOR, ("model", "dtype", "media", "prompts", "token"))
-        if model is None:
-            raise ValueError("give a model: a hub folder, a hub id or a run folder")
         if cache is not None and jax.process_count() > 1:
             raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
         check_positive("truncate_dim", truncate_dim)
@@ -123,7 +122,7 @@ class Embedder(Face, Upstairs):
         access = HubAccess(token, cache_folder, local_files_only)
         with jax.set_mesh(self._mesh):
             opened = open_model(
-                str(model),
+                model,
                 checkpoint=checkpoint,
                 profile=profile,
                 max_text_tokens=max_text_tokens,
@@ -133,7 +132,7 @@ class Embedder(Face, Upstairs):
                 access=access,
             )
         self.config, self.processor = opened.config, opened.processor
-        self._model, self._model_revision = str(model), revision
+        self._model, self._model_revision = model, revision
         self._is_fetched_otherwise = opened.step is None and bool(revision or access.options())
         self._step, self._dtype, self._base_folder = opened.step, opened.dtype, opened.base_folder
         saved = saved_settings(opened.base_folder) if opened.step is None else {}

@@ -70,6 +70,7 @@ def open_model(
     if checkpoint is not None:
         raise ValueError(f"checkpoint={checkpoint} was asked for, but {path} is not a run folder")
     folder = resolve_folder(path, revision, access)
+    _refuse_folder_of_runs(folder)
     config = read_config(folder)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     towers = available_towers(config)
@@ -88,6 +89,16 @@ def open_model(
     )
     params = load_params(folder, config, shapes)
     return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)
+
+
+def _refuse_folder_of_runs(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        return
+    runs = [str(own) for own in sorted(folder.iterdir()) if is_run_folder(str(own))]
+    if runs:
+        raise FileNotFoundError(
+            f"{folder} is no model but a folder of runs; open {' or '.join(runs)}"
+        )
 
 
 def _stored_recipe(folder: Path) -> dict:

@@ -173,6 +173,21 @@ def test_settings_that_need_the_model(checkpoint):
     assert named.device == jax.devices()[3] and named.dtype == "bfloat16"
 
 
+def test_what_is_no_name_of_a_model(tmp_path, monkeypatch):
+    for name in ("", " "):
+        with pytest.raises(ValueError, match="give a model"):
+            Embedder(name)
+    with pytest.raises(ValueError, match="model='a' and model_name_or_path='b' are two names"):
+        Embedder("a", model_name_or_path="b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for stage in ("refine", "text"):
+        (tmp_path / "study" / stage).mkdir(parents=True)
+        (tmp_path / "study" / stage / "config.json").write_text('{"format": "lco_jax run 1"}')
+    wanted = f"{tmp_path}/study is no model but a folder of runs; open {tmp_path}/study/refine or "
+    with pytest.raises(FileNotFoundError, match=re.escape(wanted)):
+        Embedder("~/study")
+
+
 def test_the_hub_is_asked_as_told(monkeypatch, checkpoint):
     asked = []
 
