@@ -26,6 +26,7 @@ from lco_jax.embed.arguments import (
 )
 from lco_jax.embed.encoder import Encoder, Errors, MakeReader, encode_in_blocks, progress_bar
 from lco_jax.embed.face import Face
+from lco_jax.embed.input_errors import numbered
 from lco_jax.embed.inputs import Input as Input
 from lco_jax.embed.inputs import InputReader
 from lco_jax.embed.one_or_many import as_sequence, is_single
@@ -231,7 +232,7 @@ class Embedder(Face, Upstairs):
         torch = import_torch() if convert_to_tensor or not convert_to_numpy else None
         items, single = self._read(inputs, self._prompt(prompt, prompt_name))
         found: Errors = {}
-        with progress_bar(len(items), bool(show_progress_bar)) as bar:
+        with progress_bar(len(items), bool(show_progress_bar)) as bar, numbered():
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
             encode = self._encoder.encode
             if self._cache is not None:

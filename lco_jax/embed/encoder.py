@@ -18,6 +18,7 @@ from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.records import Item
 from lco_jax.embed.feed import Errors, Fed, Feed, MediaReader, PieceEnd
+from lco_jax.embed.input_errors import moved
 from lco_jax.models.build import Params
 from lco_jax.objectives.encode import encode, media_features
 from lco_jax.runtime.mesh import compile_for_mesh
@@ -195,7 +196,9 @@ def encode_in_blocks(
     blocks = [np.zeros((0, width), np.float32)]
     for start in range(0, len(items), size):
         found: Errors | None = None if errors is None else {}
-        blocks.append(encode(items[start : start + size], on_progress=on_progress, errors=found))
+        block = items[start : start + size]
+        with moved(range(start, start + size)):
+            blocks.append(encode(block, on_progress=on_progress, errors=found))
         for index, error in (found or {}).items():
             errors[start + index] = error
     return np.concatenate(blocks[1:] or blocks)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int32
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.template import load_tokenizer
 from lco_jax.embed.arguments import ABSENT, MISSING, check_positive
+from lco_jax.embed.input_errors import of_field
 from lco_jax.embed.one_or_many import is_single
 from lco_jax.embed.prompts import choose_prompt
 from lco_jax.metrics.similarity import PAIRWISE, SIMILARITIES, check_widths
@@ -90,7 +91,11 @@ class Face:
         with 0 where shorter ones are filled up, at their ends."""
         items, _ = self._read(texts, choose_prompt({}, None, prompt, None))
         head = self.processor.head
-        rows = [np.concatenate([head, found.tokens]) for found in self.processor.encode(items)]
+        encoded = self.processor.try_encode(items)
+        for index, found in enumerate(encoded):
+            if isinstance(found, ValueError):
+                raise of_field(found, f"input {index}")
+        rows = [np.concatenate([head, found.tokens]) for found in encoded]
         longest = max(map(len, rows), default=0)
         ids = np.zeros((len(rows), longest), np.int32)
         mask = np.zeros_like(ids)

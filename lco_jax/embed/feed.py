@@ -24,6 +24,7 @@ from lco_jax.data.pack.shares import deal
 from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.pack.stream import Packed, pack_texts
 from lco_jax.data.records import Item
+from lco_jax.embed.input_errors import placed
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
 from lco_jax.runtime.axes import BATCH_AXES
@@ -198,7 +199,8 @@ class Feed:
         for said in processes.gather(self._key("errors in words"), json.dumps(texts)):
             own = {int(i): ValueError(text) for i, text in json.loads(said).items()} | own
         if self.strict:
-            raise own[min(own)]
+            first = min(own)
+            raise placed(own[first], first)
         errors |= own
 
     def _agree(self, key: str, values: tuple[int, ...]) -> tuple[int, ...]:

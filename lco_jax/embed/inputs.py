@@ -19,16 +19,16 @@ from lco_jax.data.media.sources import (
     MediaSource,
     Pixels,
     PlainSource,
-    content_of_data_uri,
-    path_of_uri,
 )
 from lco_jax.data.records import Item, describe, parse_id, require_text
 from lco_jax.embed.arrays import as_numpy, is_array, pixels_of, waveform_of
 from lco_jax.embed.decoders import decoded, is_decoder
+from lco_jax.embed.input_errors import of_field
 from lco_jax.embed.media_fields import (
     KINDS,
     OPTION_KEYS,
     OPTIONS,
+    address_of,
     only_source,
     options_of,
     parts_of,
@@ -107,7 +107,7 @@ class InputReader:
         kind = kind or kind_of_data_uri(value)
         if kind is None:
             return Item(require_text(value, field))
-        return _item_of([(kind, self._address(value))])
+        return _item_of([(kind, address_of(value, field))])
 
     def _exists(self, value: str) -> bool:
         """Whether a string with the ending of a medium is its path; if it might be, say that it is
@@ -241,7 +241,7 @@ class InputReader:
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if isinstance(value, str):
-            return self._address(require_text(value, field))
+            return address_of(require_text(value, field), field)
         if isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
         if kind == "image" and isinstance(value, Image.Image):
@@ -274,9 +274,6 @@ class InputReader:
             self._held[id(image)] = Pixels(image, name)
         return self._held[id(image)]
 
-    def _address(self, value: str) -> str | bytes:
-        return content_of_data_uri(value) if value.startswith("data:") else path_of_uri(value)
-
 
 def _holds_bytes(array: Any) -> bool:
     return str(array.dtype).removeprefix("torch.") == "uint8"
@@ -286,7 +283,7 @@ def _sniffed(source: str | bytes, field: str) -> Kind:
     try:
         return kind_of_content(source)
     except MediaError as error:
-        raise MediaError(f"{field}: {error}") from error
+        raise of_field(error, field) from error
 
 
 def _item_of(

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.kinds import kind_of_name
+from lco_jax.data.media.sources import content_of_data_uri, path_of_uri
 from lco_jax.data.records import describe
 from lco_jax.embed.arrays import is_array
 from lco_jax.embed.decoders import is_decoder
+from lco_jax.embed.input_errors import of_field
 from lco_jax.models.tokens import Kind
 
 KINDS: tuple[Kind, ...] = ("image", "audio", "video")
@@ -102,3 +105,18 @@ def only_source(kind: Kind, value: Mapping[str, Any], field: str) -> tuple[Any, 
     if isinstance(source, Mapping) and set(source) == {"url"}:
         return source["url"], fps
     return source, fps
+
+
+def address_of(value: str, field: str) -> str:
+    """The path of a `file:` URI; any other address as it is.
+
+    Raises:
+        MediaError: it is a damaged `data:` URI, or a `file:` URI of another host.
+    """
+    try:
+        if not value.startswith("data:"):
+            return path_of_uri(value)
+        content_of_data_uri(value)
+    except MediaError as error:
+        raise of_field(error, field) from error
+    return value

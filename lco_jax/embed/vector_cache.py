@@ -14,6 +14,7 @@ from lco_jax.data.encode.feature_cache import content_hash
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.embed.encoder import Errors
+from lco_jax.embed.input_errors import moved
 
 _KEY_BYTES = 16
 _NO_FILES = ("data:", "file:", "http:", "https:")
@@ -74,8 +75,11 @@ class VectorCache:
         for start in range(0, len(groups), _PIECE):
             piece = groups[start : start + _PIECE]
             found: Errors = {}
-            firsts = [items[own[0]] for _, own in piece]
-            made = encode(firsts, errors=None if errors is None else found)
+            firsts = [own[0] for _, own in piece]
+            with moved(firsts):
+                made = encode(
+                    [items[index] for index in firsts], errors=None if errors is None else found
+                )
             for number, (_, own) in enumerate(piece):
                 vectors[own] = made[number]
                 if number in found:

@@ -140,5 +140,5 @@ def test_bad_folders(tmp_path):
 def test_bad_items_are_named(prompter):
     with pytest.raises(ValueError, match="item q7 is empty"):
         prompter.encode([Item("a"), Item(" ", id="q7")])
-    with pytest.raises(ValueError, match=r"has the image dog\.png, but .* writes no media"):
+    with pytest.raises(ValueError, match=r"'a': has the image dog\.png, but .* reads texts only"):
         prompter.encode([Item("a", images=("dog.png",))])

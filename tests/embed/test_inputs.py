@@ -394,7 +394,8 @@ BAD = [
     ({"picture": "a.png"}, "unknown key 'picture'"),
     ({"text": ["a", "b"]}, r"input 0\.text is of type list"),
     ({"text": "a", "id": 2.5}, r"input 0\.id is of type float"),
-    ({"image": "data:image/png;base64,@@"}, "no data URI"),
+    ({"image": "data:image/png;base64,@@"}, r"input 0\.image: data:.* no data URI"),
+    ("file://host/cat.png", "input 0: file://host/cat.png: is on the host"),
     ({"role": "assistant", "content": "a"}, r"messages of \['assistant'\]"),
     ({"role": "user", "content": [{"type": "pdf"}]}, r"content\[0\] is of type dict"),
     ({"role": "user", "content": []}, "input 0 is empty"),
@@ -416,6 +417,31 @@ def test_web_addresses_and_strange_paths_are_refused_when_read(embedder):
     ]:
         with pytest.raises(MediaError, match=message):
             embedder.encode({"image_path": address} if "file" not in address else address)
+
+
+def test_errors_of_media_say_which_input(embedder, tmp_path):
+    kept = Embedder(
+        embedder._base_folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32",
+        cache=tmp_path / "cache",
+    )  # fmt: skip
+    cut = (FILES / "exif6.jpg").read_bytes()[:2000]
+    uri = "data:image/jpeg;base64," + base64.b64encode(cut).decode()
+    texts = ["a", "b", "a", "c"]
+    for value, message in [
+        (cut, "^input 4: a file of 2000 bytes"),
+        ({"image_path": uri}, r"^input 4: data:image/jpeg;base64,.* \(\d+ characters\)"),
+        (
+            {"image_path": str(tmp_path / "gone.png"), "id": "q7"},
+            "^input 4: item q7: .*no such file",
+        ),
+        ({"image": Image.new("F", (9, 9))}, r"^input 4\.image \(a Pillow image"),
+    ]:
+        for model, options in [(embedder, {}), (embedder, {"batch_size": 3}), (kept, {})]:
+            with pytest.raises(MediaError, match=message):
+                model.encode([*texts, value], **options)
+        errors = {}
+        embedder.encode([*texts, value], errors=errors)
+        assert list(errors) == [4]
 
 
 def test_frames_of_different_sizes_and_without_a_rate(embedder):

@@ -323,6 +323,16 @@ def test_prompts(checkpoint, embedder, tmp_path):
     assert "find: " in default.identity and "find: " not in prompted.identity
 
 
+def test_a_model_of_texts_says_so_of_media(embedder):
+    inputs = ["a", "x", {"image": "cat.png"}]
+    message = (
+        r"^input 2: it has the image cat\.png, but the model reads texts only; use a model that"
+    )
+    for encode in (embedder.encode, embedder.tokenize):
+        with pytest.raises(ValueError, match=message):
+            encode(inputs)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -40,6 +40,7 @@ _PROFILES = {
     "lco": _Profile(650, ("image", "video", "audio"), ()),
     "mteb": _Profile(300, ("video", "audio", "image"), ("image", "video", "audio"), True),
 }
+_PLURALS: dict[Kind, str] = {"image": "images", "audio": "audio", "video": "videos"}
 _ASK_OF_MIXTURE = "\nSummarize the above in one word:"
 
 
@@ -89,6 +90,7 @@ class Prompter:
         )
         tokenizer = load_tokenizer(Path(tokenizer_folder))
         self.template_head, self.template_tail = split_template(tokenizer)
+        self._kinds = tuple(kinds)
         self.markup = read_markup(tokenizer, self.template_head, kinds)
         """What the template writes for a medium, by kind."""
         end = after_answer(tokenizer)
@@ -215,12 +217,17 @@ class Prompter:
             raise ValueError(f"item {item.id or item} is empty; give it a text or a medium")
         for kind, source in self.ordered_media(item):
             if kind not in self.markup:
-                name = name_of(source)
+                name = item.id or (repr(item.text) if item.text else "")
+                place = f"item {name}: has" if name else "it has"
                 raise ValueError(
-                    f"item {item.id or item.text!r}: has the {kind} {name}, but the checkpoint's "
-                    f"chat template writes {sorted(self.markup) or 'no media'} only; use a model "
-                    f"that reads {kind}"
+                    f"{place} the {kind} {name_of(source)}, but {self._what_is_read(kind)}; use a "
+                    f"model that reads {_PLURALS[kind]}"
                 )
+
+    def _what_is_read(self, refused: Kind) -> str:
+        if refused in self._kinds:
+            return f"the checkpoint's chat template knows no {refused}"
+        return f"the model reads {' and '.join(['texts', *map(_PLURALS.get, self.markup)])} only"
 
     def _tokenize(self, texts: Iterable[str]) -> list[list[int]]:
         batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
