@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from lco_jax import config as config_module
@@ -85,7 +86,7 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
     """
     before, after = to_json(old), to_json(new)
     names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
-    changes = [change for name in names for change in _changes(name, before[name], after[name])]
+    changes = [change for name in names for change in find_changes(name, before[name], after[name])]
     if changes:
         raise ScienceChangedError(
             "the run was started with other settings:\n  "
@@ -94,12 +95,21 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
         )
 
 
-def _changes(path: str, old: Any, new: Any) -> list[str]:
+def find_changes(path: str, old: Any, new: Any, *, ignore: Sequence[str] = ()) -> list[str]:
+    """What differs between two values of `to_json`: names of settings, with both values.
+
+    Args:
+        path: what errors call the value.
+        ignore: fields, wherever they are, that may differ.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
         names = [*old, *(name for name in new if name not in old)]
         return [
             change
             for name in names
-            for change in _changes(f"{path}.{name}", old.get(name), new.get(name))
+            if name not in ignore
+            for change in find_changes(
+                f"{path}.{name}", old.get(name), new.get(name), ignore=ignore
+            )
         ]
     return [] if old == new else [f"{path}: {old!r} in the run, {new!r} now"]

@@ -15,6 +15,7 @@ from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
 
@@ -42,6 +43,8 @@ class Manifest:
     """Digest of the model that the run starts from; None in run folders of earlier revisions."""
     base_run: dict[str, Any] | None = None
     """The run whose merged model it starts from, and the step of that (None: it is no run)."""
+    held_out: dict[str, Any] | None = None
+    """What it was measured on, also where it no longer is (see `held_out.held_out_of`)."""
     earlier: tuple[tuple[int, int], ...] = ()
     """What lengths it had before: until which step, and of how many steps."""
 
@@ -67,6 +70,7 @@ def read_manifest(workdir: str) -> Manifest:
         content["git_revision"],
         content.get("base_weights"),
         content.get("base_run"),
+        content.get("held_out") or settings_of(config.evaluation),
         tuple((until, length) for until, length in content.get("earlier_lengths", ())),
     )
 
@@ -164,27 +168,32 @@ def start_or_resume(
     prompt: dict[str, Any],
     base_weights: str | None = None,
     base_run: dict[str, Any] | None = None,
+    held_out: dict[str, Any] | None = None,
     earlier: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Write the manifest of a new run, or check that this is the run that the folder holds.
 
     Args:
         base_run: the run that it starts from, and the step of that.
+        held_out: what it is measured on (see `held_out.held_out_of`).
         earlier: the lengths that the run had before.
 
     Raises:
         ScienceChangedError: the folder's run has other settings, data or base weights.
     """
     file = epath.Path(workdir) / "config.json"
-    check_same_run(workdir, config, data_fingerprint, base_weights)
+    resumes = check_same_run(workdir, config, data_fingerprint, base_weights, held_out)
     if jax.process_index() != 0:
         return
+    if held_out is None and resumes:
+        held_out = read_manifest(workdir).held_out
     content = {
         "format": _FORMAT,
         "config": to_json(config),
         "data_fingerprint": data_fingerprint,
         "base_weights": base_weights,
         "base_run": base_run,
+        "held_out": held_out,
         "earlier_lengths": [list(pair) for pair in earlier],
         "prompt": prompt,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -202,15 +211,17 @@ def check_same_run(
     config: TrainConfig,
     data_fingerprint: str | None,
     base_weights: str | None = None,
+    held_out: dict[str, Any] | None = None,
 ) -> bool:
     """Whether the folder holds a run, which then must be this one, of any length.
 
     Args:
         data_fingerprint: None if the data are not known.
         base_weights: digest of the model that it starts from (None: not known).
+        held_out: what it is measured on (None: by the settings of `config` alone).
 
     Raises:
-        ScienceChangedError: it has other settings, data or base weights.
+        ScienceChangedError: it has other settings, data, base weights or held-out data.
     """
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
@@ -219,6 +230,7 @@ def check_same_run(
         raise ValueError(f"{file} is not of a run; choose another --workdir")
     old = read_manifest(workdir)
     check_resumable(old.config, config, may_change_length=True)
+    check_same_held_out(workdir, old.held_out, held_out or settings_of(config.evaluation))
     if data_fingerprint is not None and old.data_fingerprint != data_fingerprint:
         raise ScienceChangedError(
             f"the data of the run in {workdir} has changed: its fingerprint was "

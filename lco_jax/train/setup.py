@@ -24,6 +24,7 @@ from lco_jax.runtime import processes
 from lco_jax.train.agreement import check_same, check_shared
 from lco_jax.train.base import base_run_of, merge_base
 from lco_jax.train.checkpoint import Checkpoints
+from lco_jax.train.held_out import held_out_of
 from lco_jax.train.known_features import fill_cache, open_cache
 from lco_jax.train.manifest import (
     base_folder,
@@ -123,12 +124,13 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         folder = base_folder(ref, workdir)
         inputs = open_inputs(config, folder, read_config(folder), mesh)
         base_weights = folder_digest(folder)
+        held_out = held_out_of(config.evaluation)
     model, processor, loader = inputs.model, inputs.processor, inputs.loader
     num_steps, cache = inputs.num_steps, inputs.cache
     check_same(config, data=loader.fingerprint, base_weights=base_weights)
     check_shared(workdir)
     with processes.all_or_none("manifest"):
-        check_same_run(workdir, config, loader.fingerprint, base_weights)
+        check_same_run(workdir, config, loader.fingerprint, base_weights, held_out)
         per_epoch = loader.steps_per_epoch
         earlier = earlier_lengths(workdir, config, per_epoch, lambda: _steps_taken(workdir, config))
         schedule = make_schedule(config.optimizer, num_steps, earlier)
@@ -139,6 +141,7 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
             prompt=processor.describe(),
             base_weights=base_weights,
             base_run=base_run_of(folder),
+            held_out=held_out,
             earlier=earlier,
         )
     optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable, earlier)

@@ -121,6 +121,13 @@ def test_a_killed_run_goes_on_with_the_same_losses(
         (folder / name).write_bytes(changed)
 
 
+def test_other_held_out_data_are_refused_before_training(folder, train, trained):
+    text = (folder / "held_out.csv").read_text().replace("fox", "cat")
+    (folder / "other.csv").write_text(text)
+    code, said = train("--eval-data", "other.csv")
+    assert (code, "is measured on other held-out data: evaluation.source" in said) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
