@@ -14,6 +14,9 @@ _NAMES_TODAY = {(cls, former): name for (cls, name), former in _FORMER_NAMES.ite
 
 
 _LENGTH = ("num_steps", "num_epochs")
+ON_ERROR = "data.media.on_error"
+"""The numbers of a run do not depend on it: where bad rows stop a run, there are none, and files
+that turn out damaged are counted."""
 
 
 class ScienceChangedError(ValueError):
@@ -86,7 +89,11 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
     """
     before, after = to_json(old), to_json(new)
     names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
-    changes = [change for name in names for change in find_changes(name, before[name], after[name])]
+    changes = [
+        change
+        for name in names
+        for change in find_changes(name, before[name], after[name], ignore=(ON_ERROR,))
+    ]
     if changes:
         raise ScienceChangedError(
             "the run was started with other settings:\n  "
@@ -100,14 +107,14 @@ def find_changes(path: str, old: Any, new: Any, *, ignore: Sequence[str] = ()) -
 
     Args:
         path: what errors call the value.
-        ignore: fields, wherever they are, that may differ.
+        ignore: fields that may differ: by name, wherever they are, or by whole path.
     """
     if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
         names = [*old, *(name for name in new if name not in old)]
         return [
             change
             for name in names
-            if name not in ignore
+            if name not in ignore and f"{path}.{name}" not in ignore
             for change in find_changes(
                 f"{path}.{name}", old.get(name), new.get(name), ignore=ignore
             )

@@ -14,7 +14,7 @@ import jax
 from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
-from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
@@ -47,6 +47,8 @@ class Manifest:
     """What it was measured on, also where it no longer is (see `held_out.held_out_of`)."""
     earlier: tuple[tuple[int, int], ...] = ()
     """What lengths it had before: until which step, and of how many steps."""
+    earlier_on_error: tuple[tuple[int, str], ...] = ()
+    """What `data.media.on_error` was before: until which step, and the value."""
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Of the whole run."""
@@ -72,6 +74,7 @@ def read_manifest(workdir: str) -> Manifest:
         content.get("base_run"),
         content.get("held_out") or settings_of(config.evaluation),
         tuple((until, length) for until, length in content.get("earlier_lengths", ())),
+        tuple((until, value) for until, value in content.get("earlier_on_error", ())),
     )
 
 
@@ -160,6 +163,22 @@ def earlier_lengths(
     return (*((min(until, step), length) for until, length in old.earlier), (step, before))
 
 
+def earlier_on_error(
+    workdir: str, config: TrainConfig, reached: Callable[[], int]
+) -> tuple[tuple[int, str], ...]:
+    """What `data.media.on_error` was before in the run in `workdir`, as `earlier_lengths`."""
+    if not is_run_folder(workdir):
+        return ()
+    old = read_manifest(workdir)
+    before, now = old.config.data.media.on_error, config.data.media.on_error
+    if before == now:
+        return old.earlier_on_error
+    step = reached()
+    log.info("from step %d on, %s is %s instead of %s", step, ON_ERROR, now, before)
+    kept = ((min(until, step), value) for until, value in old.earlier_on_error)
+    return (*kept, (step, before))
+
+
 def start_or_resume(
     workdir: str,
     config: TrainConfig,
@@ -170,6 +189,7 @@ def start_or_resume(
     base_run: dict[str, Any] | None = None,
     held_out: dict[str, Any] | None = None,
     earlier: Sequence[tuple[int, int]] = (),
+    on_error: Sequence[tuple[int, str]] = (),
 ) -> None:
     """Write the manifest of a new run, or check that this is the run that the folder holds.
 
@@ -177,6 +197,7 @@ def start_or_resume(
         base_run: the run that it starts from, and the step of that.
         held_out: what it is measured on (see `held_out.held_out_of`).
         earlier: the lengths that the run had before.
+        on_error: what `data.media.on_error` was before.
 
     Raises:
         ScienceChangedError: the folder's run has other settings, data or base weights.
@@ -195,6 +216,7 @@ def start_or_resume(
         "base_run": base_run,
         "held_out": held_out,
         "earlier_lengths": [list(pair) for pair in earlier],
+        "earlier_on_error": [list(pair) for pair in on_error],
         "prompt": prompt,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_revision": _git_revision(),

@@ -30,6 +30,7 @@ from lco_jax.train.manifest import (
     base_folder,
     check_same_run,
     earlier_lengths,
+    earlier_on_error,
     start_or_resume,
 )
 from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
@@ -132,7 +133,8 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     with processes.all_or_none("manifest"):
         check_same_run(workdir, config, loader.fingerprint, base_weights, held_out)
         per_epoch = loader.steps_per_epoch
-        earlier = earlier_lengths(workdir, config, per_epoch, lambda: _steps_taken(workdir, config))
+        reached = functools.partial(_steps_taken, workdir, config)
+        earlier = earlier_lengths(workdir, config, per_epoch, reached)
         schedule = make_schedule(config.optimizer, num_steps, earlier)
         start_or_resume(
             workdir,
@@ -143,6 +145,7 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
             base_run=base_run_of(folder),
             held_out=held_out,
             earlier=earlier,
+            on_error=earlier_on_error(workdir, config, reached),
         )
     optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable, earlier)
     metric = config.evaluation.metric if config.evaluation else None

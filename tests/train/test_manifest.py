@@ -8,7 +8,7 @@ import pytest
 from lco_jax.config import Evaluation, TableSource, TrainConfig
 from lco_jax.config.io import ScienceChangedError
 from lco_jax.train.held_out import held_out_of
-from lco_jax.train.manifest import start_or_resume
+from lco_jax.train.manifest import earlier_on_error, read_manifest, start_or_resume
 from tests import runs
 
 PAIRS = "anchor,positive\na,b\nc,d\n"
@@ -74,3 +74,17 @@ def test_an_older_run_is_compared_by_its_settings(config, tmp_path):
         go_on(measured_on(config, "other.csv"))
     go_on(config)
     assert "contents" in json.loads(file.read_text())["held_out"]
+
+
+def test_damaged_files_may_be_skipped_from_some_step_on(config):
+    go_on(config)
+    media = dataclasses.replace(config.data.media, on_error="skip")
+    skipping = dataclasses.replace(config, data=dataclasses.replace(config.data, media=media))
+    go_on(skipping, on_error=earlier_on_error("run", skipping, lambda: 4))
+    assert read_manifest("run").earlier_on_error == ((4, "raise"),)
+    go_on(skipping, on_error=earlier_on_error("run", skipping, lambda: 5))
+    go_on(config, on_error=earlier_on_error("run", config, lambda: 6))
+    assert read_manifest("run").earlier_on_error == ((4, "raise"), (6, "skip"))
+    media = dataclasses.replace(media, image_min_pixels=1)
+    with pytest.raises(ScienceChangedError, match=r"data\.media\.image_min_pixels"):
+        go_on(dataclasses.replace(config, data=dataclasses.replace(config.data, media=media)))
