@@ -17,6 +17,8 @@ _LENGTH = ("num_steps", "num_epochs")
 ON_ERROR = "data.media.on_error"
 """The numbers of a run do not depend on it: where bad rows stop a run, there are none, and files
 that turn out damaged are counted."""
+FILE_NAMES = ("path", "paths")
+"""Fields of sources that say where files are: what is in them is compared by digest."""
 
 
 class ScienceChangedError(ValueError):
@@ -79,7 +81,7 @@ def _renamed(content: Any, names: dict[tuple[str, str], str]) -> Any:
 
 
 def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bool = False) -> None:
-    """Allow a resume that changes only how the run is executed.
+    """Allow a resume that changes only how the run is executed; files may be found by other paths.
 
     Args:
         may_change_length: allow other numbers of steps or epochs, too.
@@ -88,6 +90,8 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
         ScienceChangedError: names every science field that differs, with both values.
     """
     before, after = to_json(old), to_json(new)
+    for content in (before, after):
+        content["data"]["sources"] = [_without_files(one) for one in content["data"]["sources"]]
     names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
     changes = [
         change
@@ -100,6 +104,10 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
             + "\n  ".join(changes)
             + "\nset them back, or choose a new --workdir to start another run"
         )
+
+
+def _without_files(source: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in source.items() if name not in FILE_NAMES}
 
 
 def find_changes(path: str, old: Any, new: Any, *, ignore: Sequence[str] = ()) -> list[str]:
@@ -118,5 +126,11 @@ def find_changes(path: str, old: Any, new: Any, *, ignore: Sequence[str] = ()) -
             for change in find_changes(
                 f"{path}.{name}", old.get(name), new.get(name), ignore=ignore
             )
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            change
+            for number, parts in enumerate(zip(old, new, strict=True))
+            for change in find_changes(f"{path}.{number}", *parts, ignore=ignore)
         ]
     return [] if old == new else [f"{path}: {old!r} in the run, {new!r} now"]

@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any
 
 from lco_jax.config import Evaluation, Source, TfdsSource
-from lco_jax.config.io import ScienceChangedError, find_changes, to_json
+from lco_jax.config.io import FILE_NAMES, ScienceChangedError, find_changes, to_json
 from lco_jax.data.sources.open import open_source
 
-_BY_CONTENT = ("path", "paths", "data_dir", "weight", "max_examples")
+_BY_CONTENT = (*FILE_NAMES, "data_dir", "weight", "max_examples")
 """Settings of a source that matter only as far as the pairs are others, or in training."""
 
 

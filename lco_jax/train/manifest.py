@@ -15,6 +15,7 @@ from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.data.sources.mixture import is_same_sequence
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
@@ -253,7 +254,9 @@ def check_same_run(
     old = read_manifest(workdir)
     check_resumable(old.config, config, may_change_length=True)
     check_same_held_out(workdir, old.held_out, held_out or settings_of(config.evaluation))
-    if data_fingerprint is not None and old.data_fingerprint != data_fingerprint:
+    if data_fingerprint is not None and not is_same_sequence(
+        old.data_fingerprint, data_fingerprint
+    ):
         raise ScienceChangedError(
             f"the data of the run in {workdir} has changed: its fingerprint was "
             f"{old.data_fingerprint} and is {data_fingerprint} now; restore the data or choose "
