@@ -117,7 +117,7 @@ class FileItems(Sequence[Item | ValueError]):
     @property
     def digest(self) -> str:
         """Hash of what the items depend on: the files by name, size and time."""
-        digest = hashlib.blake2b(os.fspath(self._folder).encode(), digest_size=8)
+        digest = hashlib.blake2b(os.fsencode(self._folder), digest_size=8)
         for name in self._names:
             stat = (self._folder / name).stat()
             digest.update(repr((name, stat.length, stat.mtime)).encode())
