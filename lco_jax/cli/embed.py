@@ -21,9 +21,9 @@ class _Arguments(Start, Compilations):
 
     model: str
     """Hub folder, hub id or run folder."""
-    input: str
-    """File of JSON Lines (also .gz), CSV or parquet; a pattern in quotes, such as 'a/*.csv'; or a
-    folder, all of whose media and .txt files are embedded."""
+    input: tuple[str, ...]
+    """Files of JSON Lines (also .gz), CSV or parquet; patterns such as 'a/*.csv'; or a folder, all
+    of whose media and .txt files are embedded."""
     output: str
     """`.npy`, or `.parquet` with ids, texts and paths; a stopped job goes on where it was."""
     columns: tuple[str, ...] = ()
@@ -77,6 +77,8 @@ def main() -> int:
     from lco_jax.embed.embed_file import check_output, embed_items
 
     check_output(arguments.output)
+    if not arguments.input:
+        raise ValueError("--input names nothing; give a file, a pattern or a folder")
     arguments.join()
     items = open_items(arguments.input, columns, arguments.media_root)
     arguments.keep_compilations()
