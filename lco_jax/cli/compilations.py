@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lco_jax.cli.folders import usable
+
 log = logging.getLogger(__name__)
 
 _FOLDER = "~/.cache/lco_jax/xla"
@@ -27,12 +29,7 @@ class Compilations:
         folder = self.compilation_cache
         if "://" not in folder:
             path = Path(os.path.expanduser(folder))
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                writable = os.access(path, os.W_OK)
-            except OSError:
-                writable = False
-            if not writable:
+            if not usable(path):
                 log.warning(
                     "%s cannot be written to: compiled programs are not kept; choose another "
                     "folder with --compilation-cache",

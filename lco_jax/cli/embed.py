@@ -21,9 +21,9 @@ class _Arguments(Start, Compilations):
 
     model: str
     """Hub folder, hub id or run folder."""
-    input: str
-    """File of JSON Lines (also .gz), CSV or parquet; a pattern in quotes, such as 'a/*.csv'; or a
-    folder, all of whose media and .txt files are embedded."""
+    input: tuple[str, ...]
+    """Files of JSON Lines (also .gz), CSV or parquet; patterns such as 'a/*.csv'; or a folder, all
+    of whose media and .txt files are embedded."""
     output: str
     """`.npy`, or `.parquet` with ids, texts and paths; a stopped job goes on where it was."""
     columns: tuple[str, ...] = ()
@@ -73,10 +73,14 @@ def main() -> int:
     """Parse, embed, say how many."""
     arguments = parse(_Arguments, examples=_EXAMPLES, brief=_BRIEF)
     columns = parse_columns(arguments.columns)
-    from lco_jax.embed.embed_file import check_paths, embed_file
+    from lco_jax.data.sources.items import open_items
+    from lco_jax.embed.embed_file import check_output, embed_items
 
-    check_paths(arguments.input, arguments.output)
+    check_output(arguments.output)
+    if not arguments.input:
+        raise ValueError("--input names nothing; give a file, a pattern or a folder")
     arguments.join()
+    items = open_items(arguments.input, columns, arguments.media_root)
     arguments.keep_compilations()
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader
@@ -92,13 +96,7 @@ def main() -> int:
         mesh=arguments.mesh,
         make_reader=make_reader,
     )
-    count, errors = embed_file(
-        embedder,
-        arguments.input,
-        arguments.output,
-        columns=columns,
-        media_root=arguments.media_root,
-    )
+    count, errors = embed_items(embedder, items, arguments.output)
     good = count - len(errors)
     log.info("%d vectors of width %d in %s", good, embedder.width, arguments.output)
     for index, text in sorted(errors.items()):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.folders import usable
 from lco_jax.cli.parse import parse
 
 if TYPE_CHECKING:
@@ -104,6 +105,14 @@ def main() -> int:
 
     corpus = open_corpus(arguments.corpus)
     arguments.keep_compilations()
+    cache: Path | None = arguments.cache.expanduser()
+    if not usable(cache):
+        log.warning(
+            "%s cannot be written to: vectors are not kept, and another search encodes all again; "
+            "choose another folder with --cache",
+            cache,
+        )
+        cache = None
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.search.find import find
@@ -125,7 +134,7 @@ def main() -> int:
         queries,
         top_k=arguments.top_k,
         each_kind=arguments.each_kind,
-        cache=arguments.cache.expanduser(),
+        cache=cache,
     )
     log.info("%d items searched, %d of them encoded now", found.num_items, found.num_encoded)
     for line in problems(found):

@@ -20,6 +20,8 @@ from lco_jax.data.sources.files import stem_of
 
 log = logging.getLogger(__name__)
 
+_FIGURES = ("recall@1", "recall@10", "mrr")
+"""Of an evaluation, what is told of a run that goes on without any."""
 _DEFAULT = CONFIGS / "quickstart.py"
 _DEFAULT_TPU = CONFIGS / "lco_omni_7b_text.py"
 
@@ -142,10 +144,17 @@ def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
 
 def _best(config: TrainConfig, workdir: str, result: Any) -> str:
     """Which checkpoint a complete run gives as its model."""
+    from lco_jax.train.metrics import read_evaluations
+
     step, value = result.best
     found = f"last: step {step}, not evaluated"
+    known = read_evaluations(workdir).get(step, {})
+    before = {name: known[name] for name in _FIGURES if name in known}
     if value is not None:
         found = f"best: step {step}, {config.evaluation.metric} {value:.3f}"
+    elif before:  # this start has no evaluation, and the run was evaluated before
+        figures = ", ".join(f"{name} {x:.3f}" for name, x in before.items())
+        found = f"last: step {step}, evaluated before: {figures}"
     return f"{found}; embed with --model {workdir}"
 
 

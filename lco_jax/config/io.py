@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from lco_jax import config as config_module
@@ -13,6 +14,11 @@ _NAMES_TODAY = {(cls, former): name for (cls, name), former in _FORMER_NAMES.ite
 
 
 _LENGTH = ("num_steps", "num_epochs")
+ON_ERROR = "data.media.on_error"
+"""The numbers of a run do not depend on it: where bad rows stop a run, there are none, and files
+that turn out damaged are counted."""
+FILE_NAMES = ("path", "paths")
+"""Fields of sources that say where files are: what is in them is compared by digest."""
 
 
 class ScienceChangedError(ValueError):
@@ -75,7 +81,7 @@ def _renamed(content: Any, names: dict[tuple[str, str], str]) -> Any:
 
 
 def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bool = False) -> None:
-    """Allow a resume that changes only how the run is executed.
+    """Allow a resume that changes only how the run is executed; files may be found by other paths.
 
     Args:
         may_change_length: allow other numbers of steps or epochs, too.
@@ -84,8 +90,14 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
         ScienceChangedError: names every science field that differs, with both values.
     """
     before, after = to_json(old), to_json(new)
+    for content in (before, after):
+        content["data"]["sources"] = [_without_files(one) for one in content["data"]["sources"]]
     names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
-    changes = [change for name in names for change in _changes(name, before[name], after[name])]
+    changes = [
+        change
+        for name in names
+        for change in find_changes(name, before[name], after[name], ignore=(ON_ERROR,))
+    ]
     if changes:
         raise ScienceChangedError(
             "the run was started with other settings:\n  "
@@ -94,12 +106,31 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
         )
 
 
-def _changes(path: str, old: Any, new: Any) -> list[str]:
+def _without_files(source: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in source.items() if name not in FILE_NAMES}
+
+
+def find_changes(path: str, old: Any, new: Any, *, ignore: Sequence[str] = ()) -> list[str]:
+    """What differs between two values of `to_json`: names of settings, with both values.
+
+    Args:
+        path: what errors call the value.
+        ignore: fields that may differ: by name, wherever they are, or by whole path.
+    """
     if isinstance(old, dict) and isinstance(new, dict) and old.get("type") == new.get("type"):
         names = [*old, *(name for name in new if name not in old)]
         return [
             change
             for name in names
-            for change in _changes(f"{path}.{name}", old.get(name), new.get(name))
+            if name not in ignore and f"{path}.{name}" not in ignore
+            for change in find_changes(
+                f"{path}.{name}", old.get(name), new.get(name), ignore=ignore
+            )
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            change
+            for number, parts in enumerate(zip(old, new, strict=True))
+            for change in find_changes(f"{path}.{number}", *parts, ignore=ignore)
         ]
     return [] if old == new else [f"{path}: {old!r} in the run, {new!r} now"]

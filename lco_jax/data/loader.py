@@ -31,7 +31,7 @@ from lco_jax.data.pack.batch import (
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
 from lco_jax.data.records import Record
-from lco_jax.data.sources.mixture import ExampleStream
+from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Loader(abc.ABC, Generic[_Part]):
         Raises:
             ValueError: the state belongs to other data; the parts that differ are named.
         """
-        if state["fingerprint"] != self.fingerprint:
+        if not is_same_sequence(state["fingerprint"], self.fingerprint):
             saved, present = (
                 set(text.split("; ")) for text in (state["fingerprint"], self.fingerprint)
             )

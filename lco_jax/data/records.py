@@ -186,7 +186,7 @@ def parse_id(record: dict, field: str) -> str | None:
     given = record.get("id")
     if given is not None and not isinstance(given, str | int | np.integer):
         raise ValueError(f"{field} is {describe(given)}, expected a string or an integer")
-    return None if given is None else str(given)
+    return None if given is None else require_text(str(given), field)
 
 
 def describe(value: object) -> str:
@@ -195,4 +195,11 @@ def describe(value: object) -> str:
         shown = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         shown = reprlib.repr(value)
-    return f"of type {type(value).__name__} ({shown[:40]})"
+    return f"of type {type(value).__name__} ({encodable(shown[:40])})"
+
+
+def encodable(text: str) -> str:
+    """A text that any file can hold: what UTF-8 cannot say, such as half a surrogate pair or a byte
+    of a file name, is written as an escape.
+    """
+    return text.encode(errors="backslashreplace").decode()

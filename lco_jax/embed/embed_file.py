@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,7 +12,6 @@ import jax
 import numpy as np
 from etils import epath
 
-from lco_jax.data.sources.files import expand
 from lco_jax.data.sources.items import FileItems, open_items
 from lco_jax.data.sources.roles import ColumnRoles
 from lco_jax.data.sources.table import Items
@@ -34,30 +34,40 @@ class Embedded(NamedTuple):
     """What is wrong with an item that has no vector, by its place among them."""
 
 
-def check_paths(input_path: str, output_path: str) -> None:
+def check_output(path: str) -> None:
     """Look at what can be seen without a model.
 
     Raises:
-        FileNotFoundError: no such input.
         ValueError: another kind of output.
     """
-    if epath.Path(output_path).suffix not in (".npy", ".parquet"):
-        raise ValueError(f"output {output_path} must end in .npy or .parquet")
-    if not epath.Path(input_path).is_dir():
-        expand(input_path)
+    if epath.Path(path).suffix not in (".npy", ".parquet"):
+        raise ValueError(f"output {path} must end in .npy or .parquet")
 
 
 def embed_file(
     embedder: Embedder,
-    input_path: str,
+    input_path: str | Sequence[str],
     output_path: str,
     *,
     columns: ColumnRoles = (),
     media_root: str | None = None,
 ) -> Embedded:
+    """`embed_items` of what is in files; `input_path`, `columns` and `media_root` are those of
+    `open_items`.
+
+    Raises:
+        FileNotFoundError: no such input.
+        ValueError: another kind of output, an input without items, or columns that do not fit.
+        LostProcessError: another process is gone.
+    """
+    check_output(output_path)
+    return embed_items(embedder, open_items(input_path, columns, media_root), output_path)
+
+
+def embed_items(embedder: Embedder, items: Items | FileItems, output_path: str) -> Embedded:
     """Write one unit vector per input item, in order.
 
-    `input_path`, `columns` and `media_root` are those of `open_items`. `output_path` ends in `.npy`
+    `output_path` ends in `.npy`
     (one float32 array) or `.parquet` (columns `id`, `text`, `image_path`, `audio_path`,
     `video_path` and `vector`); it may be `gs://`. It appears when it is complete. Until then the
     vectors so far stand beside it, and the same call goes on from there. An item that cannot be
@@ -67,15 +77,12 @@ def embed_file(
     position all go on from, writes.
 
     Raises:
-        FileNotFoundError: no such input.
-        ValueError: another kind of output, an input without items, or columns that do not fit.
+        ValueError: another kind of output.
         LostProcessError: another process is gone.
     """
-    check_paths(input_path, output_path)
-    output = epath.Path(output_path)
-    items = open_items(input_path, columns, media_root)
+    check_output(output_path)
     with processes.lost_processes_named():
-        return _embed(embedder, items, output)
+        return _embed(embedder, items, epath.Path(output_path))
 
 
 def _embed(embedder: Embedder, items: Items | FileItems, output: epath.Path) -> Embedded:

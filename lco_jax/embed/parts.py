@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from etils import epath
 from jaxtyping import Float
 
-from lco_jax.data.records import Item, MediaSource
+from lco_jax.data.records import Item, MediaSource, encodable
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Parts:
             file.unlink(missing_ok=True)
             return
         lines = [
-            json.dumps({"item": index, "error": text}, ensure_ascii=False)
+            json.dumps({"item": index, "error": encodable(text)}, ensure_ascii=False)
             for index, text in sorted(self.errors.items())
         ]
         file.write_text("\n".join(lines) + "\n")
@@ -133,7 +133,7 @@ def _columns_of(items: Sequence[Item | ValueError], start: int) -> dict[str, pa.
     ids = [str(number) if item.id is None else item.id for number, item in enumerate(found, start)]
     paths = pa.list_(pa.string())
     return {
-        "id": pa.array(ids, pa.string()),
+        "id": pa.array(map(encodable, ids), pa.string()),
         "text": pa.array([item.text or None for item in found], pa.string()),
         "image_path": pa.array([_absolute(item.images) for item in found], paths),
         "audio_path": pa.array([_absolute(item.audios) for item in found], paths),
@@ -144,4 +144,5 @@ def _columns_of(items: Sequence[Item | ValueError], start: int) -> dict[str, pa.
 def _absolute(paths: Sequence[MediaSource]) -> list[str] | None:
     """Paths that can be read from any folder (None: there are none)."""
     found = [path for path in paths if isinstance(path, str)]
-    return [path if ":" in path[:8] else os.path.abspath(path) for path in found] or None
+    full = [path if ":" in path[:8] else os.path.abspath(path) for path in found]
+    return list(map(encodable, full)) or None

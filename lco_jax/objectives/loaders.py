@@ -23,6 +23,23 @@ class ContrastiveLoader(Loader[Item]):
 
     _kind, _num_needed = Triplet, 2
 
+    def __init__(self, config: DataConfig, memory: Memory, processor: Processor, **options: Any):
+        """`options` are those of `Loader`.
+
+        Raises:
+            ValueError: a batch of one has nothing to tell its positive from.
+        """
+        super().__init__(config, memory, processor, **options)
+        if config.batch_size > 1:
+            return
+        examples = (self._stream[place] for place in range(self.steps_per_epoch))
+        if not all(example.negatives[: config.num_negatives] for example in examples):
+            raise ValueError(
+                "batch_size=1 with an example without a negative learns nothing: other examples of "
+                "the batch are what its positive is told from; use a batch_size of at least 2, "
+                "which takes data of at least 2 rows, or give each row a negative"
+            )
+
     def _take_parts(self, example: Triplet | None) -> list[Item | None]:
         wanted = self._config.num_negatives
         if example is None:

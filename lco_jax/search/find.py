@@ -1,6 +1,8 @@
 """Queries against a corpus: what is new is encoded, what is nearest is found."""
 
+import contextlib
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,14 +100,14 @@ def find(
     *,
     top_k: int,
     each_kind: bool = False,
-    cache: Path,
+    cache: Path | None,
 ) -> Found:
     """Encode the queries and what of the corpus is new; find for each query the nearest items.
 
     Args:
         model: what the embedder was opened by.
         each_kind: find so many texts, so many images and so on.
-        cache: folder of known vectors.
+        cache: folder of known vectors (None: none are kept).
 
     Raises:
         ValueError: a query cannot be encoded, or no item of the corpus can; vectors of another
@@ -157,7 +159,7 @@ def _hits(
 
 
 def _encode(
-    embedder: Embedder, items: Sequence[Item | ValueError], cache: Path
+    embedder: Embedder, items: Sequence[Item | ValueError], cache: Path | None
 ) -> tuple[Float[np.ndarray, "N E"], dict[int, str], int]:
     """Vectors, zero where there is an error, and how many of them were not known."""
     errors = {index: str(item) for index, item in enumerate(items) if _is_bad(item)}
@@ -166,12 +168,14 @@ def _encode(
             errors[index] = f"the model does not read {lacking}"
     good = [index for index in range(len(items)) if index not in errors]
     own = [items[index] for index in good]
-    known = VectorCache(cache, embedder.revision, embedder.width)
-    num_known = len(known)
     vectors = np.zeros((len(items), embedder.width), np.float32)
     found: dict[int, ValueError] = {}
-    if own:
-        vectors[good] = known.encode(_encoder(embedder), own, errors=found)
+    with contextlib.ExitStack() as stack:
+        folder = cache or stack.enter_context(tempfile.TemporaryDirectory())
+        known = VectorCache(folder, embedder.revision, embedder.width)
+        num_known = len(known)
+        if own:
+            vectors[good] = known.encode(_encoder(embedder), own, errors=found)
     errors |= {good[index]: str(error) for index, error in found.items()}
     return vectors, dict(sorted(errors.items())), len(known) - num_known
 

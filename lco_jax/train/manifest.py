@@ -14,7 +14,9 @@ import jax
 from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
-from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.data.sources.mixture import is_same_sequence
+from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
 
@@ -42,8 +44,12 @@ class Manifest:
     """Digest of the model that the run starts from; None in run folders of earlier revisions."""
     base_run: dict[str, Any] | None = None
     """The run whose merged model it starts from, and the step of that (None: it is no run)."""
+    held_out: dict[str, Any] | None = None
+    """What it was measured on, also where it no longer is (see `held_out.held_out_of`)."""
     earlier: tuple[tuple[int, int], ...] = ()
     """What lengths it had before: until which step, and of how many steps."""
+    earlier_on_error: tuple[tuple[int, str], ...] = ()
+    """What `data.media.on_error` was before: until which step, and the value."""
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Of the whole run."""
@@ -67,7 +73,9 @@ def read_manifest(workdir: str) -> Manifest:
         content["git_revision"],
         content.get("base_weights"),
         content.get("base_run"),
+        content.get("held_out") or settings_of(config.evaluation),
         tuple((until, length) for until, length in content.get("earlier_lengths", ())),
+        tuple((until, value) for until, value in content.get("earlier_on_error", ())),
     )
 
 
@@ -156,6 +164,22 @@ def earlier_lengths(
     return (*((min(until, step), length) for until, length in old.earlier), (step, before))
 
 
+def earlier_on_error(
+    workdir: str, config: TrainConfig, reached: Callable[[], int]
+) -> tuple[tuple[int, str], ...]:
+    """What `data.media.on_error` was before in the run in `workdir`, as `earlier_lengths`."""
+    if not is_run_folder(workdir):
+        return ()
+    old = read_manifest(workdir)
+    before, now = old.config.data.media.on_error, config.data.media.on_error
+    if before == now:
+        return old.earlier_on_error
+    step = reached()
+    log.info("from step %d on, %s is %s instead of %s", step, ON_ERROR, now, before)
+    kept = ((min(until, step), value) for until, value in old.earlier_on_error)
+    return (*kept, (step, before))
+
+
 def start_or_resume(
     workdir: str,
     config: TrainConfig,
@@ -164,28 +188,36 @@ def start_or_resume(
     prompt: dict[str, Any],
     base_weights: str | None = None,
     base_run: dict[str, Any] | None = None,
+    held_out: dict[str, Any] | None = None,
     earlier: Sequence[tuple[int, int]] = (),
+    on_error: Sequence[tuple[int, str]] = (),
 ) -> None:
     """Write the manifest of a new run, or check that this is the run that the folder holds.
 
     Args:
         base_run: the run that it starts from, and the step of that.
+        held_out: what it is measured on (see `held_out.held_out_of`).
         earlier: the lengths that the run had before.
+        on_error: what `data.media.on_error` was before.
 
     Raises:
         ScienceChangedError: the folder's run has other settings, data or base weights.
     """
     file = epath.Path(workdir) / "config.json"
-    check_same_run(workdir, config, data_fingerprint, base_weights)
+    resumes = check_same_run(workdir, config, data_fingerprint, base_weights, held_out)
     if jax.process_index() != 0:
         return
+    if held_out is None and resumes:
+        held_out = read_manifest(workdir).held_out
     content = {
         "format": _FORMAT,
         "config": to_json(config),
         "data_fingerprint": data_fingerprint,
         "base_weights": base_weights,
         "base_run": base_run,
+        "held_out": held_out,
         "earlier_lengths": [list(pair) for pair in earlier],
+        "earlier_on_error": [list(pair) for pair in on_error],
         "prompt": prompt,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_revision": _git_revision(),
@@ -202,15 +234,17 @@ def check_same_run(
     config: TrainConfig,
     data_fingerprint: str | None,
     base_weights: str | None = None,
+    held_out: dict[str, Any] | None = None,
 ) -> bool:
     """Whether the folder holds a run, which then must be this one, of any length.
 
     Args:
         data_fingerprint: None if the data are not known.
         base_weights: digest of the model that it starts from (None: not known).
+        held_out: what it is measured on (None: by the settings of `config` alone).
 
     Raises:
-        ScienceChangedError: it has other settings, data or base weights.
+        ScienceChangedError: it has other settings, data, base weights or held-out data.
     """
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
@@ -219,7 +253,10 @@ def check_same_run(
         raise ValueError(f"{file} is not of a run; choose another --workdir")
     old = read_manifest(workdir)
     check_resumable(old.config, config, may_change_length=True)
-    if data_fingerprint is not None and old.data_fingerprint != data_fingerprint:
+    check_same_held_out(workdir, old.held_out, held_out or settings_of(config.evaluation))
+    if data_fingerprint is not None and not is_same_sequence(
+        old.data_fingerprint, data_fingerprint
+    ):
         raise ScienceChangedError(
             f"the data of the run in {workdir} has changed: its fingerprint was "
             f"{old.data_fingerprint} and is {data_fingerprint} now; restore the data or choose "

@@ -24,11 +24,13 @@ from lco_jax.runtime import processes
 from lco_jax.train.agreement import check_same, check_shared
 from lco_jax.train.base import base_run_of, merge_base
 from lco_jax.train.checkpoint import Checkpoints
+from lco_jax.train.held_out import held_out_of
 from lco_jax.train.known_features import fill_cache, open_cache
 from lco_jax.train.manifest import (
     base_folder,
     check_same_run,
     earlier_lengths,
+    earlier_on_error,
     start_or_resume,
 )
 from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
@@ -123,14 +125,16 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         folder = base_folder(ref, workdir)
         inputs = open_inputs(config, folder, read_config(folder), mesh)
         base_weights = folder_digest(folder)
+        held_out = held_out_of(config.evaluation)
     model, processor, loader = inputs.model, inputs.processor, inputs.loader
     num_steps, cache = inputs.num_steps, inputs.cache
     check_same(config, data=loader.fingerprint, base_weights=base_weights)
     check_shared(workdir)
     with processes.all_or_none("manifest"):
-        check_same_run(workdir, config, loader.fingerprint, base_weights)
+        check_same_run(workdir, config, loader.fingerprint, base_weights, held_out)
         per_epoch = loader.steps_per_epoch
-        earlier = earlier_lengths(workdir, config, per_epoch, lambda: _steps_taken(workdir, config))
+        reached = functools.partial(_steps_taken, workdir, config)
+        earlier = earlier_lengths(workdir, config, per_epoch, reached)
         schedule = make_schedule(config.optimizer, num_steps, earlier)
         start_or_resume(
             workdir,
@@ -139,7 +143,9 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
             prompt=processor.describe(),
             base_weights=base_weights,
             base_run=base_run_of(folder),
+            held_out=held_out,
             earlier=earlier,
+            on_error=earlier_on_error(workdir, config, reached),
         )
     optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable, earlier)
     metric = config.evaluation.metric if config.evaluation else None

@@ -333,3 +333,16 @@ def test_read_pairs(folder):
     assert [pair.anchor.text for pair in read_pairs(source, 3)] == ["b 0", "b 1", "b 2"]
     assert len(read_pairs(source, None)) == len(read_pairs(source, 100)) == 60
     assert len(open_source(JsonlSource(source.path, max_examples=9))) == 9
+
+
+def test_a_batch_of_one_needs_a_negative(folder, prompter, tmp_path):
+    def load(line, **changes):
+        (tmp_path / "one.jsonl").write_text(json.dumps(line))
+        config = data_config(tmp_path, ["one"], batch_size=1, **changes)
+        return ContrastiveLoader(config, Memory(), prompter, seed=0)
+
+    pair = {"anchor": "a", "positive": "b"}
+    load({**pair, "negative": "c"})
+    for line, changes in ((pair, {}), ({**pair, "negative": "c"}, {"num_negatives": 0})):
+        with pytest.raises(ValueError, match=r"learns nothing: .* at least 2 rows"):
+            load(line, **changes)

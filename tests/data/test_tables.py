@@ -300,3 +300,17 @@ def test_tables_of_items(tmp_path):
     (tmp_path / "b.csv").write_text("body,title\na,b\n")
     with pytest.raises(ValueError, match=r"b\.csv has columns .* say it: --columns body=text"):
         open_items(str(tmp_path / "b.csv"))
+
+
+def test_items_of_several_paths(tmp_path):
+    for name, content in (("a.csv", "text\nx\n"), ("b.csv", "text\ny\n"), ("c.txt", "z")):
+        (tmp_path / name).write_text(content)
+    a, b, c = (str(tmp_path / name) for name in ("a.csv", "b.csv", "c.txt"))
+    assert [item.text for item in open_items([b, a])] == ["y", "x"]
+    assert open_items([a, b]).digest == open_items(str(tmp_path / "*.csv")).digest
+    (tmp_path / "d.txt").write_text("w")
+    assert [item.id for item in open_items([c, str(tmp_path / "d.txt")])] == ["c.txt", "d.txt"]
+    with pytest.raises(ValueError, match=r"matches tables such as .*a\.csv and other files"):
+        open_items([a, c])
+    with pytest.raises(ValueError, match="is a folder among 2 inputs"):
+        open_items([a, str(tmp_path)])

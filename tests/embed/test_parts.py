@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -101,3 +102,24 @@ def test_parts_of_something_else_are_dropped():
     other.finish()
     np.testing.assert_array_equal(np.load(io.BytesIO(output.read_bytes())), np.zeros((1, 2)))
     assert [path.name for path in output.parent.iterdir()] == ["out.npy"]
+
+
+def test_what_utf8_cannot_say_stops_no_file(embedder, tmp_path_factory):
+    """Half a surrogate pair in an id or in a value, and a file name of other bytes."""
+    tmp_path = tmp_path_factory.mktemp("lines")
+    source, output = tmp_path / "items.jsonl", tmp_path / "out.parquet"
+    source.write_text('"a"\n{"text":"b","id":"cut \\ud83d"}\n{"text":["\\ud83d"]}\n{"text":"c"}\n')
+    found = embed_file.embed_file(embedder, str(source), str(output))
+    assert (found.count, list(found.errors)) == (4, [1, 2])
+    assert "items.jsonl:2: item.id has half a surrogate pair at 4" in found.errors[1]
+    assert pq.read_table(output)["vector"].is_valid().to_pylist() == [True, False, False, True]
+    lines = (tmp_path / "out.parquet.errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["item"] for line in lines] == [1, 2]
+
+    (tmp_path / "texts").mkdir()
+    for name, text in ((b"caf\xe9.txt", "a"), (b"b\xe9.txt", "")):
+        with open(os.path.join(os.fsencode(tmp_path / "texts"), name), "w") as file:
+            file.write(text)
+    found = embed_file.embed_file(embedder, str(tmp_path / "texts"), str(output))
+    assert list(found.errors) == [0]
+    assert pq.read_table(output)["id"].to_pylist()[1] == "caf\\udce9.txt"

@@ -90,3 +90,26 @@ def test_every_kind_of_medium(tmp_path, monkeypatch, caplog, suffix):
                 names = item[key] if isinstance(item[key], list) else [item[key]]
                 item[key] = [str(tmp_path / name) for name in names]
             np.testing.assert_allclose(embedder.encode(item), vectors[index], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.csv", "body\na\n", ("--columns", "bdy=text"), "did you mean 'body'?"),
+        ("a.csv", "", (), "a.csv"),
+        ("a.jsonl", "\n", (), "a.jsonl: holds no items"),
+        ("notes.pdf", "?", (), "holds no items; expected media or .txt files"),
+        ("other", "", ("--input", "none.csv"), "none.csv: no such file"),
+    ],
+)
+def test_inputs_are_looked_at_before_the_model(
+    tmp_path, monkeypatch, capsys, name, content, options, message
+):
+    (tmp_path / name).write_text(content)
+    source = tmp_path if name == "notes.pdf" else tmp_path / name
+    arguments = ["--model", "./no-such-model", "--input", str(source)]
+    arguments += ["--output", str(tmp_path / "out.npy"), *options]
+    monkeypatch.setattr(sys, "argv", ["launch/embed.py", *arguments])
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert message in said and "no-such-model" not in said

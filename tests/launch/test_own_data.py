@@ -121,6 +121,22 @@ def test_a_killed_run_goes_on_with_the_same_losses(
         (folder / name).write_bytes(changed)
 
 
+def test_other_held_out_data_are_refused_before_training(folder, train, trained):
+    text = (folder / "held_out.csv").read_text().replace("fox", "cat")
+    (folder / "other.csv").write_text(text)
+    code, said = train("--eval-data", "other.csv")
+    assert (code, "is measured on other held-out data: evaluation.source" in said) == (2, True)
+
+
+def test_a_finished_run_says_what_it_was_found_to_be(folder, train, trained, caplog):
+    code, said = train("--workdir", "runs/my")
+    assert code == 0, said
+    last = read_metrics(folder / "runs" / "my" / "metrics.jsonl")[-1]
+    told = f"last: step 10, evaluated before: recall@1 {last['recall@1']:.3f}, recall@10"
+    assert (last["step"], last["kind"]) == (10, "eval")
+    assert told in caplog.text and "not evaluated" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -76,12 +76,24 @@ def run(checkpoint, tmp_path, monkeypatch, capsys):
 
     def call(*arguments, model=checkpoint):
         encoded.clear()
-        options = ["--model", str(model), "--cache", str(tmp_path / "cache")]
+        options = ["--model", str(model)]
+        if "--cache" not in arguments:
+            options += ["--cache", str(tmp_path / "cache")]
         monkeypatch.setattr(sys, "argv", ["launch/search.py", *map(str, arguments), *options])
         code = search.main()
         return code, capsys.readouterr().out, list(encoded)
 
     return call
+
+
+def test_without_a_folder_to_keep_vectors_in(run, tmp_path, caplog):
+    (tmp_path / "items.jsonl").write_text('"a quick fox"\n"two women"\n')
+    (tmp_path / "file").touch()
+    code, out, encoded = run(
+        tmp_path / "items.jsonl", "a fox", "--json", "--cache", tmp_path / "file" / "none"
+    )
+    assert (code, json.loads(out)["num_encoded"], len(encoded)) == (0, 2, 3)  # and the query
+    assert caplog.text.count("cannot be written to: vectors are not kept") == 1
 
 
 class Page(HTMLParser):

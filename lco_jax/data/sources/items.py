@@ -29,13 +29,14 @@ _TEXT = ".txt"
 
 
 def open_items(
-    path: str, columns: ColumnRoles = (), media_root: str | None = None
+    path: str | Sequence[str], columns: ColumnRoles = (), media_root: str | None = None
 ) -> "Items | FileItems":
     """The items of a file of rows, of a folder with media and texts, or of files that match a
     pattern. None is read before it is asked for.
 
     Args:
-        path: a file whose name says nothing is one of JSON Lines.
+        path: a file whose name says nothing is one of JSON Lines; of several paths, none may be a
+            folder.
         columns: what is what in a table, such as `("body", "text")` (empty: as columns are called).
         media_root: folder of relative media paths in tables (None: that of each table).
 
@@ -43,6 +44,10 @@ def open_items(
         FileNotFoundError: there is nothing.
         ValueError: there is nothing to embed, or tables and other files are mixed.
     """
+    paths = [path] if isinstance(path, str) else list(path)
+    if len(paths) > 1:
+        return _open_several(paths, columns, media_root)
+    (path,) = paths
     if epath.Path(path).is_dir():
         files = FileItems(path, sorted(_relative(file, path) for file in walk(epath.Path(path))))
         return _require_no_columns(path, files, columns)
@@ -52,6 +57,34 @@ def open_items(
         folder = split_pattern(path)[0] if found != [path] else os.path.dirname(path) or "."
         files = FileItems(folder, [_relative(epath.Path(file), folder) for file in found])
         return _require_no_columns(path, files, columns)
+    return _open_tables(path, found, columns, media_root)
+
+
+def _open_several(
+    paths: Sequence[str], columns: ColumnRoles, media_root: str | None
+) -> "Items | FileItems":
+    """What a shell makes of a pattern without quotes, or the like."""
+    folders = [path for path in paths if epath.Path(path).is_dir()]
+    if folders:
+        raise ValueError(f"{folders[0]} is a folder among {len(paths)} inputs; give it alone")
+    found = list(dict.fromkeys(file for path in paths for file in expand(path)))
+    if any(map(is_table, found)) or not any(map(_is_item, found)):
+        return _open_tables(" ".join(paths), found, columns, media_root)
+    parents = {os.path.dirname(file) or "." for file in found}
+    if len(parents) > 1:
+        raise ValueError(
+            f"media of several folders, {' and '.join(sorted(parents)[:2])}: give one folder that "
+            "holds them, or a pattern in quotes such as 'a/**/*.png'"
+        )
+    (folder,) = parents
+    files = FileItems(folder, [_relative(epath.Path(file), folder) for file in found])
+    return _require_no_columns(folder, files, columns)
+
+
+def _open_tables(
+    path: str, found: Sequence[str], columns: ColumnRoles, media_root: str | None
+) -> Items:
+    tables = [is_table(file) for file in found]
     if any(tables) and not all(tables):
         other = found[tables.index(False)]
         raise ValueError(
@@ -117,7 +150,7 @@ class FileItems(Sequence[Item | ValueError]):
     @property
     def digest(self) -> str:
         """Hash of what the items depend on: the files by name, size and time."""
-        digest = hashlib.blake2b(os.fspath(self._folder).encode(), digest_size=8)
+        digest = hashlib.blake2b(os.fsencode(self._folder), digest_size=8)
         for name in self._names:
             stat = (self._folder / name).stat()
             digest.update(repr((name, stat.length, stat.mtime)).encode())

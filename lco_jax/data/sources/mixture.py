@@ -1,6 +1,7 @@
 """The one endless sequence that a mixture of sources makes."""
 
 import logging
+import re
 
 import grain
 import numpy as np
@@ -57,12 +58,26 @@ class ExampleStream:
             + [f"order seed={seed} batch_size={config.batch_size} homogeneous={config.homogeneous}"]
             + [f"weights {' '.join(f'{weight:g}' for weight in weights)}"]
         )
-        """What decides the sequence, in words."""
+        """What decides the sequence, in words; see `is_same_sequence`."""
 
     def __getitem__(self, index: int) -> Record:
         block, offset = divmod(index, self._block)
         position, own_block = self._choices[block]
         return self._examples[position][own_block * self._block + offset]
+
+
+def is_same_sequence(fingerprint: str, other: str) -> bool:
+    """Whether two fingerprints are of the same examples in the same order; sources may be called
+    otherwise, as the same file by another path is.
+    """
+    return _without_names(fingerprint) == _without_names(other)
+
+
+def _without_names(fingerprint: str) -> list[str]:
+    """Sizes and digests of the sources, then the rest; a name may be of any characters."""
+    sources = re.findall(r"(?:^| )(\d+ [0-9a-f]{16})(?:; |$)", fingerprint)
+    start = fingerprint.rfind("; order ")
+    return [*sources, fingerprint[start:]] if sources else [fingerprint]
 
 
 def _check_sizes(sources: list[OpenSource], num_examples: int, batch_size: int) -> None:
