@@ -20,6 +20,13 @@ def single_device_mesh():
         yield mesh
 
 
+@pytest.fixture(autouse=True)
+def no_compilations_are_kept():
+    """Programs that tests run in this process leave JAX without a folder of compilations."""
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of this machine that nobody listens on."""

@@ -264,7 +264,7 @@ def test_small_sources(folder, caplog):
 
 def test_a_source_of_nothing(folder, monkeypatch):
     (folder / "blank.jsonl").write_text("\n\n")
-    with pytest.raises(ValueError, match=r"blank\.jsonl: holds no record; expected one JSON"):
+    with pytest.raises(ValueError, match=r"blank\.jsonl: holds no record; expected one a row"):
         ExampleStream(data_config(folder, ("a", "blank")), 0)
     with pytest.raises(ValueError, match=r"max_examples=0 of .* leaves no example"):
         JsonlSource("a.jsonl", max_examples=0)

@@ -125,6 +125,7 @@ def test_killed_and_started_again(folder, undisturbed, killed, tmp_path):
     assert errors_of(output) == errors_of(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_another_layout_goes_on(folder, alone, killed, tmp_path):
     """Pairs of processes hold the same data shards, and read the same items."""
     output = shutil.copytree(killed[0].parent, tmp_path / "again") / "out.npy"

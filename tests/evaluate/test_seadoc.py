@@ -25,6 +25,7 @@ class Colours:
     modalities = ("text", "image")
     revision = "colours"
     width = 12
+    processor = SimpleNamespace(prompter=SimpleNamespace(takes_empty=True))
 
     def encode(self, items):
         vectors = []

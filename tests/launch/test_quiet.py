@@ -58,7 +58,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "program", ["embed", "export", pytest.param("train", marks=pytest.mark.slow)]
+    "program",
+    ["embed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("export", "train"))],
 )
 def test_a_normal_run_says_nothing_alarming(folder, program):
     # Not the settings of the tests: JAX looks for devices as it does for a user.

@@ -60,7 +60,11 @@ def test_there_are_three_arms():
     assert [path.stem.replace("small_", "") for path in SMALL] == [path.stem for path in STAGED]
 
 
-@pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [STAGED[0], *(pytest.param(path, marks=pytest.mark.slow) for path in STAGED[1:])],
+    ids=lambda path: path.stem,
+)
 def test_stages_lower(path):
     trainable = []
     for stage in load_config(path).sized():

@@ -54,7 +54,10 @@ def array(letters, shape, dtype=jnp.float32):
 
 @pytest.mark.parametrize(
     "memory",
-    [Memory(candidates="gathered", logit_chunks=64), Memory(candidates="ring")],
+    [
+        pytest.param(Memory(candidates="gathered", logit_chunks=64), marks=pytest.mark.slow),
+        Memory(candidates="ring"),
+    ],
     ids=["chunked", "ring"],
 )
 def test_chunked_and_ring_losses_take_an_eighth_at_most(memory):

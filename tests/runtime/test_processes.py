@@ -142,6 +142,7 @@ def test_a_checkpoint_with_a_whole_optimizer_state_goes_on(config, alone, uninte
     same(tmp_path, uninterrupted, last=8)
 
 
+@pytest.mark.slow
 def test_four_processes_go_back_when_one_of_them_cannot_read_a_checkpoint(
     config, preempted, uninterrupted, tmp_path
 ):

@@ -120,6 +120,7 @@ def test_killed_and_started_again(config, killed, undisturbed, tmp_path):
     assert losses(workdir) == losses(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_goes_on_where_processes_hold_the_same_shards(config, killed, alone, tmp_path):
     workdir = shutil.copytree(killed[0], tmp_path / "run")
     ends = start(dataclasses.replace(config, mesh=CROSSED), workdir)

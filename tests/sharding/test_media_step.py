@@ -42,7 +42,7 @@ def test_meshes(config, plain, sizes):
     same(runs.run_steps(config, meshes.make(sizes)), plain)
 
 
-@pytest.mark.parametrize("chunks", [2, 4])
+@pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_encode_chunks(config, plain, chunks):
     memory = dataclasses.replace(config.memory, encode_chunks=chunks)
     chunked = dataclasses.replace(config, memory=memory)
@@ -64,6 +64,7 @@ def test_towers_stay_as_they_are(config):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_may_have_no_picture(config, plain, free_port):
     for said in run_processes(config, (2, 4, 1), free_port):
         same(json.loads(said["RESULT"]), plain)

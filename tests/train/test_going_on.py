@@ -76,6 +76,7 @@ def losses(workdir):
     return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
 
 
+@pytest.mark.slow
 def test_a_run_of_constant_rate_grows_as_if_planned(config, at_once, grown):
     assert losses(grown) == at_once
     content = json.loads((grown / "config.json").read_text())
