@@ -1,6 +1,7 @@
 """SeaDoc's published layout on a made-up copy: against trec_eval and mteb, and what is refused."""
 
 import io
+from types import SimpleNamespace
 
 import mteb
 import numpy as np
