@@ -35,6 +35,8 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
         logging.basicConfig(format="%(message)s", handlers=[handler])
         # Of libraries only warnings: what they otherwise tell is of use to their developers.
         logging.getLogger(_PACKAGE.name).setLevel(logging.INFO)
+        # transformers warns where torch is not installed, and it is used for tokenizers only.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         # orbax logs whole tracebacks of errors that it also raises.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         try:

@@ -1,5 +1,7 @@
 """The command line of `launch/tpu/job.py`."""
 
+import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ import tyro
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
 from lco_jax.jobs.files import Job, Kind, job_files
+
+log = logging.getLogger(__name__)
 
 _COMMANDS = ("--train", "--prepare")
 """Options whose values have options of their own."""
@@ -39,12 +43,31 @@ _EXAMPLES = (
 def main() -> int:
     """Parse and write."""
     arguments = parse(_Arguments, examples=_EXAMPLES, args=_attached(sys.argv[1:]))
+    _check_train(arguments.job)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, text in job_files(arguments.job, arguments.kind).items():
         file = arguments.output / name
         file.write_text(text)
         print(file)
     return DONE
+
+
+def _check_train(job: Job) -> None:
+    """Read the command of every host as the training program will, before any machine costs.
+
+    Raises:
+        ValueError: settings do not fit each other.
+        SystemExit: the training program has no such option.
+    """
+    from lco_jax.cli.train import read_command
+
+    try:
+        read_command(["--tpu", "--workdir", job.workdir, *shlex.split(job.train)])
+    except FileNotFoundError as error:
+        log.warning("--train was not checked: %s; the hosts may have it", error)
+    except SystemExit:
+        sys.stderr.write(f"--train is not understood by the training program: {job.train}\n")
+        raise
 
 
 def _attached(arguments: Sequence[str]) -> list[str]:

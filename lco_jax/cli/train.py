@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,14 +81,7 @@ _BRIEF = (
 @program
 def main() -> int:
     """Parse, run one stage or several, report."""
-    front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
-    if front.config is None and front.data:
-        name, config = stem_of(front.data[0]), own_recipe(front)
-    else:
-        path = find_config(front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT))
-        name, config = path.stem, with_own(load_config(path), front)
-    arguments, config = _parse(front.config, config)
-    workdir = arguments.workdir or str(Path("runs") / name)
+    arguments, config, workdir = read_command()
     if arguments.dry_run:
         return _dry_run(config, arguments.num_devices)
     arguments.join()
@@ -117,6 +111,27 @@ def main() -> int:
         result = train(config, workdir, evaluate=evaluate)
         ended = [(config, workdir, result)]
     return _report(ended)
+
+
+def read_command(
+    args: Sequence[str] | None = None,
+) -> tuple[_Front, TrainConfig | Stages, str]:
+    """What a command line (None: the program's own) asks for: its options, the config that they
+    make, and the run folder.
+
+    Raises:
+        FileNotFoundError: a config or a file of data is absent.
+        ValueError: the config is none, or settings do not fit each other.
+        SystemExit: there is no such option, or help was asked for.
+    """
+    front, _ = tyro.cli(_Front, args=args, return_unknown_args=True, add_help=False)
+    if front.config is None and front.data:
+        name, config = stem_of(front.data[0]), own_recipe(front)
+    else:
+        path = find_config(front.config or (_DEFAULT_TPU if front.tpu else _DEFAULT))
+        name, config = path.stem, with_own(load_config(path), front)
+    arguments, config = _parse(front.config, config, args)
+    return arguments, config, arguments.workdir or str(Path("runs") / name)
 
 
 def _report(ended: list[tuple[TrainConfig, str, Any]]) -> int:
@@ -187,9 +202,11 @@ def _report_job(config: Stages, workdir: str) -> None:
     log.info("report of all stages: %s", write_lab_report(workdir, names))
 
 
-def _parse(path: Path | None, config: TrainConfig | Stages) -> tuple[_Front, TrainConfig | Stages]:
+def _parse(
+    path: Path | None, config: TrainConfig | Stages, args: Sequence[str] | None
+) -> tuple[_Front, TrainConfig | Stages]:
     """The command line on top of a config: one option for every setting of each stage."""
-    options = {"examples": _EXAMPLES, "brief": _BRIEF}
+    options = {"examples": _EXAMPLES, "brief": _BRIEF, "args": args}
     if isinstance(config, TrainConfig):
         arguments = parse(_Arguments, default=_Arguments(path, run=config), **options)
         return arguments, arguments.run

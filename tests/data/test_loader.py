@@ -269,7 +269,9 @@ def test_a_source_of_nothing(folder, monkeypatch):
     with pytest.raises(ValueError, match=r"max_examples=0 of .* leaves no example"):
         JsonlSource("a.jsonl", max_examples=0)
     opened = iter((OpenSource("a", range(BATCH), ""), OpenSource("rest", (), "")))
-    monkeypatch.setattr("lco_jax.data.sources.mixture.open_source", lambda *_, **options: next(opened))
+    monkeypatch.setattr(
+        "lco_jax.data.sources.mixture.open_source", lambda *_, **options: next(opened)
+    )
     with pytest.raises(ValueError, match="rest holds no example; leave it out"):
         ExampleStream(data_config(folder, "ab"), 0)
 

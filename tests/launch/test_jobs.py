@@ -275,6 +275,31 @@ def test_the_program_writes_the_files(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "job" / "jobset.yaml").read_text().startswith("# kubectl apply")
 
 
+@pytest.mark.parametrize(
+    ("train", "code", "said"),
+    [
+        ("--confg lco_omni_7b_text", 2, "--train is not understood by the training program"),
+        ("--config lco_omni_7b_text --memory.remat som", 2, "--train is not understood"),
+        ("--config lco_omni_7b_text --memory.remat full", 0, ""),
+        ("--config of_the_hosts.py --memory.remat full", 0, "no config file of_the_hosts.py"),
+    ],
+)
+def test_what_every_host_will_be_told_is_read_first(
+    tmp_path, capsys, caplog, monkeypatch, train, code, said
+):
+    options = ["--kind", "jobset", "--topology", "v6e:8x8", "--workdir", "gs://b/r"]
+    options += ["--repository", "https://example.com/r.git", "--output", str(tmp_path / "job")]
+    monkeypatch.setattr(sys, "argv", ["launch/tpu/job.py", *options, "--train", train])
+    if code:
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == code and not (tmp_path / "job").exists()
+    else:
+        assert main() == 0
+    told = capsys.readouterr()
+    assert said in " ".join((told.out + told.err + caplog.text).split())
+
+
 def test_the_command_of_the_readme(tmp_path, monkeypatch):
     """Letter for letter, but for the folder that it writes to."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
