@@ -20,11 +20,18 @@ def single_device_mesh():
         yield mesh
 
 
+_COMPILATIONS = {
+    name: getattr(jax.config, name)
+    for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+}
+
+
 @pytest.fixture(autouse=True)
 def no_compilations_are_kept():
-    """Programs that tests run in this process leave JAX without a folder of compilations."""
+    """Programs that tests run in this process leave JAX's settings of compilations as they are."""
     yield
-    jax.config.update("jax_compilation_cache_dir", None)
+    for name, value in _COMPILATIONS.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
 """Compiled programs are kept between starts, for every program."""
 
-import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from lco_jax.cli.folders import usable
-
-log = logging.getLogger(__name__)
 
 _FOLDER = "~/.cache/lco_jax/xla"
 
@@ -28,13 +24,10 @@ class Compilations:
             return
         folder = self.compilation_cache
         if "://" not in folder:
-            path = Path(os.path.expanduser(folder))
-            if not usable(path):
-                log.warning(
-                    "%s cannot be written to: compiled programs are not kept; choose another "
-                    "folder with --compilation-cache",
-                    path,
-                )
+            path = usable(
+                Path(folder), "compiled programs are not kept", option="--compilation-cache"
+            )
+            if path is None:
                 return
             folder = str(path)
         jax.config.update("jax_compilation_cache_dir", folder)

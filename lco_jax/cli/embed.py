@@ -2,11 +2,11 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Literal
 
 from lco_jax.cli.columns import parse_columns
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.cli.model_options import ModelOptions
 from lco_jax.cli.parse import parse
 from lco_jax.cli.start import Start
 from lco_jax.config import MeshConfig
@@ -15,12 +15,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments(Start, Compilations):
+class _Arguments(Start, Compilations, ModelOptions):
     """Embed a folder, or the rows of files: of JSON Lines one item (a string, or an object with
     `text`, `image_path`, `video_path`, `audio_path`) a line; of CSV and parquet one a row."""
 
-    model: str
-    """Hub folder, hub id or run folder."""
     input: tuple[str, ...]
     """Files of JSON Lines (also .gz), CSV or parquet; patterns such as 'a/*.csv'; or a folder, all
     of whose media and .txt files are embedded."""
@@ -31,14 +29,6 @@ class _Arguments(Start, Compilations):
     the columns are called)."""
     media_root: str | None = None
     """Folder of relative media paths in a table (default: that of the file)."""
-    checkpoint: int | None = None
-    """Step of a run folder (default: the best evaluated one, else the last)."""
-    profile: Literal["lco", "mteb"] | None = None
-    """Prompt recipe (default: that of the run or export)."""
-    dtype: Literal["bfloat16", "float32"] | None = None
-    """Of weights and activations."""
-    truncate_dim: int | None = None
-    """Keep the first dimensions and normalise again."""
     tokens_per_batch: int = 4096
     """Packed tokens that a device computes at a time."""
     patches_per_batch: int = 8192
@@ -82,19 +72,10 @@ def main() -> int:
     arguments.join()
     items = open_items(arguments.input, columns, arguments.media_root)
     arguments.keep_compilations()
-    from lco_jax.embed.embedder import Embedder
-    from lco_jax.lab.audio_tokens import make_reader
-
-    embedder = Embedder(
-        arguments.model,
-        checkpoint=arguments.checkpoint,
-        profile=arguments.profile,
-        dtype=arguments.dtype,
-        truncate_dim=arguments.truncate_dim,
+    embedder = arguments.open(
         tokens_per_batch=arguments.tokens_per_batch,
         patches_per_batch=arguments.patches_per_batch,
         mesh=arguments.mesh,
-        make_reader=make_reader,
     )
     count, errors = embed_items(embedder, items, arguments.output)
     good = count - len(errors)

@@ -3,13 +3,14 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, FAILED, program
+from lco_jax.cli.model_options import ModelOptions
 from lco_jax.cli.parse import parse
 from lco_jax.config import MeshConfig
 
@@ -17,11 +18,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Arguments(Compilations):
+class _Arguments(Compilations, ModelOptions):
     """Evaluate a model on offline tasks and those of mteb; finished tasks are not run again."""
 
-    model: str
-    """Hub folder, hub id or run folder."""
     tasks: tuple[str, ...] = ("offline",)
     """`offline` (all tasks on the data of this repository, and on help pages if they are prepared),
     the name of one of them, `SeaDoc`, or the name of an mteb task or benchmark, e.g. `MIEB(lite)`.
@@ -30,14 +29,6 @@ class _Arguments(Compilations):
     """Local copy of the hub dataset SeaDoc (default: it is downloaded, 4.6 GB)."""
     output: str | None = None
     """Folder of the results (default: evaluations/ and the model's name)."""
-    checkpoint: int | None = None
-    """Step of a run folder (default: the best evaluated one, else the last)."""
-    profile: Literal["lco", "mteb"] | None = None
-    """Prompt recipe (default: that of the run or export)."""
-    dtype: Literal["bfloat16", "float32"] | None = None
-    """Of weights and activations."""
-    truncate_dim: int | None = None
-    """Keep the first dimensions and normalise again."""
     tokens_per_batch: int = 4096
     """Packed tokens that a device computes at a time."""
     keep_vectors: bool = True
@@ -64,10 +55,8 @@ def main() -> int:
     start.refuse_copies()
     start.refuse_several("evaluate.py")
     arguments.keep_compilations()
-    from lco_jax.embed.embedder import Embedder
     from lco_jax.evaluate.published import mieb_lite, side_by_side
     from lco_jax.evaluate.run_offline import run_offline, unread
-    from lco_jax.lab.audio_tokens import make_reader
 
     name = Path(arguments.model).resolve().name
     output = Path(arguments.output or Path("evaluations") / name)
@@ -75,15 +64,9 @@ def main() -> int:
     chosen = [task for task in offline if "offline" in arguments.tasks or task in arguments.tasks]
     others = [task for task in arguments.tasks if task != "offline" and task not in offline]
     found = _mteb_tasks(others)  # before the model is loaded: a wrong name should fail early
-    embedder = Embedder(
-        arguments.model,
-        checkpoint=arguments.checkpoint,
-        profile=arguments.profile,
-        dtype=arguments.dtype,
-        truncate_dim=arguments.truncate_dim,
+    embedder = arguments.open(
         tokens_per_batch=arguments.tokens_per_batch,
         mesh=arguments.mesh,
-        make_reader=make_reader,
         cache=output / "vectors" if arguments.keep_vectors else None,
     )
     wanted = [offline[task] for task in chosen]

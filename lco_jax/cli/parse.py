@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from unittest import mock
 
 import tyro
 
@@ -65,12 +64,15 @@ class _Option:
 
 def _full_help(kind: type, args: Sequence[str], options: dict[str, Any]) -> str:
     said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # boxes are drawn in Unicode only
-    with (
-        mock.patch.dict(os.environ, COLUMNS=str(_PARSED_WIDTH)),
-        contextlib.redirect_stdout(said),
-        contextlib.suppress(SystemExit),
-    ):
-        tyro.cli(kind, args=args, **options)
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(_PARSED_WIDTH)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            tyro.cli(kind, args=args, **options)
+    finally:
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
     said.flush()
     return said.buffer.getvalue().decode()
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
+from lco_jax.cli.folders import kept_vectors
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def main() -> int:
         [Item(query) for query in _QUERIES],
         top_k=_TOP_K,
         each_kind=True,
-        cache=arguments.cache.expanduser(),
+        cache=kept_vectors(arguments.cache),
     )
     for line in problems(found):
         log.info("%s", line)

@@ -3,16 +3,17 @@
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
-from lco_jax.cli.folders import usable
+from lco_jax.cli.folders import kept_vectors
+from lco_jax.cli.model_options import ModelOptions
 from lco_jax.cli.parse import parse
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _MEDIA = {"image": "images", "audio": "audios", "video": "videos"}
 
 
 @dataclass(frozen=True)
-class _Arguments(Compilations):
+class _Arguments(Compilations, ModelOptions):
     """Find in CORPUS what is nearest to a text (QUERY), an image, a recording or a video.
 
     CORPUS is a folder of images, audio, video and .txt files, a file of items (JSON Lines, CSV,
@@ -38,8 +39,6 @@ class _Arguments(Compilations):
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[QUERY ...]")
     ] = ()
     """Texts to look for, each by itself."""
-    model: str = field(kw_only=True)
-    """Hub folder, hub id or run folder."""
     image: str | None = None
     """Image file to look for, in place of texts."""
     audio: str | None = None
@@ -58,14 +57,6 @@ class _Arguments(Compilations):
     """Of audio and video files in that page; what is more is left out."""
     cache: Path = Path("~/.cache/lco_jax/search")
     """Folder in which vectors are kept, by content of items and by model; may be deleted."""
-    checkpoint: int | None = None
-    """Step of a run folder (default: the best evaluated one, else the last)."""
-    profile: Literal["lco", "mteb"] | None = None
-    """Prompt recipe (default: that of the run or export)."""
-    dtype: Literal["bfloat16", "float32"] | None = None
-    """Of weights and activations."""
-    truncate_dim: int | None = None
-    """Keep the first dimensions and normalise again."""
 
 
 _EXAMPLES = (
@@ -105,28 +96,12 @@ def main() -> int:
 
     corpus = open_corpus(arguments.corpus)
     arguments.keep_compilations()
-    cache: Path | None = arguments.cache.expanduser()
-    if not usable(cache):
-        log.warning(
-            "%s cannot be written to: vectors are not kept, and another search encodes all again; "
-            "choose another folder with --cache",
-            cache,
-        )
-        cache = None
-    from lco_jax.embed.embedder import Embedder
-    from lco_jax.lab.audio_tokens import make_reader
+    cache = kept_vectors(arguments.cache)
     from lco_jax.search.find import find
     from lco_jax.search.table import problems, show
 
     log.info("reading the model %s", arguments.model)
-    embedder = Embedder(
-        arguments.model,
-        checkpoint=arguments.checkpoint,
-        profile=arguments.profile,
-        dtype=arguments.dtype,
-        truncate_dim=arguments.truncate_dim,
-        make_reader=make_reader,
-    )
+    embedder = arguments.open()
     found = find(
         embedder,
         arguments.model,

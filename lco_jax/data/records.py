@@ -29,6 +29,11 @@ class Item:
     id: str | None = None
 
     @property
+    def media(self) -> dict[str, tuple[MediaSource, ...]]:
+        """By kind, with those of which there are none."""
+        return {"image": self.images, "audio": self.audios, "video": self.videos}
+
+    @property
     def has_media(self) -> bool:
         return bool(self.images or self.audios or self.videos)
 

@@ -15,6 +15,11 @@ from lco_jax.data.records import Item, MediaSource, encodable
 
 log = logging.getLogger(__name__)
 
+VECTOR_COLUMN = "vector"
+"""Of a table of vectors."""
+ABOUT_KEY = b"lco_jax"
+"""Of the table's metadata: JSON that says which model made it."""
+
 
 class Parts:
     """The parts so far of an output, and a note of how many items they hold.
@@ -109,8 +114,10 @@ class Parts:
             column = pa.FixedSizeListArray.from_arrays(
                 pa.array(vectors.reshape(-1)), vectors.shape[1], mask=pa.array(missing)
             )
-            table = pa.table(_columns_of(items[start : numbers.stop], start) | {"vector": column})
-            table = table.replace_schema_metadata({"lco_jax": made_by})
+            table = pa.table(
+                _columns_of(items[start : numbers.stop], start) | {VECTOR_COLUMN: column}
+            )
+            table = table.replace_schema_metadata({ABOUT_KEY: made_by})
             writer = writer or pq.ParquetWriter(file, table.schema)
             writer.write_table(table)
         writer.close()

@@ -15,13 +15,13 @@ from jaxtyping import Float
 
 from lco_jax.data.records import Item
 from lco_jax.data.sources.items import open_items
+from lco_jax.embed.parts import ABOUT_KEY, VECTOR_COLUMN
 
 Kind = Literal["text", "image", "audio", "video", "mixed", "vector"]
 KINDS: tuple[Kind, ...] = ("text", "image", "audio", "video", "mixed", "vector")
 """Of items; `mixed` ones have several, and of a `vector` nothing else is known."""
 
-_ABOUT_KEY = b"lco_jax"
-_VECTOR_COLUMN, _ID_COLUMN, _TEXT_COLUMN = "vector", "id", "text"
+_ID_COLUMN, _TEXT_COLUMN = "id", "text"
 _MEDIA_COLUMNS = {"image_path": "images", "audio_path": "audios", "video_path": "videos"}
 
 
@@ -44,8 +44,7 @@ class Corpus:
 
 def kind_of(item: Item) -> Kind:
     """What an item consists of."""
-    media = {"image": item.images, "audio": item.audios, "video": item.videos}
-    kinds: list[Kind] = [kind for kind, sources in media.items() if sources]
+    kinds: list[Kind] = [kind for kind, sources in item.media.items() if sources]
     if item.text.strip():
         kinds.append("text")
     if not kinds:
@@ -81,13 +80,13 @@ def _read_vectors(path: str) -> pa.Table | None:
     try:
         with epath.Path(path).open("rb") as file:
             parquet = pq.ParquetFile(file)
-            return parquet.read() if _VECTOR_COLUMN in parquet.schema_arrow.names else None
+            return parquet.read() if VECTOR_COLUMN in parquet.schema_arrow.names else None
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: not a parquet file ({error})") from error
 
 
 def _open_table(path: str, table: pa.Table) -> Corpus:
-    vectors = _matrix(path, table[_VECTOR_COLUMN])
+    vectors = _matrix(path, table[VECTOR_COLUMN])
     columns = {
         name: table[name].to_pylist()
         for name in (_ID_COLUMN, _TEXT_COLUMN, *_MEDIA_COLUMNS)
@@ -96,7 +95,7 @@ def _open_table(path: str, table: pa.Table) -> Corpus:
     folder = epath.Path(path).parent
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     items = [_row_item(row, folder) for row in rows] or [Item() for _ in vectors]
-    stored = (table.schema.metadata or {}).get(_ABOUT_KEY, b"{}")
+    stored = (table.schema.metadata or {}).get(ABOUT_KEY, b"{}")
     return _corpus_of_vectors(path, items, vectors, json.loads(stored))
 
 

@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from lco_jax.metrics.similarity import check_widths
-
-_LEAST_NORM = 1e-12
+from lco_jax.metrics.similarity import check_widths, unit
 
 
 class Hit(TypedDict):
@@ -25,7 +23,7 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "N M"]:
     Raises:
         ValueError: widths that differ.
     """
-    return dot_score(_unit(_as_matrix(a)), _unit(_as_matrix(b)))
+    return dot_score(unit(_as_matrix(a)), unit(_as_matrix(b)))
 
 
 def dot_score(a: ArrayLike, b: ArrayLike) -> Float[np.ndarray, "N M"]:
@@ -80,14 +78,14 @@ def semantic_search(
     _require_finite("query", queries, 0)
     with_cosines = score_function is cos_sim
     if with_cosines:
-        queries = _unit(queries)
+        queries = unit(queries)
     best = [_Best(top_k) for _ in queries]
     # Chunks of the corpus are the outer loop, so that each is read and normalised once.
     for start in range(0, len(corpus), corpus_chunk_size):
         chunk = _as_matrix(corpus[start : start + corpus_chunk_size])
         _require_finite("corpus", chunk, start)
         if with_cosines:
-            chunk = _unit(chunk)
+            chunk = unit(chunk)
         for first in range(0, len(queries), query_chunk_size):
             asked = queries[first : first + query_chunk_size]
             score = dot_score if with_cosines else score_function
@@ -154,11 +152,6 @@ def _as_rows(vectors: ArrayLike) -> np.ndarray:
     if rows.ndim != 2:
         raise ValueError(f"embeddings of shape {rows.shape}; expected (rows, width)")
     return rows
-
-
-def _unit(matrix: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return matrix / np.maximum(norms, _LEAST_NORM)
 
 
 def _require_finite(name: str, matrix: Float[np.ndarray, "N E"], start: int) -> None:

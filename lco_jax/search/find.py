@@ -190,8 +190,7 @@ def _encoder(embedder: Embedder) -> Callable[..., Float[np.ndarray, "N E"]]:
 
 def _unread(embedder: Embedder, item: Item) -> str:
     """The media of an item that the model does not read."""
-    kinds = {"image": item.images, "audio": item.audios, "video": item.videos}
-    lacking = [kind for kind, own in kinds.items() if own and not embedder.supports(kind)]
+    lacking = [kind for kind, own in item.media.items() if own and not embedder.supports(kind)]
     return " and ".join(lacking)
 
 

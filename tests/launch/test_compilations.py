@@ -3,19 +3,8 @@
 import logging
 
 import jax
-import pytest
 
 from lco_jax.cli.compilations import Compilations
-
-
-@pytest.fixture(autouse=True)
-def settings():
-    """Those of JAX stay as they are."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_in_the_home_by_default(tmp_path, monkeypatch):

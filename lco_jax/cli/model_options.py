@@ -1,0 +1,43 @@
+"""The options that say which model a program embeds with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from lco_jax.embed.embedder import Embedder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What embedding, search and evaluation ask of a model."""
+
+    model: str
+    """Hub folder, hub id or run folder."""
+    checkpoint: int | None = None
+    """Step of a run folder (default: the best evaluated one, else the last)."""
+    profile: Literal["lco", "mteb"] | None = None
+    """Prompt recipe (default: that of the run or export)."""
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of weights and activations."""
+    truncate_dim: int | None = None
+    """Keep the first dimensions and normalise again."""
+
+    def open(self, **more: Any) -> "Embedder":
+        """The model, with further arguments of `Embedder`.
+
+        Raises:
+            FileNotFoundError: no such model.
+            ValueError: it cannot be opened so.
+        """
+        from lco_jax.embed.embedder import Embedder
+        from lco_jax.lab.audio_tokens import make_reader
+
+        return Embedder(
+            self.model,
+            checkpoint=self.checkpoint,
+            profile=self.profile,
+            dtype=self.dtype,
+            truncate_dim=self.truncate_dim,
+            make_reader=make_reader,
+            **more,
+        )
