@@ -1,5 +1,6 @@
 """Eight simulated devices, one process, exact float32 products."""
 
+import logging
 import socket
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def no_compilations_are_kept():
     yield
     for name, value in _COMPILATIONS.items():
         jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True)
+def log_level_is_kept():
+    """Programs that tests run in this process leave the level of the package's log as it is."""
+    log = logging.getLogger("lco_jax")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture

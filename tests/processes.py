@@ -40,7 +40,7 @@ if options["order"]:
     make_mesh, devices = mesh.make_mesh, jax.devices()
     mesh.make_mesh = lambda config: make_mesh(config, [devices[i] for i in options["order"]])
 from lco_jax.cli.exits import program
-from tests.faults import FAULTS
+from tests.process_faults import FAULTS
 from tests.processes import PROGRAMS
 
 @program

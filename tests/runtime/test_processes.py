@@ -94,10 +94,9 @@ def same(workdir, uninterrupted, last):
 def test_a_killed_process_stops_the_others(killed, uninterrupted):
     workdir, ((code, said), (last_code, _)) = killed
     assert last_code == -signal.SIGKILL
-    assert code == 1, said[-3000:]
+    processes.check_lost([(code, said)])
     assert "resumed after step 2" in said
-    assert "error: another process of this run has failed" in said
-    assert "starts again from the last checkpoint" in said
+    assert code != 1 or "starts again from the last checkpoint" in said
     assert checkpoints(workdir)[-1] == 4
     # The loss of step 5 may have been on its way.
     same(workdir, uninterrupted, last=4)

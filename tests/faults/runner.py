@@ -1,0 +1,122 @@
+"""Does something to damaged input in a process of its own, and says how that ended."""
+
+import collections
+import contextlib
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LIMIT_S = 20.0
+LIMIT_BYTES = 2 << 30
+"""Of memory beyond what the imported libraries have mapped."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.faults.preload"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended."""
+
+    kind: str
+    """`right` (or `wrong`, if it came to an end with something else than expected), `refused` (an
+    error that a program tells in one line and that has one of the names in it), `nameless` (one
+    that has none), `traceback` (an exception that a program would show as a bug), `hang`, or
+    `killed`."""
+    said: str
+    """The message, the traceback, or the name of the signal."""
+
+
+GOOD = ("right", "refused")
+
+
+def run(
+    act: Callable[..., Any],
+    *arguments: Any,
+    names: Sequence[str],
+    expected: Callable[[Any], bool] | None = None,
+    limit_s: float = LIMIT_S,
+    limit_bytes: int = LIMIT_BYTES,
+) -> Outcome:
+    """Call `act(*arguments)`, a function of a module, in a new process.
+
+    Args:
+        act: returns what `expected` is asked about (in the new process).
+        names: of which the message of an error must have one, such as that of the damaged file.
+        expected: a function of a module; whether a result is right (default: every one).
+    """
+    receiver, sender = _context.Pipe(duplex=False)
+    process = _context.Process(
+        target=_child, args=(sender, act, arguments, tuple(names), expected, limit_bytes)
+    )
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(limit_s):
+            return Outcome("hang", f"nothing after {limit_s:g} s")
+        return Outcome(*receiver.recv())
+    except EOFError:
+        process.join(limit_s)
+        code = process.exitcode or 0
+        said = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return Outcome("killed", said)
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _child(sender, act, arguments, names, expected, limit_bytes) -> None:
+    _limit_memory(limit_bytes)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    sender.send(_judge(act, arguments, names, expected))
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + limit_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _judge(act, arguments, names, expected) -> tuple[str, str]:
+    """As `lco_jax.cli.exits.program` does: what it would tell in one line is no traceback."""
+    from lco_jax.cli.exits import program
+
+    result: list[Any] = []
+
+    def main() -> int:
+        result.append(act(*arguments))
+        return 0
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            code = program(main)()
+    except BaseException:
+        return "traceback", "".join(traceback.format_exception(*sys.exc_info())[-12:])
+    if code == 0:
+        right = expected is None or expected(result[0])
+        return ("right", "") if right else ("wrong", repr(result[0])[:500])
+    message = said.getvalue()
+    if not any(name in message for name in names):
+        return "nameless", message
+    return "refused", message
+
+
+def count(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """How many ended in which way."""
+    return dict(collections.Counter(outcome.kind for outcome in outcomes))
+
+
+def bad(outcomes: Iterable[tuple[Any, Outcome]]) -> list[tuple[Any, Outcome]]:
+    """The cases, each with its outcome, that did not end well."""
+    return [(case, outcome) for case, outcome in outcomes if outcome.kind not in GOOD]
