@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Self, TypeVar
 
-import grain
 import numpy as np
 
 from lco_jax.config import DataConfig, Memory
@@ -31,7 +30,8 @@ from lco_jax.data.pack.batch import (
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
 from lco_jax.data.records import Record
-from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
+from lco_jax.data.sources.mixture import ExampleStream
+from lco_jax.data.sources.sequence import is_same_sequence
 
 _log = logging.getLogger(__name__)
 
@@ -172,6 +172,8 @@ class Loader(abc.ABC, Generic[_Part]):
     def __iter__(self) -> Iterator[tuple[int, Batch, LoadStats]]:
         if self._next_step >= self._stop:
             return
+        import grain  # takes a second, and embedding, which imports this file, has no use for it
+
         steps = grain.MapDataset.range(self._next_step, self._stop).map(self._encode)
         encoded = steps.to_iter_dataset(
             grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=_READ_AHEAD_STEPS)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.spatial.distance
 from jaxtyping import Float
 
 _Vectors = Float[np.ndarray, "N E"]
@@ -32,7 +31,12 @@ def _dot(a: _Vectors, b: Float[np.ndarray, "M E"]) -> Float[np.ndarray, "N M"]:
 
 
 def _negative_distance(metric: str) -> Callable[..., Float[np.ndarray, "N M"]]:
-    return lambda a, b: -scipy.spatial.distance.cdist(a, b, metric).astype(np.float32)
+    def negative_distance(a: _Vectors, b: Float[np.ndarray, "M E"]) -> Float[np.ndarray, "N M"]:
+        import scipy.spatial.distance  # takes a second, which embedding need not wait for
+
+        return -scipy.spatial.distance.cdist(a, b, metric).astype(np.float32)
+
+    return negative_distance
 
 
 SIMILARITIES: dict[str, Callable[..., Float[np.ndarray, "N M"]]] = {

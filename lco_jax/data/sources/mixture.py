@@ -1,10 +1,6 @@
 """The one endless sequence that a mixture of sources makes."""
 
 import logging
-import re
-
-import grain
-import numpy as np
 
 from lco_jax.config import DataConfig
 from lco_jax.data.records import Record, Triplet
@@ -25,6 +21,8 @@ class ExampleStream:
     """
 
     def __init__(self, config: DataConfig, seed: int, kind: type[Record] = Triplet):
+        from lco_jax.data.sources import order  # brings grain, for which embedding need not wait
+
         skip_bad = config.media.on_error == "skip"
         sources = [open_source(source, kind, skip_bad=skip_bad) for source in config.sources]
         weights = [source.weight for source in config.sources]
@@ -46,13 +44,13 @@ class ExampleStream:
                 raise ValueError(f"{message}; use a smaller batch_size or more data")
             _logger.warning("%s: it will repeat examples inside a batch", message)
         self._examples = [
-            _shuffle_endlessly(source, seed, position, config.batch_size if whole_batches else 1)
+            order.shuffle_endlessly(
+                source, seed, position, config.batch_size if whole_batches else 1
+            )
             for position, source in enumerate(sources)
         ]
         # Element k of this mixture says which source serves block k, and which of its blocks.
-        self._choices = grain.MapDataset.mix(
-            [_number_blocks(position) for position in range(len(sources))], weights
-        )
+        self._choices = order.mix(weights)
         self.fingerprint = "; ".join(
             [f"{source.name} {len(source)} {source.digest}" for source in sources]
             + [f"order seed={seed} batch_size={config.batch_size} homogeneous={config.homogeneous}"]
@@ -66,20 +64,6 @@ class ExampleStream:
         return self._examples[position][own_block * self._block + offset]
 
 
-def is_same_sequence(fingerprint: str, other: str) -> bool:
-    """Whether two fingerprints are of the same examples in the same order; sources may be called
-    otherwise, as the same file by another path is.
-    """
-    return _without_names(fingerprint) == _without_names(other)
-
-
-def _without_names(fingerprint: str) -> list[str]:
-    """Sizes and digests of the sources, then the rest; a name may be of any characters."""
-    sources = re.findall(r"(?:^| )(\d+ [0-9a-f]{16})(?:; |$)", fingerprint)
-    start = fingerprint.rfind("; order ")
-    return [*sources, fingerprint[start:]] if sources else [fingerprint]
-
-
 def _check_sizes(sources: list[OpenSource], num_examples: int, batch_size: int) -> None:
     for source in sources:
         if not len(source):
@@ -91,16 +75,3 @@ def _check_sizes(sources: list[OpenSource], num_examples: int, batch_size: int) 
             f"({sizes}): they make no step; use a batch_size of at most {num_examples}, or more "
             "data"
         )
-
-
-def _shuffle_endlessly(
-    source: OpenSource, seed: int, position: int, batch_size: int
-) -> grain.MapDataset:
-    """All passes over a source, each in its own order and cut to whole batches."""
-    own_seed = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
-    shuffled = grain.MapDataset.source(source.records).shuffle(seed=own_seed)
-    return shuffled.slice(slice(len(source) // batch_size * batch_size)).repeat()
-
-
-def _number_blocks(position: int) -> grain.MapDataset:
-    return grain.MapDataset.range(np.iinfo(np.int64).max).map(lambda block: (position, block))
