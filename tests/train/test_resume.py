@@ -16,9 +16,9 @@ import pytest
 from lco_jax.config import CheckpointConfig, Evaluation, MeshConfig, OptimizerConfig
 from lco_jax.config.io import ScienceChangedError, to_json
 from lco_jax.train.checkpoint import CheckpointError, Checkpoints
+from lco_jax.train.finite import DivergedError
 from lco_jax.train.loop import train
 from lco_jax.train.metrics import read_metrics
-from lco_jax.train.progress import DivergedError
 from tests import runs, tiny
 
 ROOT = Path(__file__).parents[2]
