@@ -45,7 +45,9 @@ def writing(path: os.PathLike | str, num_bytes: int | None = None) -> Iterator[N
     except Exception as error:  # of safetensors, pyarrow and tensorstore, too
         if not is_of_disk(error):
             raise
-        raise DiskError(f"cannot write {path}: {room(error, path, num_bytes)}") from error
+        found = DiskError(f"cannot write {path}: {room(error, path, num_bytes)}")
+        found.errno = getattr(error, "errno", None)
+        raise found from error
 
 
 def room(error: BaseException, path: os.PathLike | str, num_bytes: int | None) -> str:

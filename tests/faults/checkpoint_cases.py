@@ -1,4 +1,4 @@
-"""Damage to the files of checkpoints, and what is restored then; called in processes of their own."""
+"""Damage to the files of checkpoints, and what is restored then; for processes of their own."""
 
 import hashlib
 import logging
