@@ -1,13 +1,16 @@
 """Checksums of the values of a checkpoint, which do not depend on how they are cut over devices."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
+
+from lco_jax.runtime.mesh import compile_for_mesh, mesh_platform
 
 _GOLDEN = 0x9E3779B9
 _MIX = (0x85EBCA6B, 0xC2B2AE35)
@@ -25,7 +28,8 @@ def checksums_of(tree: Any) -> dict[str, str]:
     in 2^32). It is computed where the arrays lie: all processes that hold them call it together.
     """
     leaves = [(_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
-    sums = jax.device_get([_checksum(x) for _, x in leaves])
+    checksum = _compiled(mesh_platform())
+    sums = jax.device_get([checksum(x) for _, x in leaves])
     return {
         name: f"{x.dtype} {int(value):08x}" for (name, x), value in zip(leaves, sums, strict=True)
     }
@@ -83,7 +87,11 @@ def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-@jax.jit
+@functools.cache
+def _compiled(platform: str) -> Callable[[Array], UInt32[Array, ""]]:
+    return compile_for_mesh(_checksum)
+
+
 def _checksum(x: Array) -> UInt32[Array, ""]:
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)

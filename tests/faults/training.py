@@ -5,6 +5,7 @@ import json
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 from lco_jax.config import (
     CheckpointConfig,
@@ -38,10 +39,14 @@ def write_config(folder: Path) -> Path:
     )
     evaluation = Evaluation(config.data.sources[0], every_steps=3, num_pairs=8)
     config = dataclasses.replace(config, evaluation=evaluation)
-    file = folder / "config.py"
+    return write_file(folder / "config.py", to_json(config))
+
+
+def write_file(file: Path, config: Any) -> Path:
+    """A config file that gives what JSON values say."""
     file.write_text(
         "import json\nfrom lco_jax.config.io import from_json\n"
-        f"get_config = lambda: from_json(json.loads({json.dumps(to_json(config))!r}))\n"
+        f"get_config = lambda: from_json(json.loads({json.dumps(config)!r}))\n"
     )
     return file
 
