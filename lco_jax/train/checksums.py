@@ -28,8 +28,8 @@ def checksums_of(tree: Any) -> dict[str, str]:
     in 2^32). It is computed where the arrays lie: all processes that hold them call it together.
     """
     leaves = [(_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
-    checksum = _compiled(mesh_platform())
-    sums = jax.device_get([checksum(x) for _, x in leaves])
+    # One program: several at a time, each with sums over devices, may wait for each other on CPUs.
+    sums = jax.device_get(_compiled(mesh_platform())([x for _, x in leaves]))
     return {
         name: f"{x.dtype} {int(value):08x}" for (name, x), value in zip(leaves, sums, strict=True)
     }
@@ -88,8 +88,12 @@ def _name(path: tuple) -> str:
 
 
 @functools.cache
-def _compiled(platform: str) -> Callable[[Array], UInt32[Array, ""]]:
-    return compile_for_mesh(_checksum)
+def _compiled(platform: str) -> Callable[[list[Array]], list[UInt32[Array, ""]]]:
+    return compile_for_mesh(_checksums)
+
+
+def _checksums(arrays: list[Array]) -> list[UInt32[Array, ""]]:
+    return [_checksum(x) for x in arrays]
 
 
 def _checksum(x: Array) -> UInt32[Array, ""]:
