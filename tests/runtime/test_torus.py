@@ -109,6 +109,7 @@ def test_losses_are_those_of_one_process(undisturbed, alone):
     assert list(losses(workdir)) == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(config, killed, undisturbed, tmp_path):
     before, (*others, (last_code, _)) = killed
     assert last_code == -signal.SIGKILL

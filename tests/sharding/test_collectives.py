@@ -38,7 +38,7 @@ def total(rows, kind):
     return sum(row.count for row in found), sum(row.num_bytes for row in found)
 
 
-@pytest.mark.parametrize("exchange", ["gathered", "ring"])
+@pytest.mark.parametrize("exchange", [pytest.param("gathered", marks=pytest.mark.slow), "ring"])
 def test_weak_scaling(config, exchange):
     """The bytes of each kind on a device, and that messages do not grow in number.
 

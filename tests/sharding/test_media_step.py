@@ -49,6 +49,7 @@ def test_encode_chunks(config, plain, chunks):
     same(runs.run_steps(chunked, meshes.make((2, 2, 1))), plain)
 
 
+@pytest.mark.slow
 def test_pictures_matter(config, plain):
     """Were pictures ignored, the tests above would pass."""
     small = dataclasses.replace(MEDIA, image_max_pixels=4 * 28 * 28)

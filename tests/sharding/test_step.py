@@ -41,7 +41,7 @@ def test_meshes(config, plain, sizes):
     same(runs.run_steps(config, meshes.make(sizes)), plain)
 
 
-@pytest.mark.parametrize("chunks", [2, 4])
+@pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
 def test_encode_chunks(config, plain, chunks, sizes):
     memory = dataclasses.replace(config.memory, encode_chunks=chunks)
@@ -110,7 +110,9 @@ def run_processes(config, sizes, port):
         yield dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
 
 
-@pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(2, 4, 1), pytest.param((1, 2, 4), marks=pytest.mark.slow)], ids=str
+)
 def test_two_processes(config, plain, sizes, free_port):
     texts = ["a fox", "two women", "x"]
     vectors = Embedder(config.model.path, mesh=meshes.make((1, 1, 1))).encode(texts)
