@@ -42,7 +42,8 @@ def test_meshes(config, plain, sizes):
     same(runs.run_steps(config, meshes.make(sizes)), plain)
 
 
-@pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("chunks", [2, 4])
 def test_encode_chunks(config, plain, chunks):
     memory = dataclasses.replace(config.memory, encode_chunks=chunks)
     chunked = dataclasses.replace(config, memory=memory)

@@ -42,7 +42,9 @@ def test_meshes(config, plain, sizes):
 
 
 @pytest.mark.parametrize("chunks", [pytest.param(2, marks=pytest.mark.slow), 4])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str
+)
 def test_encode_chunks(config, plain, chunks, sizes):
     memory = dataclasses.replace(config.memory, encode_chunks=chunks)
     same(runs.run_steps(dataclasses.replace(config, memory=memory), meshes.make(sizes)), plain)
