@@ -4,7 +4,6 @@ Figures 1 and 2 of LCO-Emb are `spread` and `alignment` of a model before and af
 """
 
 import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from lco_jax.metrics.kernel_metrics import CCA_DIM
 from lco_jax.metrics.modality_gap import ModalityGap, modality_gap
 from lco_jax.metrics.names import METRICS
 from lco_jax.metrics.spectrum import effective_rank, isoscore
-from lco_jax.runtime.disks import replace_text
 
 SPREAD = {"mean_cosine": mean_cosine, "effective_rank": effective_rank, "isoscore": isoscore}
 
@@ -141,7 +139,7 @@ def write_tables(models: Sequence[Representations], folder: Path) -> None:
         "models": [_record(model) for model in models],
     }
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    replace_text(folder / "analysis.json", text + "\n")
+    (folder / "analysis.json").write_text(text + "\n")
 
 
 def _record(model: Representations) -> dict[str, Any]:
@@ -156,11 +154,10 @@ def _record(model: Representations) -> dict[str, Any]:
 
 
 def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_text(file, stream.getvalue())
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,6 @@ import tyro
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
 from lco_jax.jobs.files import Job, Kind, job_files
-from lco_jax.runtime.disks import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, text in job_files(arguments.job, arguments.kind).items():
         file = arguments.output / name
-        replace_text(file, text)
+        file.write_text(text)
         print(file)
     return DONE
 

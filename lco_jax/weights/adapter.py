@@ -15,7 +15,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from lco_jax.config import Lora
-from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.weights.hub import to_host
 from lco_jax.weights.tables import Row, Table
 
@@ -108,11 +107,10 @@ def save_peft(
         "bias": "none",
         "target_modules": _target_pattern(names.rows, lora.targets),
     }
-    replace_text(out / _CONFIG_NAME, json.dumps(settings, indent=2) + "\n")
+    (out / _CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n")
     temporary = out / f".{_WEIGHTS_NAME}.partial"
-    with writing(out / _WEIGHTS_NAME, sum(x.nbytes for x in tensors.values())):
-        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, out / _WEIGHTS_NAME)
+    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, out / _WEIGHTS_NAME)
 
 
 def _target_pattern(rows: Iterable[Row], targets: Iterable[str]) -> str:

@@ -260,6 +260,5 @@ def test_disk_that_fills_up_while_writing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert caught.value.errno == errno.EFBIG
-    assert f"cannot write {tmp_path}" in str(caught.value)
-    assert "4,000,000 bytes are needed" in str(caught.value)
+    assert "without weights" in caught.value.__notes__[0]
     assert not list(tmp_path.iterdir())
