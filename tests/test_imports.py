@@ -1,4 +1,4 @@
-"""The core imports without torch, torchvision and tensorflow."""
+"""The core imports without torch, torchvision and tensorflow; embedding without what is slow."""
 
 import pkgutil
 import subprocess
@@ -8,9 +8,9 @@ import lco_jax
 
 _PROGRAM = """
 import importlib, sys
-for name in sys.argv[1:]:
+for name in sys.argv[2:]:
     importlib.import_module(name)
-heavy = {"torch", "torchvision", "tensorflow"} & sys.modules.keys()
+heavy = set(sys.argv[1].split(",")) & sys.modules.keys()
 sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
 """
 
@@ -22,7 +22,15 @@ def test_no_heavy_imports():
         if not module.ispkg
     ]
     assert len(names) > 40
+    check_without("torch,torchvision,tensorflow", names)
+
+
+def test_embedding_does_not_wait_for_what_it_has_no_use_for():
+    check_without("grain,scipy", ["lco_jax.cli.embed", "lco_jax.embed.embed_file"])
+
+
+def check_without(heavy, names):
     result = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *names], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _PROGRAM, heavy, *names], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr

@@ -30,8 +30,7 @@ from lco_jax.data.pack.batch import (
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
 from lco_jax.data.records import Record
-from lco_jax.data.sources.mixture import ExampleStream
-from lco_jax.data.sources.sequence import is_same_sequence
+from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
 
 _log = logging.getLogger(__name__)
 

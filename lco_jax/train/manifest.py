@@ -15,7 +15,7 @@ from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
-from lco_jax.data.sources.sequence import is_same_sequence
+from lco_jax.data.sources.mixture import is_same_sequence
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def _judge(act, arguments, names, expected) -> tuple[str, str]:
         with contextlib.redirect_stderr(said):
             code = program(main)()
     except BaseException:
-        return "traceback", "".join(traceback.format_exception(*sys.exc_info())[-12:])
+        return "traceback", traceback.format_exc(limit=-12)
     if code == 0:
         right = expected is None or expected(result[0])
         return ("right", "") if right else ("wrong", repr(result[0])[:500])

@@ -96,7 +96,8 @@ def test_a_killed_process_stops_the_others(killed, uninterrupted):
     assert last_code == -signal.SIGKILL
     processes.check_lost([(code, said)])
     assert "resumed after step 2" in said
-    assert code != 1 or "starts again from the last checkpoint" in said
+    # Ours, or that of JAX if the process waited for the next batch of the lost one.
+    assert ("starts again from the last checkpoint" if code == 1 else "another task died") in said
     assert checkpoints(workdir)[-1] == 4
     # The loss of step 5 may have been on its way.
     same(workdir, uninterrupted, last=4)

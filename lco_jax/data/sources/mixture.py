@@ -1,6 +1,7 @@
 """The one endless sequence that a mixture of sources makes."""
 
 import logging
+import re
 
 from lco_jax.config import DataConfig
 from lco_jax.data.records import Record, Triplet
@@ -49,7 +50,6 @@ class ExampleStream:
             )
             for position, source in enumerate(sources)
         ]
-        # Element k of this mixture says which source serves block k, and which of its blocks.
         self._choices = order.mix(weights)
         self.fingerprint = "; ".join(
             [f"{source.name} {len(source)} {source.digest}" for source in sources]
@@ -62,6 +62,20 @@ class ExampleStream:
         block, offset = divmod(index, self._block)
         position, own_block = self._choices[block]
         return self._examples[position][own_block * self._block + offset]
+
+
+def is_same_sequence(fingerprint: str, other: str) -> bool:
+    """Whether two fingerprints are of the same examples in the same order; sources may be called
+    otherwise, as the same file by another path is.
+    """
+    return _without_names(fingerprint) == _without_names(other)
+
+
+def _without_names(fingerprint: str) -> list[str]:
+    """Sizes and digests of the sources, then the rest; a name may be of any characters."""
+    sources = re.findall(r"(?:^| )(\d+ [0-9a-f]{16})(?:; |$)", fingerprint)
+    start = fingerprint.rfind("; order ")
+    return [*sources, fingerprint[start:]] if sources else [fingerprint]
 
 
 def _check_sizes(sources: list[OpenSource], num_examples: int, batch_size: int) -> None:
