@@ -22,7 +22,10 @@ def write(folder, family, **changes):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["Qwen2Tokenizer", "Qwen2TokenizerFast", "TokenizersBackend"])
+@pytest.mark.parametrize(
+    "name",
+    ["Qwen2Tokenizer", "Qwen2TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"],
+)
 def test_it_is_the_one_of_transformers(tmp_path, family, name):
     folder = write(tmp_path, family, tokenizer_class=name)
     found, expected = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
@@ -33,7 +36,10 @@ def test_it_is_the_one_of_transformers(tmp_path, family, name):
     assert found(text)["input_ids"] == expected(text)["input_ids"]
 
 
-def test_torch_is_not_loaded(tmp_path):
+@pytest.mark.parametrize(
+    ("family", "name"), [("qwen2", "Qwen2Tokenizer"), ("qwen2_5_vl", "TokenizersBackend")]
+)
+def test_torch_is_not_loaded(tmp_path, family, name):
     """It takes seconds of every start where it is installed, and nothing here needs it."""
     program = """
 import sys
@@ -42,7 +48,7 @@ from lco_jax.data.encode.template import load_tokenizer
 load_tokenizer(Path(sys.argv[1]))
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)
 """
-    folder = write(tmp_path, "qwen2", tokenizer_class="Qwen2Tokenizer")
+    folder = write(tmp_path, family, tokenizer_class=name)
     result = subprocess.run(
         [sys.executable, "-c", program, folder], capture_output=True, text=True, check=False
     )

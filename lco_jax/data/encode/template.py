@@ -19,6 +19,10 @@ PROBES = (
     *("한국어", "\u1100", "عربي", "😀", "\u0301a", "\u200d", "\u200b", "\ufeff", "\u00a0", "\x00"),
 )
 
+_OF_QWEN = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_AS_IN_FILE = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Names of classes: of Qwen's own tokenizer, and of what reads tokenizer.json as it is."""
+
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint, with the chat template that goes with it.
@@ -49,16 +53,21 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 def _tokenizer_class(folder: Path) -> type:
     """What reads the folder's tokenizer.
 
-    `AutoTokenizer` would take the same class for Qwen's own tokenizer with a model of its families;
-    but to choose, it loads torch where that is installed, which takes as long as all other imports.
+    `AutoTokenizer` would take the same class with a model of the families here, but to choose it
+    loads torch where that is installed, which takes as long as all other imports.
+
+    Source: transformers AutoTokenizer, which distrusts other classes in folders of `qwen2`.
     """
     import transformers
 
-    found = _read_json(folder / "tokenizer_config.json")
-    known = _read_json(folder / "config.json").get("model_type") in FAMILIES
-    of_qwen = found.get("tokenizer_class") in ("Qwen2Tokenizer", "Qwen2TokenizerFast")
-    if known and of_qwen and "auto_map" not in found:
-        return transformers.Qwen2Tokenizer
+    settings = _read_json(folder / "tokenizer_config.json")
+    family = _read_json(folder / "config.json").get("model_type")
+    name = settings.get("tokenizer_class")
+    if family in FAMILIES and "auto_map" not in settings:
+        if name in _OF_QWEN or (name in _AS_IN_FILE and family == "qwen2"):
+            return transformers.Qwen2Tokenizer
+        if name in _AS_IN_FILE:
+            return transformers.PreTrainedTokenizerFast
     return transformers.AutoTokenizer
 
 
