@@ -21,6 +21,7 @@ from lco_jax.embed.feed import Errors, Fed, Feed, MediaReader, PieceEnd
 from lco_jax.embed.input_errors import moved
 from lco_jax.models.build import Params
 from lco_jax.objectives.encode import encode, media_features
+from lco_jax.runtime.kept_programs import KeptPrograms
 from lco_jax.runtime.mesh import compile_for_mesh
 from lco_jax.weights.hub import to_host
 
@@ -140,11 +141,11 @@ class Encoder:
     @property
     def num_programs(self) -> int:
         """Shapes for which the model was compiled."""
-        return self._embed._cache_size()
+        return self._embed.num_programs
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
+def _compiled(graph: nnx.GraphDef) -> KeptPrograms:
     """The compiled `(params, batch, preamble) -> pooled states` for batches with one role; models
     of one architecture share it (before and after training, say).
     """
@@ -154,7 +155,7 @@ def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I D"]]:
         chunk = jax.tree.map(lambda x: x[0], batch)
         return encode(model, chunk, preamble, media_features(model, chunk))[0][0]
 
-    return compile_for_mesh(embed)
+    return KeptPrograms(compile_for_mesh(embed), functools.partial(repr, graph))
 
 
 class _Collector:
