@@ -26,7 +26,7 @@ def test_no_heavy_imports():
 
 
 def test_embedding_does_not_wait_for_what_it_has_no_use_for():
-    check_without("grain,scipy", ["lco_jax.cli.embed", "lco_jax.embed.embed_file"])
+    check_without("grain,scipy,orbax", ["lco_jax.cli.embed", "lco_jax.embed.embed_file"])
 
 
 def check_without(heavy, names):

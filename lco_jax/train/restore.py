@@ -15,7 +15,6 @@ from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.describe import describe_model
 from lco_jax.models.omni import available_towers
 from lco_jax.objectives.traits import traits_of
-from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import BASE_FOLDER, base_folder, read_manifest
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.adapter import merge_lora
@@ -66,6 +65,9 @@ def open_run(
     model = describe_model(trained_as, read_config(folder), with_head=needs_head)
     config = model.config
     metric = run.evaluation.metric if run.evaluation else None
+    # Orbax takes a part of a second of every start, and hub folders have no use for it.
+    from lco_jax.train.checkpoint import Checkpoints
+
     checkpoints = Checkpoints(path, run.checkpoint, metric, writes=False)
     try:
         step = checkpoints.best() if checkpoint is None else checkpoint
