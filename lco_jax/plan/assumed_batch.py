@@ -77,7 +77,7 @@ def _media_shape(config: TrainConfig, model: ModelConfig, num_images: int) -> Me
     patches = image_tokens(config, model) * model.vision.unit_patches
     frame_row = _first_of(config.memory.frame_rows, _PLACEMENT * patches)
     per_row = max(1, int(frame_row // (_PLACEMENT * patches)))
-    return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)))
+    return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)), patch_frames=1)
 
 
 def _first_of(allowed: tuple[int, ...], wanted: float) -> int:
@@ -101,12 +101,12 @@ def _media(
 ) -> MediaBatch | None:
     if shape == MediaShape():
         return None
-    sizes = model.vision.sizes
     patches = shape.patch_rows * shape.frame_row
-    width = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
+    width = model.vision.num_channels * shape.patch_frames * model.vision.patch_px**2
     group, spec = (chunks, shards), MEDIA_SPECS.vision
     vision = VisionBatch(
-        patches=array((*group, patches, width), np.float32, spec.patches),
+        patches=array((*group, patches, width), np.uint8, spec.patches),
+        statistics=array((*group, 2, model.vision.num_channels), np.float32, spec.statistics),
         windows=array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows),
         frames=array((*group, shape.patch_rows, shape.frame_row), np.int32, spec.frames),
         coordinates=array((*group, patches, 2), np.int32, spec.coordinates),
