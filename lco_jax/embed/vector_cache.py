@@ -15,6 +15,7 @@ from lco_jax.data.media.errors import MediaError
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.embed.encoder import Errors
 from lco_jax.embed.input_errors import moved
+from lco_jax.runtime.disks import writing
 
 _KEY_BYTES = 16
 _NO_FILES = ("data:", "file:", "http:", "https:")
@@ -120,7 +121,7 @@ class VectorCache:
                 (self._vectors, np.ascontiguousarray(vectors, np.float32).tobytes()),
                 (self._keys, b"".join(keys)),
             ):
-                with file.open("ab") as stream:
+                with writing(file, len(content)), file.open("ab") as stream:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())
