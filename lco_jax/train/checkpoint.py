@@ -111,16 +111,21 @@ class Checkpoints:
         step = int(state.step)
         saved = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
         self._damaged.discard(step)
-        about = sealed({"data": data, "checksums": checksums_of(saved)})
+        checksums = checksums_of(saved)
+        about = sealed({"data": data, "checksums": checksums.by_path})
         self._num_bytes = sum(x.nbytes for x in jax.tree.leaves(saved))
+        context = ocp.Context()
+        # Who holds a copy saves a part of it, unless the copies differ, as computed on GPUs.
+        context.array.saving.use_replica_parallel = checksums.one_copy
         try:
-            self._checkpointer.save_checkpointables_async(
-                step,
-                {_STATE: saved},
-                force=True,
-                overwrite=step in self.steps(),
-                custom_metadata=about,
-            )
+            with context:
+                self._checkpointer.save_checkpointables_async(
+                    step,
+                    {_STATE: saved},
+                    force=True,
+                    overwrite=step in self.steps(),
+                    custom_metadata=about,
+                )
         except Exception as error:
             raise self._failed(error) from error
 

@@ -1,13 +1,14 @@
 """Whether a step was finite: what was not, after which nothing is saved."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, UInt32
 
 from lco_jax.models.build import Params, group_of
+from lco_jax.runtime.pieces import Found, look
 
 _WEIGHTS = "finite_weights/"
 """Before the name of a part of the model, among the metrics of a step."""
@@ -23,21 +24,34 @@ def finite_weights(trainable: Params) -> dict[str, Bool[Array, ""]]:
     """
     found: dict[str, list[Bool[Array, ""]]] = {}
     for path, x in jax.tree_util.tree_leaves_with_path(trainable):
-        group = group_of([key.key for key in path])
-        found.setdefault(group, []).append(jnp.isfinite(x).all())
+        found.setdefault(_group(path), []).append(jnp.isfinite(x).all())
     return {_WEIGHTS + group: jnp.stack(parts).all() for group, parts in found.items()}
 
 
 def check_weights(trainable: Params) -> None:
-    """Check that all weights are finite; all processes that hold them call it together.
+    """Check that all weights that this process holds are finite.
 
     Raises:
         DivergedError: names the parts of the model that have others.
     """
-    found = jax.device_get(jax.jit(finite_weights)(trainable))
-    groups = [name.removeprefix(_WEIGHTS) for name, finite in found.items() if not finite]
-    if groups:
-        raise DivergedError(f"there are weights that are not finite ({', '.join(groups)})")
+    leaves = jax.tree_util.tree_leaves_with_path(trainable)
+    counts = look(_count_others, [x for _, x in leaves])
+    wrong = [path for (path, _), found in zip(leaves, counts, strict=True) if _any(found)]
+    if wrong:
+        groups = ", ".join(dict.fromkeys(_group(path) for path in wrong))
+        raise DivergedError(f"there are weights that are not finite ({groups})")
+
+
+def _any(found: Iterable[Found]) -> bool:
+    return any(one.value for one in found)
+
+
+def _count_others(x: Array, _: UInt32[Array, "..."]) -> UInt32[Array, ""]:
+    return jnp.sum(~jnp.isfinite(x), dtype=jnp.uint32)
+
+
+def _group(path: tuple) -> str:
+    return group_of([key.key for key in path])
 
 
 def check_finite(step: int, metrics: Mapping[str, float], learning_rate: float) -> dict[str, float]:
