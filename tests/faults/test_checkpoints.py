@@ -72,14 +72,14 @@ def saved(workdir):
 
 
 def fuzz(trained, scratch, seeds):
-    """Pieces of 50 cases, each in a process of its own, which has a minute."""
+    """Pieces of 50 cases, each in a process of its own."""
     for start in range(seeds.start, seeds.stop, 50):
         piece = range(start, min(start + 50, seeds.stop))
         yield runner.run(
             *(checkpoint_cases.restore_damaged, trained, scratch, piece),
             names=["checkpoints"],
             expected=checkpoint_cases.all_good,
-            limit_s=120,
+            limit_s=300,
             limit_bytes=8 << 30,
         )
 
