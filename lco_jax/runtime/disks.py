@@ -1,4 +1,4 @@
-"""Writing files so that a full or failing disk is an error that names the file and the bytes."""
+"""Files on disks that are full or fail, or that change: errors name the file and the bytes."""
 
 import contextlib
 import errno
@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from etils import epath
 
@@ -19,13 +20,41 @@ _WORDS = re.compile(
 
 
 class DiskError(OSError):
-    """A file could not be written; the message names it, the bytes that it takes, and those that
-    are free."""
+    """A file could not be written or read; the message names it, and the bytes that it takes and
+    that are free."""
 
 
 def is_of_disk(error: BaseException) -> bool:
     """Whether a full or failing disk is what an error is about."""
     return getattr(error, "errno", None) in _NUMBERS or bool(_WORDS.search(str(error)))
+
+
+class ShrunkError(OSError):
+    """A file became shorter while it was in use. Of one that is mapped into memory a process would
+    die of that, so that files are read.
+    """
+
+
+def read_into(file: IO[bytes], buffer: memoryview, start: int) -> None:
+    """Fill a buffer with the bytes of an open file from `start` on; any thread may.
+
+    Raises:
+        ShrunkError: they are not there any more.
+        DiskError: the disk fails.
+    """
+    filled = 0
+    while filled < len(buffer):
+        try:
+            count = os.preadv(file.fileno(), [buffer[filled:]], start + filled)
+        except OSError as error:
+            raise DiskError(f"cannot read {file.name}: {error.strerror}") from error
+        if not count:
+            raise ShrunkError(
+                f"{file.name} became shorter while it was in use: bytes {start:,} to "
+                f"{start + len(buffer):,} are needed, {os.fstat(file.fileno()).st_size:,} are "
+                "left; write it again and start again"
+            )
+        filled += count
 
 
 @contextlib.contextmanager
