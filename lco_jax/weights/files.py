@@ -16,7 +16,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 
 from lco_jax.runtime.disks import read_into
 
@@ -60,6 +60,12 @@ class TensorSpec:
 
 Pick = Callable[[Shaped[np.ndarray, "..."]], Shaped[np.ndarray, "..."]]
 """Takes a part of a tensor, or orders it otherwise; a view, whose values are not looked at."""
+Allocate = Callable[[int], UInt8[np.ndarray, "n"]]
+"""Memory of so many bytes."""
+
+
+def _new_memory(num_bytes: int) -> UInt8[np.ndarray, "n"]:
+    return np.empty(num_bytes, np.uint8)
 
 
 class SafetensorsFile:
@@ -102,7 +108,9 @@ class SafetensorsFile:
         values.flags.writeable = False
         return values
 
-    def read(self, name: str, picks: Sequence[Pick]) -> list[Shaped[np.ndarray, "..."]]:
+    def read(
+        self, name: str, picks: Sequence[Pick], allocate: Allocate = _new_memory
+    ) -> list[Shaped[np.ndarray, "..."]]:
         """Parts of a tensor; the bytes from the first of them to the last are read once.
 
         Raises:
@@ -113,7 +121,7 @@ class SafetensorsFile:
         parts = [pick(whole) for pick in picks]
         bounds = [np.lib.array_utils.byte_bounds(part) for part in parts if part.size]
         first = min((low for low, _ in bounds), default=0)
-        values = np.empty(max((high for _, high in bounds), default=0) - first, np.uint8)
+        values = allocate(max((high for _, high in bounds), default=0) - first)
         before = first - np.lib.array_utils.byte_bounds(whole)[0]
         read_into(self._file, memoryview(values), self._offsets[name] + before)
         starts = [part.__array_interface__["data"][0] - first for part in parts]
@@ -207,9 +215,11 @@ class SafetensorsFolder:
         """A tensor's values, read-only."""
         return self._files[name].view(name)
 
-    def read(self, name: str, picks: Sequence[Pick]) -> list[Shaped[np.ndarray, "..."]]:
+    def read(
+        self, name: str, picks: Sequence[Pick], allocate: Allocate = _new_memory
+    ) -> list[Shaped[np.ndarray, "..."]]:
         """Parts of a tensor, as `SafetensorsFile.read`."""
-        return self._files[name].read(name, picks)
+        return self._files[name].read(name, picks, allocate)
 
 
 def _no_weights_message(folder: Path) -> str:

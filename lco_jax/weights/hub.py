@@ -25,7 +25,7 @@ from lco_jax.weights.access import HubAccess
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
-from lco_jax.weights.stack import load_stack
+from lco_jax.weights.stack import Scratch, load_stack
 from lco_jax.weights.tables import Key, Row
 from lco_jax.weights.writer import SafetensorsWriter
 
@@ -103,14 +103,14 @@ def load_params(
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
     """
     source = SafetensorsFolder(folder)
-    params = {}
+    params, scratch = {}, Scratch()
     with ThreadPoolExecutor() as pool:
         for part in match_parts(source, config, abstract, elsewhere):
             log_unread(source.folder, part)
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)
                 names = [part.found.names[key] for key in row.keys(part.num_layers)]
-                reads = [partial(source.read, name) for name in names]
+                reads = [partial(source.read, name, allocate=scratch.take) for name in names]
                 params[path] = load_stack(row, reads, leaf, pool)
     return unflatten_dict(params, sep="/")
 

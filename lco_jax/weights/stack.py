@@ -2,13 +2,14 @@
 
 import collections
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Shaped, UInt8
 
 from lco_jax.weights.files import Pick
 from lco_jax.weights.layout import Layout, copy_tiled
@@ -21,23 +22,37 @@ Read = Callable[[Sequence[Pick]], list[np.ndarray]]
 """Reads parts of a tensor."""
 
 
+class Scratch:
+    """Memory that a thread uses again for each tensor: new memory costs as much as reading."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+
+    def take(self, num_bytes: int) -> UInt8[np.ndarray, "n"]:
+        """What is free until the same thread asks again."""
+        if len(getattr(self._own, "memory", ())) < num_bytes:
+            self._own.memory = np.empty(num_bytes, np.uint8)
+        return self._own.memory[:num_bytes] if num_bytes else np.empty(0, np.uint8)
+
+
 def load_stack(
     row: Row, reads: list[Read], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
 ) -> Shaped[Array, "*shape"]:
     """One parameter, whose layers are tensors of the hub, cast to the wanted dtype.
 
     Args:
-        reads: of each layer, in order.
+        reads: of each layer, in order; what one gives is used before the next.
     """
     num_stacked = len(row.stack)
     sizes = row.layout.sizes(wanted.shape[num_stacked:])
-    indices = wanted.sharding.addressable_devices_indices_map(wanted.shape).values()
     # Replicas of a shard are read once, and what several shards have of a tensor is, too.
-    shards = {str(index): _empty_shard(index, wanted) for index in indices}
+    devices = wanted.sharding.addressable_devices_indices_map(wanted.shape)
+    indices = {str(index): index for index in devices.values()}
+    shards = {name: _empty_shard(index, wanted) for name, index in indices.items()}
     places: dict[int, list[tuple[np.ndarray, Pick]]] = collections.defaultdict(list)
     numbers = np.arange(len(reads)).reshape(wanted.shape[:num_stacked])
-    for index in {str(index): index for index in indices}.values():
-        shard = shards[str(index)]
+    for name, index in indices.items():
+        shard = shards[name]
         targets = shard.reshape(-1, *shard.shape[num_stacked:])
         pick = partial(_pick, row.layout, sizes, index[num_stacked:])
         for target, number in zip(targets, numbers[index[:num_stacked]].flat, strict=True):

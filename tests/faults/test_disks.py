@@ -70,7 +70,7 @@ def run(config, workdir, max_file_bytes=None):
     return runner.run(
         *(training.train, config, workdir, max_file_bytes),
         names=[str(workdir)],
-        limit_s=200,
+        limit_s=600,
         limit_bytes=8 << 30,
     )
 

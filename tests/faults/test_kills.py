@@ -103,7 +103,7 @@ def run(config, workdir, event=None, delay_s=0.0):
     return runner.run(
         *(train_and_die, config, workdir, event, delay_s),
         names=[str(workdir)],
-        limit_s=300,
+        limit_s=600,
         limit_bytes=8 << 30,
     )
 
