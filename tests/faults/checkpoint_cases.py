@@ -58,6 +58,8 @@ def restore_damaged(workdir: Path, scratch: Path, seeds: range) -> list[tuple[in
             if both:
                 done += f", {damage(earlier, rng)}"
             outcomes.append((seed, done, _outcome(copy, config, shapes, expected, both)))
+            with (scratch / "restored").open("a") as file:
+                file.write(f"{outcomes[-1][-1].replace(' ', '_')}\n")
             shutil.rmtree(copy)
     return outcomes
 
