@@ -12,6 +12,7 @@ from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.cli.parse import parse
 from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
+from lco_jax.runtime.disks import replace_text
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _write(found: dict[str, Any], file: Path | None) -> None:
         return
     content = {name: one.to_json() for name, one in found.items()}
     alone = next(iter(content.values())) if len(content) == 1 else content
-    file.write_text(json.dumps(alone, indent=2) + "\n")
+    replace_text(file, json.dumps(alone, indent=2) + "\n")
 
 
 def _runs(config: TrainConfig | Stages, stage: str | None) -> dict[str, TrainConfig]:

@@ -1,11 +1,11 @@
 """Hub folders: read into sharded arrays, and written so that transformers loads them."""
 
 import json
-import math
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ from jaxtyping import Array, Shaped
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES, Family
 from lco_jax.models.text_config import text_level
+from lco_jax.runtime.disks import writing
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
+from lco_jax.weights.stack import Scratch, load_stack
 from lco_jax.weights.tables import Key, Row
 from lco_jax.weights.writer import SafetensorsWriter
 
 _MAX_SHARD_BYTES = 5 * 10**9
-_ALIGNMENT = 64
-"""Bytes, of buffers on XLA's CPU devices."""
 
 _COMPANIONS = (
     "generation_config.json",
@@ -103,59 +103,16 @@ def load_params(
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
     """
     source = SafetensorsFolder(folder)
-    params = {}
+    params, scratch = {}, Scratch()
     with ThreadPoolExecutor() as pool:
         for part in match_parts(source, config, abstract, elsewhere):
             log_unread(source.folder, part)
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)
                 names = [part.found.names[key] for key in row.keys(part.num_layers)]
-                params[path] = _load_stack(row, [source.view(name) for name in names], leaf, pool)
+                reads = [partial(source.read, name, allocate=scratch.take) for name in names]
+                params[path] = load_stack(row, reads, leaf, pool)
     return unflatten_dict(params, sep="/")
-
-
-def _load_stack(
-    row: Row, views: list[np.ndarray], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
-) -> Shaped[Array, "*shape"]:
-    num_stacked = len(row.stack)
-    sizes = row.layout.sizes(wanted.shape[num_stacked:])
-    sources = [row.layout.to_ours(view, sizes) for view in views]
-    shards: dict[str, np.ndarray] = {}
-
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        # Replicas of a shard are read once.
-        if str(index) not in shards:
-            shards[str(index)] = _read_shard(sources, index, wanted, num_stacked, pool)
-        return shards[str(index)]
-
-    array = jax.make_array_from_callback(wanted.shape, wanted.sharding, read)
-    # Host buffers of one stack are free before the next is read.
-    return jax.block_until_ready(array)
-
-
-def _read_shard(
-    sources: list[np.ndarray],
-    index: tuple[slice, ...],
-    wanted: jax.ShapeDtypeStruct,
-    num_stacked: int,
-    pool: ThreadPoolExecutor,
-) -> np.ndarray:
-    shape = [len(range(size)[part]) for size, part in zip(wanted.shape, index, strict=True)]
-    shard = _aligned_empty(shape, wanted.dtype)
-    targets = shard.reshape(-1, *shape[num_stacked:])
-    numbers = np.arange(len(sources)).reshape(wanted.shape[:num_stacked])
-    chosen = [sources[number] for number in numbers[index[:num_stacked]].flat]
-    inner = index[num_stacked:]
-    list(pool.map(lambda target, layer: copy_tiled(target, layer[inner]), targets, chosen))
-    return shard
-
-
-def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
-    """A buffer that CPU devices take over without a copy, which would cost a second stack."""
-    num_bytes = math.prod(shape) * dtype.itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 # ------------------------------------------------------------------------------------- saving
@@ -185,7 +142,7 @@ def save_folder(
     Raises:
         ValueError: `params` do not fit the base folder.
         FileExistsError: `out` already holds weights.
-        OSError: the disk is full; `out` is then left without weights.
+        DiskError: the disk is full or fails; `out` is then left without weights.
     """
     out, base_folder = Path(out), Path(base_folder)
     source = SafetensorsFolder(base_folder)
@@ -225,8 +182,9 @@ def save_folder(
         for base, name in names.items():
             if name not in written and name != tied_head:
                 writer.write(name, source.view(base).astype(specs[name].dtype, copy=False))
-        _copy_companions(base_folder, out)
-        _write_config(base_folder, out, config, dtype, thinker_only)
+        with writing(out):
+            _copy_companions(base_folder, out)
+            _write_config(base_folder, out, config, dtype, thinker_only)
 
 
 def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:
