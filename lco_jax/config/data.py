@@ -143,8 +143,13 @@ class MediaConfig:
     tokens that they are nearest to, those on end that are alike once. The latter is for towers that
     were aligned with the space of tokens; neither training nor transformers reads audio so."""
     on_error: Literal["raise", "skip"] = "raise"
-    """Whether a damaged file or a bad row of the data stops a training run, or is left out: the
-    example of a damaged file is replaced and counted, a bad row is no example."""
+    """Whether a record that cannot be used stops a training run, or is left out: an example whose
+    media are damaged, that is too long or that fails in any other way is replaced and counted, and
+    a bad row is no example."""
+
+
+ControlTokensRead = Literal["characters", "tokens"]
+"""How control tokens in texts are read."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,10 @@ class DataConfig:
     300 with `mteb`)."""
     profile: Literal["lco", "mteb"] = "lco"
     """Prompt recipe, stored with every run and export."""
+    control_tokens: ControlTokensRead = "characters"
+    """What `<|im_end|>`, `<|IMAGE|>` and the like mean in texts: the characters that they are
+    written with, as texts are data; or the tokens of these names, as transformers reads them. Those
+    of the chat template itself are tokens always."""
     media: MediaConfig = field(default_factory=MediaConfig)
 
     def __post_init__(self):

@@ -23,6 +23,7 @@ from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, V
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.row import num_features
+from lco_jax.data.errors import RecordError
 from lco_jax.data.media.errors import MediaError, TooLongError
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.media_stream import MediaStream
@@ -117,7 +118,7 @@ def _find_missing(
     for number, (kind, source) in enumerate(_media_of(processor, items)):
         if number % num_shards not in shards:
             continue
-        with contextlib.suppress(MediaError):
+        with contextlib.suppress(RecordError):
             key = cache.key(kind, source)
             if key not in cache:
                 missing.setdefault(key, (kind, source))
