@@ -17,6 +17,7 @@ from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
     load_tokenizer,
+    open_template,
     read_markup,
     split_template,
 )
@@ -96,11 +97,12 @@ class Prompter:
             self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
         )
         tokenizer = load_tokenizer(Path(tokenizer_folder))
-        self.template_head, self.template_tail = split_template(tokenizer)
+        template = open_template(tokenizer, Path(tokenizer_folder), kinds)
+        self.template_head, self.template_tail = split_template(template)
         self._kinds = tuple(kinds)
-        self.markup = read_markup(tokenizer, self.template_head, kinds)
+        self.markup = read_markup(template, self.template_head, kinds)
         """What the template writes for a medium, by kind."""
-        end = after_answer(tokenizer)
+        end = after_answer(template, tokenizer)
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
         probes = [probe + self.prompt for probe in PROBES]

@@ -13,17 +13,28 @@ def main() -> None:
     """Render the conversations of the job one after another."""
     sys.path[:] = sys.argv[1:]
     job = json.load(sys.stdin)
-    template = _compile(job["template"], job["max_range"])
+    environment = _environment(job["max_range"])
     _limit(job["max_bytes"], job["max_seconds"])
-    found = [
-        _render(template, {**job["variables"], **one}, job["max_chars"])
-        for one in job["conversations"]
-    ]
+    try:
+        template = environment.from_string(job["template"])
+    except Exception as error:  # of the parser, and of Python for what is nested too deeply
+        json.dump({"broken": _in_words(error)}, sys.stdout)
+        return
+    found = []
+    for one in job["conversations"]:
+        found.append(_render(template, {**job["variables"], **one}, job["max_chars"]))
+        if "limit" in found[-1]:
+            found = found[-1]
+            break
     json.dump(found, sys.stdout)
 
 
-def _compile(source: str, max_range: int) -> Any:
-    """As transformers compiles chat templates.
+class BeyondError(Exception):
+    """A template asks for more than a limit."""
+
+
+def _environment(max_range: int) -> Any:
+    """As transformers has it for chat templates.
 
     Source: transformers `_cached_compile_jinja_template`.
     """
@@ -61,8 +72,36 @@ def _compile(source: str, max_range: int) -> Any:
     def bounded_range(*arguments):
         numbers = range(*arguments)
         if len(numbers) > max_range:
-            raise OverflowError(f"range of {len(numbers)} numbers, the limit is {max_range}")
+            raise BeyondError(f"counts to {len(numbers)}, and the limit is {max_range}")
         return numbers
+
+    class TemplateDict:
+        """Without the attributes of the class."""
+
+        def __call__(self, *arguments, **named):
+            return dict(*arguments, **named)
+
+        def fromkeys(self, *arguments, **named):
+            return dict.fromkeys(*arguments, **named)
+
+    class TemplateNamespace(jinja2.utils.Namespace):
+        """Without names that begin with an underscore."""
+
+        def __init__(*arguments, **named):
+            self, *rest = arguments
+            attributes = dict(*rest, **named)
+            for name in attributes:
+                TemplateNamespace._check(name)
+            jinja2.utils.Namespace.__init__(self, attributes)
+
+        def __setitem__(self, name, value):
+            TemplateNamespace._check(name)
+            jinja2.utils.Namespace.__setitem__(self, name, value)
+
+        @staticmethod
+        def _check(name):
+            if isinstance(name, str) and name.startswith("_"):
+                raise jinja2.exceptions.SecurityError(f"a namespace cannot have {name!r}")
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
@@ -72,8 +111,10 @@ def _compile(source: str, max_range: int) -> Any:
         "raise_exception": raise_exception,
         "strftime_now": strftime_now,
         "range": bounded_range,
+        "dict": TemplateDict(),
+        "namespace": TemplateNamespace,
     }
-    return environment.from_string(source)
+    return environment
 
 
 def _limit(max_bytes: int, max_seconds: float) -> None:
@@ -101,14 +142,20 @@ def _render(template: Any, variables: dict[str, Any], max_chars: int) -> dict[st
             parts.append(part)
             size += len(part)
             if size > max_chars:
-                return {"error": f"it writes more than {max_chars} characters"}
+                return {"limit": f"writes more than {max_chars} characters, the limit"}
+    except BeyondError as error:
+        return {"limit": str(error)}
     except MemoryError:
-        return {"error": "it needs more memory than the limit"}
+        return {"limit": "needs more memory than the limit"}
     except Exception as error:  # templates raise all kinds of errors
-        line = getattr(error, "lineno", None)
-        place = "" if line is None else f" in line {line}"
-        return {"error": f"{type(error).__name__}{place}: {error}"[:1000]}
+        return {"error": _in_words(error)}
     return {"text": "".join(parts)}
+
+
+def _in_words(error: Exception) -> str:
+    line = getattr(error, "lineno", None)
+    place = "" if line is None else f" in line {line}"
+    return f"{type(error).__name__}{place}: {error}"[:500]
 
 
 if __name__ == "__main__":
