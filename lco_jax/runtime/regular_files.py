@@ -66,6 +66,7 @@ def _check(path: str | os.PathLike[str], mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
+    advice = "correct the path" if stat.S_ISDIR(mode) else "copy its content into one"
     raise NotRegularFileError(
-        f"{os.fspath(path)}: is {kind}, and only regular files are read; copy its content into one"
+        f"{os.fspath(path)}: is {kind}, and only regular files are read; {advice}"
     )

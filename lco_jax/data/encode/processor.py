@@ -13,7 +13,7 @@ from jaxtyping import Int32
 
 from lco_jax.config import MediaConfig
 from lco_jax.config.data import ControlTokensRead
-from lco_jax.config.io import to_json
+from lco_jax.config.io import reading_to_json
 from lco_jax.data.encode.encoded import Content, Encoded, Kind
 from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.prompt import Prompter
@@ -144,7 +144,7 @@ class Processor:
 
     def describe(self) -> dict[str, Any]:
         """What the tokens depend on, for the manifest of a run or an export."""
-        return {**self.prompter.describe(), "media": to_json(self.media)}
+        return {**self.prompter.describe(), "media": reading_to_json(self.media)}
 
     def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | RecordError:
         try:

@@ -57,6 +57,7 @@ class TowerMedia:
         if profile == "mteb":
             self._video = dataclasses.replace(self._video, min_frames=1, whole_patches=False)
         self._mel = _mel_config(config, media)
+        self._limits = media.limits
         # Whether a video is read with its audio.
         self._reads_audio_of_videos = (
             media.audio_in_video and self._family.audio_takes_turns and "audio" in kinds
@@ -80,10 +81,12 @@ class TowerMedia:
         if kind == "audio":
             return (self._read_audio(source, options),)
         if kind == "image":
-            patches = image_patches(load_image(source), options.of_pixels(self._image))
+            image = load_image(source, self._limits)
+            patches = image_patches(image, options.of_pixels(self._image))
             return (Visual(patches.levels, Grid(*patches.grid), patches.statistics),)
         config = options.of_video(self._video)
-        video = load_video(source, config, start_s=options.start or 0.0, end_s=options.end)
+        start_s = options.start or 0.0
+        video = load_video(source, config, self._limits, start_s=start_s, end_s=options.end)
         patches = video_patches(video, config)
         seconds = seconds_per_grid(video, config)
         if self._family.video_rate == "asked":
@@ -95,7 +98,8 @@ class TowerMedia:
         return (visual,)
 
     def _read_audio(self, source: PlainSource, options: MediaOptions) -> Audio:
-        samples = load_audio(source, self._mel, start_s=options.start or 0.0, end_s=options.end)
+        start_s = options.start or 0.0
+        samples = load_audio(source, self._mel, self._limits, start_s=start_s, end_s=options.end)
         return Audio(*mel_chunks(log_mel(samples, self._mel), self._mel))
 
 
