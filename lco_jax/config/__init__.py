@@ -7,6 +7,7 @@ and refuses a change of science (`config/io.py`).
 
 from lco_jax.config.data import (
     Columns,
+    ControlTokensRead,
     DataConfig,
     Evaluation,
     JsonlSource,
@@ -39,6 +40,7 @@ __all__ = [
     "CheckpointConfig",
     "Columns",
     "Contrastive",
+    "ControlTokensRead",
     "DataConfig",
     "Evaluation",
     "Full",

@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lco_jax.config import MediaConfig, Memory, MeshConfig
-from lco_jax.config.data import ControlTokensRead
+from lco_jax.config import ControlTokensRead, MediaConfig, Memory, MeshConfig
 from lco_jax.config.io import with_former_names
 from lco_jax.data.records import Item
 from lco_jax.embed.arguments import (
@@ -237,18 +236,17 @@ class Embedder(Face, Upstairs):
         check_placed(device, self._mesh)
         torch = import_torch() if convert_to_tensor or not convert_to_numpy else None
         items, single = self._read(inputs, self._prompt(prompt, prompt_name))
-        found: Errors = {}
+        found: Errors | None = None if errors is None else {}
         with progress_bar(len(items), bool(show_progress_bar)) as bar, numbered():
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
             encode = self._encoder.encode
             if self._cache is not None:
                 encode = functools.partial(self._cache.encode, encode)
-            noted = None if errors is None else found
-            pooled = encode_in_blocks(encode, items, batch_size, self.full_width, advance, noted)
+            pooled = encode_in_blocks(encode, items, batch_size, self.full_width, advance, found)
         vectors = unit(pooled[:, : truncate_dim or self.width])
         if errors is not None:
             errors |= found
-        vectors = quantize(vectors, precision, without=list(found))
+        vectors = quantize(vectors, precision, without=list(found or ()))
         if torch is not None:
             vectors = torch.from_numpy(vectors)
             vectors = vectors if convert_to_tensor else list(vectors)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import jax
 
-from lco_jax.config import MediaConfig
-from lco_jax.config.data import ControlTokensRead
+from lco_jax.config import ControlTokensRead, MediaConfig
 from lco_jax.config.io import from_json
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.prompt import check_profile

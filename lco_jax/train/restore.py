@@ -8,8 +8,7 @@ import jax
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lco_jax.config import RUN_FOLDER, Lora, MediaConfig
-from lco_jax.config.data import ControlTokensRead
+from lco_jax.config import RUN_FOLDER, ControlTokensRead, Lora, MediaConfig
 from lco_jax.data.encode.processor import Processor
 from lco_jax.models.build import Params, build, join, lora_of
 from lco_jax.models.config import ModelConfig, read_config

@@ -11,8 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.config import MediaConfig
-from lco_jax.config.data import ControlTokensRead
+from lco_jax.config import ControlTokensRead, MediaConfig
 from lco_jax.config.io import reading_to_json
 from lco_jax.data.encode.encoded import Content, Encoded, Kind
 from lco_jax.data.encode.feature_cache import MediaCache

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.config.data import ControlTokensRead
+from lco_jax.config import ControlTokensRead
 from lco_jax.data.encode.encoded import Encoded, Kind
 from lco_jax.data.encode.template import (
     PROBES,

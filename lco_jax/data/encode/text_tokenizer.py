@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
-from lco_jax.config.data import ControlTokensRead
+from lco_jax.config import ControlTokensRead
 from lco_jax.data.encode.control import ControlTokens
 from lco_jax.data.encode.long_texts import LONG_CHARS, first_part
 
