@@ -19,6 +19,8 @@ class ModelOptions:
     """Prompt recipe (default: that of the run or export)."""
     dtype: Literal["bfloat16", "float32"] | None = None
     """Of weights and activations."""
+    control_tokens: Literal["characters", "tokens"] | None = None
+    """What `<|im_end|>` and the like mean in texts (default: as in the run, else characters)."""
     truncate_dim: int | None = None
     """Keep the first dimensions and normalise again."""
 
@@ -37,6 +39,7 @@ class ModelOptions:
             checkpoint=self.checkpoint,
             profile=self.profile,
             dtype=self.dtype,
+            control_tokens=self.control_tokens,
             truncate_dim=self.truncate_dim,
             make_reader=make_reader,
             **more,

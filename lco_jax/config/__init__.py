@@ -7,10 +7,12 @@ and refuses a change of science (`config/io.py`).
 
 from lco_jax.config.data import (
     Columns,
+    ControlTokensRead,
     DataConfig,
     Evaluation,
     JsonlSource,
     MediaConfig,
+    MediaLimits,
     Source,
     TableSource,
     TfdsSource,
@@ -38,6 +40,7 @@ __all__ = [
     "CheckpointConfig",
     "Columns",
     "Contrastive",
+    "ControlTokensRead",
     "DataConfig",
     "Evaluation",
     "Full",
@@ -46,6 +49,7 @@ __all__ = [
     "LoggingConfig",
     "Lora",
     "MediaConfig",
+    "MediaLimits",
     "Memory",
     "MeshConfig",
     "ModelRef",

@@ -113,6 +113,31 @@ def _check_source(source: Source) -> None:
 
 
 @dataclass(frozen=True)
+class MediaLimits:
+    """What a medium may cost; one that costs more is unreadable, and is not read to its end.
+    Vectors do not depend on them.
+    """
+
+    max_pixels: int = 89_478_485
+    """Of an image or a frame (Pillow's own threshold for decompression bombs)."""
+    max_file_frames: int = 200_000
+    """Of a whole video, sampled or not: two hours at 25 frames a second fit."""
+    max_decoded_pixels: int = 400_000_000_000
+    """Of all frames of a video together: two hours of 1920 x 1080 at 25 frames a second fit."""
+    max_decoded_seconds: float = 86_400.0
+    """Of audio, from its beginning to the end of the part that is read."""
+    max_decoding_seconds: float = 600.0
+    """Of the clock, for a video or audio file."""
+
+    def __post_init__(self):
+        values = (
+            *(self.max_pixels, self.max_file_frames, self.max_decoded_pixels),
+            *(self.max_decoded_seconds, self.max_decoding_seconds),
+        )
+        require(min(values) > 0, f"limits must be positive, got {self}")
+
+
+@dataclass(frozen=True)
 class MediaConfig:
     """How images, videos and audio are read: larger ones are scaled down, longer ones thinned out.
 
@@ -142,9 +167,16 @@ class MediaConfig:
     """What embedding reads of a recording: all features of its tower, or the embeddings of the
     tokens that they are nearest to, those on end that are alike once. The latter is for towers that
     were aligned with the space of tokens; neither training nor transformers reads audio so."""
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    """They may be raised, or lowered, when a run goes on."""
     on_error: Literal["raise", "skip"] = "raise"
-    """Whether a damaged file or a bad row of the data stops a training run, or is left out: the
-    example of a damaged file is replaced and counted, a bad row is no example."""
+    """Whether a record that cannot be used stops a training run, or is left out: an example whose
+    media are damaged, that is too long or that fails in any other way is replaced and counted, and
+    a bad row is no example."""
+
+
+ControlTokensRead = Literal["characters", "tokens"]
+"""How control tokens in texts are read."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +195,10 @@ class DataConfig:
     300 with `mteb`)."""
     profile: Literal["lco", "mteb"] = "lco"
     """Prompt recipe, stored with every run and export."""
+    control_tokens: ControlTokensRead = "characters"
+    """What `<|im_end|>`, `<|IMAGE|>` and the like mean in texts: the characters that they are
+    written with, as texts are data; or the tokens of these names, as transformers reads them. Those
+    of the chat template itself are tokens always."""
     media: MediaConfig = field(default_factory=MediaConfig)
 
     def __post_init__(self):

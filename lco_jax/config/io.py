@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lco_jax import config as config_module
-from lco_jax.config import SCIENCE, TrainConfig
+from lco_jax.config import SCIENCE, MediaConfig, TrainConfig
 
 _FORMER_NAMES = {("MediaConfig", "audio_features"): "sound_features"}
 """What fields of a class were called in files and digests of earlier revisions."""
@@ -17,6 +17,8 @@ _LENGTH = ("num_steps", "num_epochs")
 ON_ERROR = "data.media.on_error"
 """The numbers of a run do not depend on it: where bad rows stop a run, there are none, and files
 that turn out damaged are counted."""
+LIMITS = "data.media.limits"
+"""Nor on these: what they leave out is unreadable, and counted, too."""
 FILE_NAMES = ("path", "paths")
 """Fields of sources that say where files are: what is in them is compared by digest."""
 
@@ -33,6 +35,11 @@ def to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     return value
+
+
+def reading_to_json(media: MediaConfig) -> dict[str, Any]:
+    """What features of media depend on in their settings, as plain JSON values."""
+    return {name: value for name, value in to_json(media).items() if name != "limits"}
 
 
 def from_json(value: Any) -> Any:
@@ -96,7 +103,7 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
     changes = [
         change
         for name in names
-        for change in find_changes(name, before[name], after[name], ignore=(ON_ERROR,))
+        for change in find_changes(name, before[name], after[name], ignore=(ON_ERROR, LIMITS))
     ]
     if changes:
         raise ScienceChangedError(

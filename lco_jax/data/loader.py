@@ -4,7 +4,6 @@ import abc
 import collections
 import contextlib
 import copy
-import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from lco_jax.config import DataConfig, Memory
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.media.errors import MediaError, TooLongError
+from lco_jax.data.errors import RecordError, at, belonging_to
 from lco_jax.data.pack.batch import (
     Batch,
     Shape,
@@ -27,12 +26,12 @@ from lco_jax.data.pack.batch import (
     pack,
     split_items,
 )
+from lco_jax.data.pack.fits import fitting
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
 from lco_jax.data.records import Record
+from lco_jax.data.replacements import Replacements
 from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
-
-_log = logging.getLogger(__name__)
 
 _Part = TypeVar("_Part")
 
@@ -40,11 +39,6 @@ _Part = TypeVar("_Part")
 _READ_THREADS = 4
 _READ_AHEAD_STEPS = 8
 _PACKED_AHEAD_STEPS = 2
-
-_REPLACEMENT_STRIDE = 1_000_000_007
-_MAX_REPLACEMENTS = 8
-"""How far on the example is that replaces an unreadable one: beyond what a run reads, and by a
-prime, so that it is another place in another order of the source."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class LoadStats:
     real_patches: float | None = None
     """Share of the patches of the budgets that hold pixels (None: no images)."""
     unreadable: int = 0
-    """Items whose media could not be read."""
+    """Items that could not be read."""
 
 
 class Loader(abc.ABC, Generic[_Part]):
@@ -95,14 +89,19 @@ class Loader(abc.ABC, Generic[_Part]):
         self._config, self._chunks, self._num_shards = config, memory.encode_chunks, num_shards
         self._take_share(range(num_shards) if shards is None else shards)
         self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
+        self._frame_rows = memory.frame_rows
         self._processor = processor
         self._packer = MediaPacker(processor.config, memory.frame_rows)
-        self._media_skipped = processor.media.on_error == "skip"
+        self._replacements = Replacements(
+            lambda place: self._encode_examples([place]),
+            self._num_needed,
+            skip=processor.media.on_error == "skip",
+            max_seconds=processor.media.audio_max_seconds,
+        )
         self._agree = agree
         self._stop = sys.maxsize if num_steps is None else num_steps
         self._stream = ExampleStream(config, seed, self._kind)
         self._next_step = 0
-        self._told: set[str] = set()
 
     _kind: ClassVar[type[Record]]
     """Of the examples."""
@@ -110,11 +109,11 @@ class Loader(abc.ABC, Generic[_Part]):
     """How many of the first parts of an example it cannot do without."""
 
     @abc.abstractmethod
-    def _take_parts(self, example: Record) -> list[_Part | None]:
-        """What of an example is encoded, by role; None for what it lacks."""
+    def _take_parts(self, example: Record | None) -> list[_Part | None]:
+        """What of an example (None: an absent one) is encoded, by role; None for what it lacks."""
 
     @abc.abstractmethod
-    def _try_encode(self, parts: Sequence[_Part]) -> list[Encoded | ValueError]:
+    def _try_encode(self, parts: Sequence[_Part]) -> list[Encoded | RecordError]:
         """The tokens of each part, or what is wrong with it."""
 
     def _take_share(self, shards: Sequence[int]) -> None:
@@ -213,70 +212,50 @@ class Loader(abc.ABC, Generic[_Part]):
         first = step * self._config.batch_size
         numbers = self._numbers.ravel().tolist()
         places = [None if number == IDLE else first + number for number in numbers]
-        encoded = self._encode_examples(
-            [None if place is None else self._stream[place] for place in places]
-        )
-        errors = [error for error in encoded if isinstance(error, ValueError)]
+        encoded = self._encode_examples(places)
+        errors = [error for error in encoded if isinstance(error, RecordError)]
         for error in errors:
-            self._refuse(error)
+            self._replacements.refuse(error)
         if errors:
             roles = len(encoded) // len(places)
             for index, place in enumerate(places):
-                if place is None:
-                    continue
                 own = slice(index * roles, (index + 1) * roles)
-                encoded[own] = self._without_errors(encoded[own], place)
+                if any(isinstance(role, RecordError) for role in encoded[own]):
+                    encoded[own] = self._replacements.replace(encoded[own], place)
         return step, encoded, len(errors)
 
-    def _encode_examples(
-        self, examples: Sequence[Record | None]
-    ) -> list[Encoded | ValueError | None]:
-        parts = [part for example in examples for part in self._take_parts(example)]
-        found = iter(self._try_encode([part for part in parts if part is not None]))
-        return [None if part is None else next(found) for part in parts]
+    def _encode_examples(self, places: Sequence[int | None]) -> list[Encoded | RecordError | None]:
+        """The roles of the examples at these places of the sequence (None: absent), each example
+        with as many."""
+        roles, parts = [], []
+        for place in places:
+            own = self._take_parts_at(place)
+            roles.append(own)
+            parts += [part for part in own if part is not None and not _is_error(part)]
+        found = iter(self._try_encode(parts))
+        return [
+            self._named(part if part is None or _is_error(part) else next(found), place)
+            for place, own in zip(places, roles, strict=True)
+            for part in own
+        ]
 
-    def _refuse(self, error: ValueError) -> None:
-        if not isinstance(error, MediaError):
-            raise error
-        if not self._media_skipped:
-            raise MediaError(
-                f"{error}; or set data.media.on_error to skip, which replaces such examples"
-            ) from error
+    def _take_parts_at(self, place: int | None) -> list[_Part | RecordError | None]:
+        absent = self._take_parts(None)
+        if place is None:
+            return absent
+        try:
+            with belonging_to(self._stream.place_of(place)):
+                return self._take_parts(self._stream[place])
+        except RecordError as error:
+            return [error, *absent[1:]]
 
-    def _without_errors(
-        self, roles: list[Encoded | ValueError | None], place: int
-    ) -> list[Encoded | None]:
-        """An example without what is unreadable of it, or another one if it needs that."""
-        for attempt in range(_MAX_REPLACEMENTS + 1):
-            if attempt:
-                roles = self._encode_examples([self._stream[place + attempt * _REPLACEMENT_STRIDE]])
-            for error in roles:
-                if isinstance(error, ValueError):
-                    self._refuse(error)
-                    self._tell(error)
-            if not any(isinstance(role, MediaError) for role in roles[: self._num_needed]):
-                return [None if isinstance(role, MediaError) else role for role in roles]
-        raise MediaError(
-            f"example {place} and {_MAX_REPLACEMENTS} others in its place are unreadable (above); "
-            "check that the media files are there"
-        )
-
-    def _tell(self, error: ValueError) -> None:
-        """Say once what is left out; it comes again in every pass. Recordings that are longer than
-        the run asks for are no fault, and named once for all.
-        """
-        known = TooLongError.__name__ if isinstance(error, TooLongError) else str(error)
-        if known in self._told:
-            return
-        self._told.add(known)
-        if isinstance(error, TooLongError):
-            _log.info(
-                "recordings of more than %g s are replaced by others, as "
-                "data.media.audio_when_longer=refuse asks",
-                self._processor.media.audio_max_seconds,
-            )
-        else:
-            _log.warning("left out: %s", error)
+    def _named(
+        self, found: Encoded | RecordError | None, place: int | None
+    ) -> Encoded | RecordError | None:
+        """What became of a part, with the place of the record in an error."""
+        if isinstance(found, Encoded):
+            found = fitting(found, self._row_tokens, self._frame_rows, self._processor.config)
+        return at(self._stream.place_of(place), found) if _is_error(found) else found
 
     def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
         step, encoded, unreadable = loaded
@@ -294,3 +273,7 @@ class Loader(abc.ABC, Generic[_Part]):
         lengths = item_lengths(encoded).reshape(*self._numbers.shape, -1)
         shards = split_items(encoded, self._chunks * self._local_shards)
         return measure(lengths, self._local_shards, self._row_tokens), self._packer.measure(shards)
+
+
+def _is_error(part: object) -> bool:
+    return isinstance(part, RecordError)

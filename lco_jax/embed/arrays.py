@@ -23,6 +23,11 @@ def is_array(value: object) -> bool:
     return library in _LIBRARIES and hasattr(value, "ndim") and hasattr(value, "dtype")
 
 
+def holds_bytes(array: Any) -> bool:
+    """Whether an array, of numpy or torch, is of bytes, as images are."""
+    return str(array.dtype).removeprefix("torch.") == "uint8"
+
+
 def as_numpy(value: Any, field: str) -> np.ndarray:
     """An array of any library on the host.
 

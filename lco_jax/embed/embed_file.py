@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from lco_jax.data.errors import at
 from lco_jax.data.sources.items import FileItems, open_items
 from lco_jax.data.sources.roles import ColumnRoles
 from lco_jax.data.sources.table import Items
@@ -99,7 +100,10 @@ def _embed(embedder: Embedder, items: Items | FileItems, output: epath.Path) -> 
         bar.advance(bar.task_ids[0], num_done)
         written: Future | None = None
         for vectors, found in embedded:
-            texts = {index: str(error) for index, error in found.items()}
+            texts = {
+                index: str(_placed(error, items, num_done + index))
+                for index, error in found.items()
+            }
             vectors[list(texts)] = np.nan
             errors |= {num_done + index: text for index, text in texts.items()}
             num_done += len(vectors)
@@ -116,6 +120,11 @@ def _embed(embedder: Embedder, items: Items | FileItems, output: epath.Path) -> 
         parts.finish(items if is_table else None, model)
     processes.gather("embedded", "")  # the output is there when any process says so
     return Embedded(len(items), errors)
+
+
+def _placed(error: ValueError, items: Items | FileItems, index: int) -> ValueError:
+    """The error with the row of its item, if items are rows; files are named by their errors."""
+    return at(items.place_of(index), error) if isinstance(items, Items) else error
 
 
 def _agree_on_position(parts: Parts | None) -> tuple[int, dict[int, str]]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lco_jax.config import MediaConfig, Memory, MeshConfig
+from lco_jax.config import ControlTokensRead, MediaConfig, Memory, MeshConfig
 from lco_jax.config.io import with_former_names
 from lco_jax.data.records import Item
 from lco_jax.embed.arguments import (
@@ -33,7 +33,7 @@ from lco_jax.embed.one_or_many import as_sequence, is_single
 from lco_jax.embed.open import model_revision, open_model
 from lco_jax.embed.placement import check_placed, choose_mesh
 from lco_jax.embed.precision import check_precision, quantize
-from lco_jax.embed.prompts import PromptedPiece, choose_prompt, saved_settings, with_prompt
+from lco_jax.embed.prompts import PromptedPiece, choose_prompt, saved_settings
 from lco_jax.embed.upstairs import Upstairs
 from lco_jax.embed.vector_cache import VectorCache
 from lco_jax.metrics.similarity import unit
@@ -69,6 +69,7 @@ class Embedder(Face, Upstairs):
         patches_per_batch: image patches that a device computes at a time.
         media: sizes and rates of images and videos (None: those of the run or export; if the
             profile `mteb` is asked for, those of mteb's wrapper).
+        control_tokens: `tokens` reads `<|im_end|>` and the like in texts as transformers does.
         device: `cpu`, `gpu`, `cuda:1`, `tpu` and so on, in place of a mesh (None: all devices).
         cache: folder in which vectors are kept by the content of their items.
         make_reader: gives what some media are read with in place of the towers (see `Encoder`).
@@ -95,6 +96,7 @@ class Embedder(Face, Upstairs):
         checkpoint: int | None = None,
         profile: str | None = None,
         max_text_tokens: int | None = None,
+        control_tokens: ControlTokensRead | None = None,
         dtype: str | None = None,
         truncate_dim: int | None = None,
         tokens_per_batch: int = 4096,
@@ -129,6 +131,7 @@ class Embedder(Face, Upstairs):
                 checkpoint=checkpoint,
                 profile=profile,
                 max_text_tokens=max_text_tokens,
+                control_tokens=control_tokens,
                 media=media,
                 dtype=dtype,
                 revision=revision,
@@ -233,18 +236,17 @@ class Embedder(Face, Upstairs):
         check_placed(device, self._mesh)
         torch = import_torch() if convert_to_tensor or not convert_to_numpy else None
         items, single = self._read(inputs, self._prompt(prompt, prompt_name))
-        found: Errors = {}
+        found: Errors | None = None if errors is None else {}
         with progress_bar(len(items), bool(show_progress_bar)) as bar, numbered():
             advance = lambda count: bar.advance(bar.task_ids[0], count)  # noqa: E731
             encode = self._encoder.encode
             if self._cache is not None:
                 encode = functools.partial(self._cache.encode, encode)
-            noted = None if errors is None else found
-            pooled = encode_in_blocks(encode, items, batch_size, self.full_width, advance, noted)
+            pooled = encode_in_blocks(encode, items, batch_size, self.full_width, advance, found)
         vectors = unit(pooled[:, : truncate_dim or self.width])
         if errors is not None:
             errors |= found
-        vectors = quantize(vectors, precision, without=list(found))
+        vectors = quantize(vectors, precision, without=list(found or ()))
         if torch is not None:
             vectors = torch.from_numpy(vectors)
             vectors = vectors if convert_to_tensor else list(vectors)
@@ -288,10 +290,10 @@ class Embedder(Face, Upstairs):
             revision = model_revision((model, step, dtype, None, *more))
             self._cache = VectorCache(self._cache_folder, revision, self.full_width)
 
-    def _read(self, inputs: Any, prompt: str | None) -> tuple[list[Item], bool]:
+    def _read(self, inputs: Any, prompt: str | None) -> tuple[list[Item | ValueError], bool]:
         """The items of inputs, and whether they are one input."""
-        items = InputReader(self._notices).items(as_sequence(inputs))
-        return [with_prompt(item, prompt) for item in items], is_single(inputs)
+        items = InputReader(self._notices).try_items(as_sequence(inputs))
+        return list(PromptedPiece(items, prompt)), is_single(inputs)
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """The prompt that a call asks for, or the default one."""

@@ -185,24 +185,30 @@ class _Collector:
 
 def encode_in_blocks(
     encode: Callable[..., Float[np.ndarray, "N D"]],
-    items: Sequence[Item],
+    items: Sequence[Item | ValueError],
     size: int | None,
     width: int,
     on_progress: Callable[[int], None],
     errors: Errors | None,
 ) -> Float[np.ndarray, "N D"]:
     """As `Encoder.encode`, of items of which at most `size` meet on the devices (None: all may);
-    there may be none."""
-    size = size or len(items) or 1
-    blocks = [np.zeros((0, width), np.float32)]
-    for start in range(0, len(items), size):
-        found: Errors | None = None if errors is None else {}
-        block = items[start : start + size]
-        with moved(range(start, start + size)):
-            blocks.append(encode(block, on_progress=on_progress, errors=found))
-        for index, error in (found or {}).items():
-            errors[start + index] = error
-    return np.concatenate(blocks[1:] or blocks)
+    there may be none. An error in the place of an item stands for one that cannot be read."""
+    bad = {index: item for index, item in enumerate(items) if isinstance(item, ValueError)}
+    strict = errors is None
+    if strict and bad:
+        raise next(iter(bad.values()))
+    errors = {} if strict else errors
+    errors |= bad
+    good = [index for index in range(len(items)) if index not in bad]
+    vectors = np.zeros((len(items), width), np.float32)
+    for start in range(0, len(good), size or len(good) or 1):
+        places = good[start : start + (size or len(good))]
+        found: Errors | None = None if strict else {}
+        with moved(places):
+            block = [items[index] for index in places]
+            vectors[places] = encode(block, on_progress=on_progress, errors=found)
+        errors |= {places[index]: error for index, error in (found or {}).items()}
+    return vectors
 
 
 def progress_bar(total: int, enabled: bool) -> Progress:

@@ -91,6 +91,9 @@ class Face:
         with 0 where shorter ones are filled up, at their ends."""
         items, _ = self._read(texts, choose_prompt({}, None, prompt, None))
         head = self.processor.head
+        for item in items:
+            if isinstance(item, ValueError):
+                raise item
         encoded = self.processor.try_encode(items)
         for index, found in enumerate(encoded):
             if isinstance(found, ValueError):

@@ -18,8 +18,8 @@ from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
+from lco_jax.data.pack.fits import fitting
 from lco_jax.data.pack.media_stream import MediaStream
-from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.shares import deal
 from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.pack.stream import Packed, pack_texts
@@ -168,28 +168,17 @@ class Feed:
         found |= zip(chosen, self.processor.try_encode(wanted), strict=True)
         for index in chosen:
             if isinstance(found[index], Encoded):
-                found[index] = self._fitting(found[index])
+                found[index] = fitting(
+                    found[index],
+                    self.memory.row_tokens,
+                    self.memory.frame_rows,
+                    self.processor.config,
+                )
         self._note(
             {i: error for i, error in found.items() if isinstance(error, ValueError)}, errors
         )
         good = [index for index, item in found.items() if isinstance(item, Encoded)]
         return good, [found[index] for index in good]
-
-    def _fitting(self, encoded: Encoded) -> Encoded | ValueError:
-        """The item, or why it fits into no batch."""
-        longest = self.memory.row_tokens[-1]
-        if len(encoded.tokens) > longest:
-            return ValueError(
-                f"an item of {len(encoded.tokens)} tokens does not fit into rows of {longest}; "
-                "use fewer or smaller media"
-            )
-        grids = [medium.content.grid for medium in encoded.visuals]
-        try:
-            if grids:
-                choose_frame_row(grids, self.memory.frame_rows, self.processor.config.vision)
-        except ValueError as error:
-            return error
-        return encoded
 
     def _note(self, own: Errors, errors: Errors) -> None:
         """Note the errors of all processes."""

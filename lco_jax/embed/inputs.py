@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.kinds import kind_of_content, kind_of_data_uri, kind_of_name
+from lco_jax.data.errors import RecordError, at, belonging_to
+from lco_jax.data.media.kinds import kind_of_data_uri, kind_of_name
 from lco_jax.data.media.sources import (
     Adjusted,
     Frames,
@@ -21,9 +21,8 @@ from lco_jax.data.media.sources import (
     PlainSource,
 )
 from lco_jax.data.records import Item, describe, parse_id, require_text
-from lco_jax.embed.arrays import as_numpy, is_array, pixels_of, waveform_of
+from lco_jax.embed.arrays import as_numpy, holds_bytes, is_array, pixels_of, waveform_of
 from lco_jax.embed.decoders import decoded, is_decoder
-from lco_jax.embed.input_errors import of_field
 from lco_jax.embed.media_fields import (
     KINDS,
     OPTION_KEYS,
@@ -32,6 +31,7 @@ from lco_jax.embed.media_fields import (
     only_source,
     options_of,
     parts_of,
+    sniffed,
 )
 from lco_jax.embed.one_or_many import is_message
 from lco_jax.models.tokens import Kind
@@ -77,9 +77,24 @@ class InputReader:
         """The item of each input.
 
         Raises:
-            ValueError: an input is none of what is taken, or an empty one; the message names it.
+            RecordError: an input is none of what is taken, or an empty one; the message names it.
         """
-        return [self._item(value, f"input {index}") for index, value in enumerate(inputs)]
+        found = self.try_items(inputs)
+        for item in found:
+            if isinstance(item, RecordError):
+                raise item
+        return found
+
+    def try_items(self, inputs: Sequence[Any]) -> list[Item | RecordError]:
+        """As `items`, with what is wrong with an input in its place."""
+        return [self._try_item(value, f"input {index}") for index, value in enumerate(inputs)]
+
+    def _try_item(self, value: Any, field: str) -> Item | RecordError:
+        try:
+            with belonging_to(field):
+                return self._item(value, field)
+        except RecordError as error:
+            return at(field, error)
 
     def _item(self, value: Any, field: str) -> Item:
         if isinstance(value, Item):
@@ -115,7 +130,7 @@ class InputReader:
         if value.startswith(("gs://", "file://")):
             return True
         try:
-            if os.path.isfile(value):
+            if os.path.exists(value) and not os.path.isdir(value):
                 return True
         except ValueError:  # a zero byte
             return False
@@ -138,10 +153,10 @@ class InputReader:
             return "image", self._pixels(value, field)
         if isinstance(value, bytes | bytearray | memoryview):
             content = bytes(value)
-            return _sniffed(content, field), content
+            return sniffed(content, field), content
         if isinstance(value, os.PathLike):
             path = os.fspath(value)
-            return kind_of_name(path) or _sniffed(path, field), path
+            return kind_of_name(path) or sniffed(path, field), path
         if isinstance(value, Mapping):
             kind = "audio" if "sampling_rate" in value else "video"
             if kind == "video" and "video_metadata" not in value:
@@ -150,7 +165,7 @@ class InputReader:
                     "frames are {'image': array} and {'video': array}"
                 )
             return kind, self._medium(kind, value, field)
-        if is_array(value) and (value.ndim == 3 or (value.ndim == 2 and _holds_bytes(value))):
+        if is_array(value) and (value.ndim == 3 or (value.ndim == 2 and holds_bytes(value))):
             return "image", pixels_of(value, field)
         if is_array(value):
             raise ValueError(
@@ -273,17 +288,6 @@ class InputReader:
             name = f"{field} (a Pillow image of {image.width} x {image.height} pixels)"
             self._held[id(image)] = Pixels(image, name)
         return self._held[id(image)]
-
-
-def _holds_bytes(array: Any) -> bool:
-    return str(array.dtype).removeprefix("torch.") == "uint8"
-
-
-def _sniffed(source: str | bytes, field: str) -> Kind:
-    try:
-        return kind_of_content(source)
-    except MediaError as error:
-        raise of_field(error, field) from error
 
 
 def _item_of(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.kinds import kind_of_name
+from lco_jax.data.media.kinds import kind_of_content, kind_of_name
 from lco_jax.data.media.sources import content_of_data_uri, path_of_uri
 from lco_jax.data.records import describe
 from lco_jax.embed.arrays import is_array
@@ -105,6 +105,18 @@ def only_source(kind: Kind, value: Mapping[str, Any], field: str) -> tuple[Any, 
     if isinstance(source, Mapping) and set(source) == {"url"}:
         return source["url"], fps
     return source, fps
+
+
+def sniffed(source: str | bytes, field: str) -> Kind:
+    """What a file is by its content.
+
+    Raises:
+        MediaError: it cannot be read, or is none of the kinds.
+    """
+    try:
+        return kind_of_content(source)
+    except MediaError as error:
+        raise of_field(error, field) from error
 
 
 def address_of(value: str, field: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from lco_jax.config import MediaConfig
+from lco_jax.config import ControlTokensRead, MediaConfig
 from lco_jax.config.io import from_json
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.prompt import check_profile
@@ -26,6 +26,7 @@ def open_model(
     checkpoint: int | None = None,
     profile: str | None = None,
     max_text_tokens: int | None = None,
+    control_tokens: ControlTokensRead | None = None,
     media: MediaConfig | None = None,
     dtype: str | None = None,
     with_head: bool = False,
@@ -39,6 +40,7 @@ def open_model(
         profile: prompt recipe (None: that of the run or export, else `lco`).
         media: sizes and rates of images and videos (None: those of the run or export; if the
             profile `mteb` is asked for, those of mteb's wrapper).
+        control_tokens: how control tokens in texts are read (None: as the run or export does).
         dtype: of the weights (None: as trained; for hub folders bfloat16 on accelerators and
             float32 on CPU).
         with_head: load the output head, for generation; a run that trained it has it anyway.
@@ -62,6 +64,7 @@ def open_model(
             checkpoint=checkpoint,
             profile=profile,
             max_text_tokens=max_text_tokens,
+            control_tokens=control_tokens,
             media=media,
             dtype=dtype,
             with_head=with_head,
@@ -86,6 +89,7 @@ def open_model(
             if max_text_tokens is None and profile is None
             else max_text_tokens
         ),
+        control_tokens=control_tokens or recipe.get("control_tokens", "characters"),
     )
     params = load_params(folder, config, shapes)
     return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)

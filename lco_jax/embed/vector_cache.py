@@ -11,7 +11,7 @@ from filelock import FileLock
 from jaxtyping import Bool, Float
 
 from lco_jax.data.encode.feature_cache import content_hash
-from lco_jax.data.media.errors import MediaError
+from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.embed.encoder import Errors
 from lco_jax.embed.input_errors import moved
@@ -140,10 +140,11 @@ class VectorCache:
     def _key(self, item: Item) -> bytes | None:
         digest = hashlib.blake2b(item.text.encode(), digest_size=_KEY_BYTES)
         try:
-            for kind in ("images", "audios", "videos"):
-                for source in getattr(item, kind):
-                    digest.update(b"\0" + kind.encode() + self._digest(source))
-        except (OSError, MediaError):
+            with belonging_to("a medium"):
+                for kind in ("images", "audios", "videos"):
+                    for source in getattr(item, kind):
+                        digest.update(b"\0" + kind.encode() + self._digest(source))
+        except RecordError:  # which the encoder finds, too, and tells
             return None
         return digest.digest()
 

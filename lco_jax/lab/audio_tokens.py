@@ -13,7 +13,7 @@ from lco_jax.config import Memory
 from lco_jax.data.encode.encoded import Content, Kind, Known
 from lco_jax.data.encode.feature_cache import content_hash
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.media.errors import MediaError
+from lco_jax.data.errors import RecordError
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.models.build import Params
 from lco_jax.train.known_features import compiled_towers, compute_features
@@ -54,7 +54,7 @@ class AudioTokens:
         """
         sounds: dict[str, tuple[Content, ...]] = {}
         for source in (source for item in items for source in item.audios):
-            with contextlib.suppress(MediaError):
+            with contextlib.suppress(RecordError):
                 key = self.key("audio", source)
                 if key not in sounds:
                     sounds[key] = self._processor.read_medium("audio", source)

@@ -10,6 +10,7 @@ from jaxtyping import Int32
 from lco_jax.config import Alignment, DataConfig, Generative, Memory
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.encode.processor import Processor
+from lco_jax.data.errors import RecordError
 from lco_jax.data.loader import Loader
 from lco_jax.data.pack.batch import Batch, Shape
 from lco_jax.data.records import Exchange, Item, Triplet
@@ -48,7 +49,7 @@ class ContrastiveLoader(Loader[Item]):
         lacking = [None] * (wanted - len(negatives))
         return [example.anchor, example.positive, *negatives, *lacking]
 
-    def _try_encode(self, parts: Sequence[Item]) -> list[Encoded | ValueError]:
+    def _try_encode(self, parts: Sequence[Item]) -> list[Encoded | RecordError]:
         return self._processor.try_encode(parts)
 
 
@@ -72,7 +73,7 @@ class GenerativeLoader(Loader[Exchange]):
     def _take_parts(self, example: Exchange | None) -> list[Exchange | None]:
         return [example]
 
-    def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | ValueError]:
+    def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | RecordError]:
         return self._processor.try_encode_exchanges(parts, self._objective.max_response_tokens)
 
 
@@ -93,10 +94,10 @@ class AlignmentLoader(GenerativeLoader):
         super().__init__(config, memory, processor, objective, **options)
         self._vocabulary = _vocabulary(config, processor)
 
-    def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | ValueError]:
+    def _try_encode(self, parts: Sequence[Exchange]) -> list[Encoded | RecordError]:
         spelled = [Exchange(part.prompt, spell(part.response), part.id) for part in parts]
         return [
-            found if isinstance(found, ValueError) else self._without_end(found)
+            found if isinstance(found, RecordError) else self._without_end(found)
             for found in super()._try_encode(spelled)
         ]
 

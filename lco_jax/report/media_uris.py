@@ -3,6 +3,7 @@
 import base64
 from dataclasses import dataclass
 
+from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.media.config import DEFAULT_LIMITS
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.footage import read_footage
@@ -69,21 +70,25 @@ class MediaUris:
 
     def _read(self, kind: str, source: MediaSource) -> Medium:
         try:
-            if kind == "image":
-                return Medium(kind, _thumbnail(load_image(source)))
-            with open_media(source) as file:
-                head = file.read(_HEAD_BYTES)
-            if kind == "video" and (name := _format_of(head, _ANIMATED)):
-                moving, note = self._whole(source, f"image/{name}")
-                return Medium(kind, moving or _first_frame(source), note=note)
-            picture = _first_frame(source) if kind == "video" else None
-            name = _format_of(head, _PLAYED)
-            if name is None:
-                return Medium(kind, picture, note="browsers do not play this kind of file")
-            player, note = self._whole(source, f"{kind}/{name}")
-            return Medium(kind, picture, player, note)
-        except (MediaError, OSError) as error:
+            with belonging_to(name_of(source)):
+                return self._read_known(kind, source)
+        except RecordError as error:
             return Medium(kind, note=f"cannot be shown: {error}")
+
+    def _read_known(self, kind: str, source: MediaSource) -> Medium:
+        if kind == "image":
+            return Medium(kind, _thumbnail(load_image(source)))
+        with open_media(source) as file:
+            head = file.read(_HEAD_BYTES)
+        if kind == "video" and (name := _format_of(head, _ANIMATED)):
+            moving, note = self._whole(source, f"image/{name}")
+            return Medium(kind, moving or _first_frame(source), note=note)
+        picture = _first_frame(source) if kind == "video" else None
+        name = _format_of(head, _PLAYED)
+        if name is None:
+            return Medium(kind, picture, note="browsers do not play this kind of file")
+        player, note = self._whole(source, f"{kind}/{name}")
+        return Medium(kind, picture, player, note)
 
     def _whole(self, source: MediaSource, media_type: str) -> tuple[str | None, str]:
         """A file as a data URI, or why the page has no room for it."""

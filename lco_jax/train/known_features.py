@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.progress import track
 
 from lco_jax.config import MediaConfig, Memory
-from lco_jax.config.io import to_json, with_former_names
+from lco_jax.config.io import reading_to_json, with_former_names
 from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, Visual
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.encode.row import num_features
+from lco_jax.data.errors import RecordError
 from lco_jax.data.media.errors import MediaError, TooLongError
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.media_stream import MediaStream
@@ -58,7 +59,7 @@ def open_cache(
         # A sample of each tensor tells towers apart and takes no time.
         sample = np.ascontiguousarray(source.view(name).reshape(-1)[:_SAMPLE_VALUES])
         digest.update(f"{name} {source.specs[name]}".encode() + sample.tobytes())
-    sizes = json.dumps(with_former_names(to_json(media)), sort_keys=True)
+    sizes = json.dumps(with_former_names(reading_to_json(media)), sort_keys=True)
     sizes += "" if profile == "lco" else f" {profile}"
     return FeatureCache(folder, f"{digest.hexdigest()} {dtype} {sizes}", dtype)
 
@@ -117,7 +118,7 @@ def _find_missing(
     for number, (kind, source) in enumerate(_media_of(processor, items)):
         if number % num_shards not in shards:
             continue
-        with contextlib.suppress(MediaError):
+        with contextlib.suppress(RecordError):
             key = cache.key(kind, source)
             if key not in cache:
                 missing.setdefault(key, (kind, source))

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lco_jax.config import RUN_FOLDER, Lora, MediaConfig
+from lco_jax.config import RUN_FOLDER, ControlTokensRead, Lora, MediaConfig
 from lco_jax.data.encode.processor import Processor
 from lco_jax.models.build import Params, build, join, lora_of
 from lco_jax.models.config import ModelConfig, read_config
@@ -49,6 +49,7 @@ def open_run(
     checkpoint: int | None = None,
     profile: str | None = None,
     max_text_tokens: int | None = None,
+    control_tokens: ControlTokensRead | None = None,
     media: MediaConfig | None = None,
     dtype: str | None = None,
     with_head: bool = False,
@@ -111,6 +112,7 @@ def open_run(
                 if max_text_tokens is None and profile is None
                 else max_text_tokens
             ),
+            control_tokens=control_tokens or run.data.control_tokens,
         ),
         base_folder=folder,
         base_name=str(folder) if is_ours else ref.path,

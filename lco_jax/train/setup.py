@@ -101,6 +101,7 @@ def open_inputs(
         media=config.data.media,
         profile=config.data.profile,
         max_text_tokens=config.data.max_text_tokens,
+        control_tokens=config.data.control_tokens,
         cache=cache if known is None else known,
     )
     loader = make_loader(config, processor, mesh)

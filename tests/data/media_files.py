@@ -80,7 +80,13 @@ def audio_only(container: str = "mp4") -> bytes:
 def turned(content: bytes, degrees: int) -> bytes:
     """An mp4 video whose header asks for a clockwise turn."""
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    matrix = struct.pack(">9i", cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1)
+    return shown_by(content, (cosine, sine, -sine, cosine))
+
+
+def shown_by(content: bytes, axes: tuple[int, int, int, int]) -> bytes:
+    """An mp4 video whose header says where its horizontal and its vertical axis go."""
+    a, b, c, d = (axis << 16 for axis in axes)
+    matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     start = content.index(b"tkhd") + 44
     return content[:start] + matrix + content[start + 36 :]
 

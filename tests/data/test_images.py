@@ -10,9 +10,9 @@ from PIL import Image, ImageFile, ImageOps
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as hf_resize
 
-from lco_jax.config import MediaConfig
+from lco_jax.config import MediaConfig, MediaLimits
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.media.config import MediaLimits, PixelConfig
+from lco_jax.data.media.config import PixelConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import FORMATS, image_patches, load_image
 from lco_jax.data.media.patches import patchify, smart_resize
@@ -243,7 +243,7 @@ def test_truncated_files_are_refused_whatever_other_libraries_set(monkeypatch):
 def test_paths_that_are_no_files(tmp_path):
     with pytest.raises(MediaError, match=r"absent.png: no such file; correct the path"):
         load_image(str(tmp_path / "absent.png"))
-    with pytest.raises(MediaError, match="cannot be opened"):
+    with pytest.raises(MediaError, match="is a folder, and only regular files are read"):
         load_image(str(tmp_path))
 
 

@@ -33,7 +33,8 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def prompter(folder):
-    return Prompter(folder)
+    """Reads control tokens in texts as transformers does."""
+    return Prompter(folder, control_tokens="tokens")
 
 
 def reference(tokenizer, text):
@@ -73,7 +74,7 @@ def test_whole_turns_are_tokenised_where_the_rest_alone_differs(folder, tokenize
 
 @pytest.mark.parametrize("limit", [1, 7, 30])
 def test_texts_are_cut_alone_and_decoded(folder, tokenizer, limit):
-    prompter = Prompter(folder, max_text_tokens=limit)
+    prompter = Prompter(folder, max_text_tokens=limit, control_tokens="tokens")
     samples = [
         "the quick brown fox " * 9,
         "東京タワー" * 9,
@@ -118,7 +119,8 @@ def test_template_kept_with_the_processor(tmp_path, prompter, name):
     template = CHAT_TEMPLATE.replace("message['content'] is string", "false").replace("MEDIA", "")
     text = json.dumps({"chat_template": template}) if name.endswith("json") else template
     (tmp_path / name).write_text(text)
-    assert Prompter(tmp_path).describe() == prompter.describe()
+    found = Prompter(tmp_path, control_tokens="tokens").describe()
+    assert found == prompter.describe()
 
 
 def test_bad_folders(tmp_path):

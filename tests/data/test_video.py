@@ -10,8 +10,9 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as hf_resize
 
+from lco_jax.config import MediaLimits
 from lco_jax.data.media import footage, video
-from lco_jax.data.media.config import MediaLimits, PixelConfig, VideoConfig
+from lco_jax.data.media.config import PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import image_patches
 from lco_jax.data.media.video import (
@@ -239,7 +240,9 @@ def test_limits(tmp_path):
     for content in (video_file("mp4", noise(9)), animation("GIF", 9)):
         path = tmp_path / "video"
         path.write_bytes(content)
-        with pytest.raises(MediaError, match=r"video: more than max_file_frames=8 frames; cut it"):
+        with pytest.raises(
+            MediaError, match=r"video: 9 frames or more, and max_file_frames=8; cut it"
+        ):
             load_video(str(path), TINY_VIDEOS, MediaLimits(max_file_frames=8))
         with pytest.raises(MediaError, match=r"video: 64 x 48 pixels are more than max_pix"):
             load_video(str(path), TINY_VIDEOS, MediaLimits(max_pixels=3000))

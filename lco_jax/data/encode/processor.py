@@ -1,10 +1,8 @@
 """From an item to what the model reads: media, tokens and positions."""
 
-import contextlib
 import copy
-import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,26 +11,23 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.config import MediaConfig
-from lco_jax.config.io import to_json
-from lco_jax.data.encode.encoded import Audio, Content, Encoded, Kind, Visual
+from lco_jax.config import ControlTokensRead, MediaConfig
+from lco_jax.config.io import reading_to_json
+from lco_jax.data.encode.encoded import Content, Encoded, Kind
 from lco_jax.data.encode.feature_cache import MediaCache
-from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.encode.row import Row
-from lco_jax.data.encode.wrapper_media import image_settings, wrapper_media
-from lco_jax.data.media.audio import load_audio
-from lco_jax.data.media.config import MelConfig, PixelConfig, VideoConfig
-from lco_jax.data.media.errors import MediaError, NoAudioError
-from lco_jax.data.media.images import image_patches, is_animation, load_image
-from lco_jax.data.media.mel import log_mel, mel_chunks
-from lco_jax.data.media.sources import MediaOptions, MediaSource, PlainSource, split_options
-from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
+from lco_jax.data.encode.tower_media import TowerMedia
+from lco_jax.data.encode.wrapper_media import wrapper_media
+from lco_jax.data.errors import RecordError, at, belonging_to
+from lco_jax.data.media.errors import MediaError
+from lco_jax.data.media.sources import MediaSource, name_of
 from lco_jax.data.records import Exchange, Item
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES
 
 _T = TypeVar("_T")
+_NAMED_CHARS = 40
 _Read = tuple[Content, ...]
 """A medium, or a video with its audio."""
 
@@ -46,6 +41,7 @@ class Processor:
         media: sizes and rates (None: the defaults; with profile `mteb` those of mteb's wrapper).
         profile: prompt recipe; it also says whether a video may have an odd number of frames.
         max_text_tokens: texts are cut to this many tokens (None: what the profile says).
+        control_tokens: how control tokens in texts are read (see `DataConfig`).
         cache: of media whose features are known and which need not be read.
 
     Raises:
@@ -60,6 +56,7 @@ class Processor:
         media: MediaConfig | None = None,
         profile: Literal["lco", "mteb"] = "lco",
         max_text_tokens: int | None = None,
+        control_tokens: ControlTokensRead = "characters",
         cache: MediaCache | None = None,
     ):
         folder = Path(folder)
@@ -67,18 +64,12 @@ class Processor:
         self._cache = cache
         self.config, self.media = config, media
         self.family = FAMILIES[config.family]
-        self.prompter = Prompter(folder, profile, max_text_tokens, tuple(config.placeholders))
+        kinds = tuple(config.placeholders)
+        self.prompter = Prompter(folder, profile, max_text_tokens, kinds, control_tokens)
         self.kinds: tuple[Kind, ...] = tuple(self.prompter.markup)
         """Of media that items may have."""
         self._placeholders = {config.placeholders[kind] for kind in self.kinds}
-        self._image, self._video = _pixel_configs(folder, config, media)
-        if profile == "mteb":
-            self._video = dataclasses.replace(self._video, min_frames=1, whole_patches=False)
-        self._mel = _mel_config(config, media)
-        # Whether a video is read with its audio.
-        self._reads_audio_of_videos = (
-            media.audio_in_video and self.family.audio_takes_turns and "audio" in self.kinds
-        )
+        self._tower_media = TowerMedia(folder, config, media, self.kinds, profile)
         self._pool = ThreadPoolExecutor(thread_name_prefix="media")
 
     @property
@@ -90,45 +81,54 @@ class Processor:
         """Tokens, positions and media of each item.
 
         Raises:
-            ValueError: an item is empty, or has media that the model does not read.
-            MediaError: a medium cannot be used; the message names the file.
+            RecordError: an item is empty, has media that the model does not read, or cannot be
+                encoded; a MediaError, which names the file, if a medium cannot be used.
         """
         encoded = self.try_encode(items)
         for found in encoded:
-            if isinstance(found, ValueError):
+            if isinstance(found, RecordError):
                 raise found
         return encoded
 
-    def try_encode(self, items: Sequence[Item]) -> list[Encoded | ValueError]:
-        """As `encode`, with the error in the place of an item that cannot be encoded."""
+    def try_encode(self, items: Sequence[Item]) -> list[Encoded | RecordError]:
+        """As `encode`, with the error in the place of an item that cannot be encoded, of whatever
+        kind it was."""
         media = self._read_all(items, self.prompter.check)
-        encoded = self.prompter.encode(_without_errors(items, media))
+        encoded = _each(self.prompter.encode, _without_errors(items, media), _name_of)
         return self._expand_all(items, encoded, media)
 
     def try_encode_exchanges(
         self, exchanges: Sequence[Exchange], max_response_tokens: int
-    ) -> list[Encoded | ValueError]:
+    ) -> list[Encoded | RecordError]:
         """Tokens, targets, positions and media of each prompt with its response, or the error in
         the place of one that cannot be encoded.
         """
         items = [exchange.prompt for exchange in exchanges]
         media = self._read_all(items, partial(self.prompter.check, may_be_empty=True))
-        good = _without_errors(exchanges, media)
-        encoded = self.prompter.encode_exchanges(
-            [exchange.prompt for exchange in good],
-            [exchange.response for exchange in good],
-            max_response_tokens,
+        encoded = _each(
+            lambda good: self.prompter.encode_exchanges(
+                [exchange.prompt for exchange in good],
+                [exchange.response for exchange in good],
+                max_response_tokens,
+            ),
+            _without_errors(exchanges, media),
+            lambda exchange: _name_of(exchange.prompt),
         )
         return self._expand_all(items, encoded, media)
 
     def _read_all(
         self, items: Sequence[Item], check: Callable[[Item], None]
-    ) -> list[list[_Read] | ValueError]:
+    ) -> list[list[_Read] | RecordError]:
         # Texts need no thread: starting work there costs more than looking at them.
         read = self._pool.map if any(item.has_media for item in items) else map
         return list(read(lambda item: self._read_media(item, check), items))
 
-    def _expand_all(self, items, encoded, media) -> list[Encoded | ValueError]:
+    def _expand_all(
+        self,
+        items: Sequence[Item],
+        encoded: Iterable[Encoded | RecordError],
+        media: Sequence[list[_Read] | RecordError],
+    ) -> list[Encoded | RecordError]:
         encoded = iter(encoded)
         return [
             self._expand(item, next(encoded), own) if isinstance(own, list) else own
@@ -143,15 +143,16 @@ class Processor:
 
     def describe(self) -> dict[str, Any]:
         """What the tokens depend on, for the manifest of a run or an export."""
-        return {**self.prompter.describe(), "media": to_json(self.media)}
+        return {**self.prompter.describe(), "media": reading_to_json(self.media)}
 
-    def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | ValueError:
+    def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | RecordError:
         try:
-            check(item)
-            return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
+            with belonging_to(_name_of(item)):
+                check(item)
+                return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
         except MediaError as error:
-            return error if item.id is None else type(error)(f"item {item.id}: {error}")
-        except ValueError as error:
+            return error if item.id is None else at(f"item {item.id}", error)
+        except RecordError as error:
             return error
 
     def _read(self, kind: Kind, source: MediaSource) -> _Read:
@@ -175,38 +176,27 @@ class Processor:
         Raises:
             MediaError: it cannot be used.
         """
-        source, options = split_options(source)
-        if kind == "audio":
-            return (self._read_audio(source, options),)
-        if kind == "image":
-            patches = image_patches(load_image(source), options.of_pixels(self._image))
-            return (Visual(patches.levels, Grid(*patches.grid), patches.statistics),)
-        config = options.of_video(self._video)
-        video = load_video(source, config, start_s=options.start or 0.0, end_s=options.end)
-        patches = video_patches(video, config)
-        seconds = seconds_per_grid(video, config)
-        if self.family.video_rate == "asked":
-            seconds = config.pixels.temporal_patch_size / config.fps
-        visual = Visual(patches.levels, Grid(*patches.grid, seconds), patches.statistics)
-        if self._reads_audio_of_videos and not is_animation(source):
-            with contextlib.suppress(NoAudioError):
-                return visual, self._read_audio(source, options)
-        return (visual,)
+        return self._tower_media.read(kind, source)
 
-    def _read_audio(self, source: PlainSource, options: MediaOptions) -> Audio:
-        samples = load_audio(source, self._mel, start_s=options.start or 0.0, end_s=options.end)
-        return Audio(*mel_chunks(log_mel(samples, self._mel), self._mel))
-
-    def _expand(self, item: Item, encoded: Encoded, media: list[_Read]) -> Encoded | ValueError:
+    def _expand(
+        self, item: Item, encoded: Encoded | RecordError, media: list[_Read]
+    ) -> Encoded | RecordError:
         """As many tokens for each medium as it has features, and the positions of all."""
-        if not media:
+        if not media or isinstance(encoded, RecordError):
             return encoded
+        try:
+            with belonging_to(_name_of(item)):
+                return self._put_together(encoded, media)
+        except RecordError as error:
+            return error
+
+    def _put_together(self, encoded: Encoded, media: list[_Read]) -> Encoded:
         ids = encoded.tokens.tolist()
         found = [index for index, token in enumerate(ids) if token in self._placeholders]
         if len(found) != len(media):
-            return ValueError(
-                f"item {item.id or item.text!r}: its prompt has {len(found)} tokens that stand for "
-                f"media, and it has {len(media)} media; remove such tokens from the text"
+            raise ValueError(
+                f"its prompt has {len(found)} tokens that stand for media, and it has {len(media)} "
+                "media; remove such tokens from the text, or set control_tokens to characters"
             )
         row = Row(self.config, encoded.tokens)
         for index, medium in zip(found, media, strict=True):
@@ -219,41 +209,30 @@ class Processor:
         return row.finish(encoded, self.family.after_video(self.media.after_video))
 
 
-def _without_errors(values: Sequence[_T], media: Sequence[list | ValueError]) -> list[_T]:
+def _without_errors(values: Sequence[_T], media: Sequence[list | RecordError]) -> list[_T]:
     return [value for value, own in zip(values, media, strict=True) if isinstance(own, list)]
 
 
-def _mel_config(config: ModelConfig, media: MediaConfig) -> MelConfig:
-    """What the audio tower reads; longer audio is cut or refused as the run says."""
-    if config.audio is None:
-        return MelConfig()
-    return MelConfig(
-        num_mels=config.audio.num_mels,
-        chunk_frames=config.audio.chunk_frames,
-        max_seconds=media.audio_max_seconds,
-        when_longer=media.audio_when_longer,
-    )
+def _each(
+    encode: Callable[[Sequence[_T]], list[Encoded]],
+    values: Sequence[_T],
+    name: Callable[[_T], str],
+) -> list[Encoded | RecordError]:
+    """All values encoded together; one by one if one of them cannot be, which is then its fault."""
+    try:
+        with belonging_to(""):
+            return list(encode(values))
+    except RecordError as error:
+        if len(values) == 1:
+            return [at(name(values[0]), error.__cause__ or error)]
+    return [found for value in values for found in _each(encode, [value], name)]
 
 
-def _pixel_configs(
-    folder: Path, config: ModelConfig, media: MediaConfig
-) -> tuple[PixelConfig, VideoConfig]:
-    """What the checkpoint says of pixels, with the sizes of the run."""
-    said = image_settings(folder)
-    spellings = {"mean": "image_mean", "std": "image_std"}
-    shared = {name: tuple(said[key]) for name, key in spellings.items() if said.get(key)}
-    if config.vision is not None:
-        shared |= {
-            "patch_size": config.vision.patch_px,
-            "merge_size": config.vision.merge_size,
-            "temporal_patch_size": config.vision.frames_per_patch,
-        }
-    image = PixelConfig(media.image_min_pixels, media.image_max_pixels, **shared)
-    frame = PixelConfig(media.video_min_pixels, media.video_max_pixels, **shared)
-    video = VideoConfig(
-        fps=media.video_fps,
-        max_frames=media.video_max_frames,
-        pixels=frame,
-        max_total_pixels=media.video_max_total_pixels,
-    )
-    return image, video
+def _name_of(item: Item) -> str:
+    """What errors call an item: by its id, its text or its first medium."""
+    if item.id is not None:
+        return f"item {item.id}"
+    if item.text.strip():
+        return f"the item {item.text[:_NAMED_CHARS]!r}"
+    media = [source for sources in item.media.values() for source in sources]
+    return f"the item with {name_of(media[0])}" if media else "an item"

@@ -3,23 +3,26 @@
 import hashlib
 import itertools
 import os
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int32
 
+from lco_jax.config import ControlTokensRead
 from lco_jax.data.encode.encoded import Encoded, Kind
 from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
     load_tokenizer,
+    open_template,
     read_markup,
     split_template,
 )
+from lco_jax.data.encode.text_tokenizer import TextTokenizer, Turn
+from lco_jax.data.errors import RecordError
 from lco_jax.data.media.sources import MediaSource, name_of
 from lco_jax.data.records import Item
 
@@ -65,6 +68,7 @@ class Prompter:
         profile: prompt recipe.
         max_text_tokens: texts are cut to this many tokens (None: what the profile says).
         kinds: of media that the model reads. Those that the template does not know are left out.
+        control_tokens: how control tokens in texts are read (see `DataConfig`).
 
     Raises:
         ValueError: there is no such profile, the folder has no fast tokenizer or chat template, or
@@ -79,8 +83,12 @@ class Prompter:
         profile: Literal["lco", "mteb"] = "lco",
         max_text_tokens: int | None = None,
         kinds: Sequence[Kind] = (),
+        control_tokens: ControlTokensRead = "characters",
     ):
         check_profile(profile)
+        if control_tokens not in get_args(ControlTokensRead):
+            known = get_args(ControlTokensRead)
+            raise ValueError(f"control_tokens={control_tokens!r} is none of {known}")
         self._recipe = _PROFILES[profile]
         self.profile = profile
         self.prompt = _ask("text")
@@ -89,21 +97,20 @@ class Prompter:
             self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
         )
         tokenizer = load_tokenizer(Path(tokenizer_folder))
-        self.template_head, self.template_tail = split_template(tokenizer)
+        template = open_template(tokenizer, Path(tokenizer_folder), kinds)
+        self.template_head, self.template_tail = split_template(template)
         self._kinds = tuple(kinds)
-        self.markup = read_markup(tokenizer, self.template_head, kinds)
+        self.markup = read_markup(template, self.template_head, kinds)
         """What the template writes for a medium, by kind."""
-        end = after_answer(tokenizer)
-        # The Rust tokenizer itself: loader threads may share it, and its batches use all cores.
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        end = after_answer(template, tokenizer)
+        self.control_tokens = control_tokens
+        self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
         probes = [probe + self.prompt for probe in PROBES]
         probes += [markup + _ask(kind) for kind, markup in self.markup.items()]
-        full = self._tokenize(map(self._wrap, probes))
+        full = self._tokenizer.of_template(map(self._wrap, probes))
         self.head = np.array(_common_prefix(full), np.int32)
         self._rest = self._text_after_head(probes, full)
-        self.end_token = self._tokenize([end])[0][0]
+        self.end_token = self._tokenizer.of_template([end])[0][0]
         """Ends a response."""
 
     @property
@@ -116,7 +123,7 @@ class Prompter:
 
         `text` takes the place of the item's own, e.g. its beginning.
         """
-        return self._wrap(self._body(item, item.text if text is None else text))
+        return self._wrap("".join(self._body(item, item.text if text is None else text)))
 
     def ordered_media(self, item: Item) -> list[tuple[Kind, MediaSource]]:
         """The media of an item, in the order in which the turn names them."""
@@ -132,7 +139,7 @@ class Prompter:
         """
         for item in items:
             self.check(item)
-        texts = self._cut([item.text for item in items])
+        texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
         bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
         return [
             Encoded(np.array(ids, np.int32), _hash(text))
@@ -152,9 +159,13 @@ class Prompter:
         """
         for item in items:
             self.check(item, may_be_empty=True)
-        texts = self._cut([item.text for item in items])
-        bodies = [self._media_markup(item) + text for item, text in zip(items, texts, strict=True)]
-        prompts, answers = self._encode_bodies(bodies), self._tokenize(responses)
+        texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
+        bodies = [
+            Turn(self._media_markup(item), text, "")
+            for item, text in zip(items, texts, strict=True)
+        ]
+        prompts = self._encode_bodies(bodies)
+        answers = self._tokenizer.beginnings(responses, max_response_tokens)
         found = []
         for prompt, answer, text, response in zip(prompts, answers, texts, responses, strict=True):
             learned = [*answer, self.end_token][:max_response_tokens]
@@ -166,15 +177,15 @@ class Prompter:
 
     def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts as such."""
-        return self._tokenize(texts)
+        return self._tokenizer.of_texts(texts)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return self._tokenizer.decode(tokens)
 
     def token(self, index: int) -> str:
         """The string of a token, special or not."""
-        return self._tokenizer.id_to_token(index)
+        return self._tokenizer.token(index)
 
     def describe(self) -> dict:
         """What the tokens depend on, for the manifest of a run or an export."""
@@ -182,19 +193,21 @@ class Prompter:
             "profile": self.profile,
             "prompt": self.prompt,
             "max_text_tokens": self.max_text_tokens,
+            "control_tokens": self.control_tokens,
             "template_head": self.template_head,
             "template_tail": self.template_tail,
             "head": self.head.tolist(),
             "markup": self.markup,
         }
 
-    def _encode_bodies(self, bodies: list[str]) -> list[list[int]]:
-        if self._rest is None:
-            return [self._strip_head(ids) for ids in self._tokenize(map(self._wrap, bodies))]
-        return self._tokenize(self._rest + body + self.template_tail for body in bodies)
+    def _encode_bodies(self, bodies: Sequence[Turn]) -> list[list[int]]:
+        head = self.template_head if self._rest is None else self._rest
+        turns = [Turn(head + b.before, b.text, b.after + self.template_tail) for b in bodies]
+        found = self._tokenizer.of_turns(turns)
+        return [self._strip_head(ids) for ids in found] if self._rest is None else found
 
-    def _body(self, item: Item, text: str) -> str:
-        return self._media_markup(item) + text + self._prompt(item)
+    def _body(self, item: Item, text: str) -> Turn:
+        return Turn(self._media_markup(item), text, self._prompt(item))
 
     def _media_markup(self, item: Item) -> str:
         return "".join(self.markup[kind] for kind, _ in self.ordered_media(item))
@@ -212,14 +225,14 @@ class Prompter:
         return self.template_head + body + self.template_tail
 
     def check(self, item: Item, *, may_be_empty: bool = False) -> None:
-        """Raise ValueError if the item is empty, or has media that the template does not know."""
+        """Raise RecordError if the item is empty, or has media that the template does not know."""
         if item.is_empty and not (may_be_empty or self.takes_empty):
-            raise ValueError(f"item {item.id or item} is empty; give it a text or a medium")
+            raise RecordError(f"item {item.id or item} is empty; give it a text or a medium")
         for kind, source in self.ordered_media(item):
             if kind not in self.markup:
                 name = item.id or (repr(item.text) if item.text else "")
                 place = f"item {name}: has" if name else "it has"
-                raise ValueError(
+                raise RecordError(
                     f"{place} the {kind} {name_of(source)}, but {self._what_is_read(kind)}; use a "
                     f"model that reads {_PLURALS[kind]}"
                 )
@@ -229,34 +242,17 @@ class Prompter:
             return f"the checkpoint's chat template knows no {refused}"
         return f"the model reads {' and '.join(['texts', *map(_PLURALS.get, self.markup)])} only"
 
-    def _tokenize(self, texts: Iterable[str]) -> list[list[int]]:
-        batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in batch]
-
-    def _cut(self, texts: list[str]) -> list[str]:
-        """Each text, or what its first `max_text_tokens` tokens decode to.
-
-        Source: LCO-Emb released trainers (the text alone is tokenised, cut and decoded).
-        """
-        texts = list(texts)
-        limit = self.max_text_tokens
-        long = [index for index, text in enumerate(texts) if _most_tokens(text) > limit]
-        for index, ids in zip(long, self._tokenize(texts[i] for i in long), strict=True):
-            if len(ids) > limit:
-                texts[index] = self._tokenizer.decode(ids[:limit], skip_special_tokens=False)
-        return texts
-
     def _text_after_head(self, probes: list[str], full: list[list[int]]) -> str | None:
         """The template's characters between the head and the text.
 
         None if the tokenizer gives other tokens when a text starts there: then whole turns must
         be tokenised.
         """
-        head_text = self._tokenizer.decode(self.head.tolist(), skip_special_tokens=False)
+        head_text = self._tokenizer.decode(self.head.tolist(), with_special=True)
         if not self.template_head.startswith(head_text):
             return None
         rest = self.template_head[len(head_text) :]
-        alone = self._tokenize(rest + probe + self.template_tail for probe in probes)
+        alone = self._tokenizer.of_template(rest + probe + self.template_tail for probe in probes)
         return rest if alone == [ids[len(self.head) :] for ids in full] else None
 
     def _strip_head(self, ids: list[int]) -> list[int]:
@@ -275,13 +271,6 @@ def _ask(kind: str) -> str:
 def _common_prefix(sequences: list[list[int]]) -> list[int]:
     columns = zip(*sequences, strict=False)
     return [column[0] for column in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns)]
-
-
-def _most_tokens(text: str) -> int:
-    """A bound: byte-level BPE has no more tokens than bytes, before or after normalisation."""
-    if text.isascii():
-        return len(text)
-    return max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode()))
 
 
 def _hash(text: str) -> np.uint64:

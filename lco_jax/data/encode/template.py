@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lco_jax.data.encode.encoded import Kind
+from lco_jax.data.encode.rendering import ChatTemplate, Conversation
 from lco_jax.models.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -80,65 +81,102 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def split_template(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
-    """What the chat template writes before and after the content of the only user turn."""
+def open_template(
+    tokenizer: "PreTrainedTokenizerBase", folder: Path, kinds: Sequence[Kind]
+) -> ChatTemplate:
+    """The chat template of a checkpoint, with all that is asked of it below.
+
+    Raises:
+        ValueError: it is no Jinja, or goes beyond a limit of `rendering`.
+    """
+    texts = (_SENTINEL, *PROBES)
+    conversations = [_turn(text, as_parts) for as_parts in (False, True) for text in texts]
+    conversations += [_turn_with(kind) for kind in kinds] + _answers()
+    return ChatTemplate(
+        tokenizer.get_chat_template(),
+        str(_template_file(folder)),
+        {**tokenizer.special_tokens_map, "tools": None, "documents": None},
+        conversations,
+    )
+
+
+def _template_file(folder: Path) -> Path:
+    """Where the template is from: transformers, too, prefers what is first here."""
+    files = [folder / name for name in ("chat_template.json", "chat_template.jinja")]
+    return next((file for file in files if file.exists()), folder / "tokenizer_config.json")
+
+
+def _turn(text: str, as_parts: bool) -> Conversation:
+    return _of_user([{"type": "text", "text": text}] if as_parts else text)
+
+
+def _turn_with(kind: Kind) -> Conversation:
+    return _of_user([{"type": kind}, {"type": "text", "text": _SENTINEL}])
+
+
+def _of_user(content: str | list[dict]) -> Conversation:
+    return {"messages": [{"role": "user", "content": content}], "add_generation_prompt": True}
+
+
+def _answers() -> list[Conversation]:
+    """A question with its answer, in the forms that templates know."""
+    turns = (("user", "?"), ("assistant", _SENTINEL))
+    plain = [{"role": role, "content": text} for role, text in turns]
+    parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    return [{"messages": form, "add_generation_prompt": False} for form in (plain, parts)]
+
+
+def split_template(template: ChatTemplate) -> tuple[str, str]:
+    """What the chat template writes before and after the content of the only user turn.
+
+    Raises:
+        ValueError: it fails, or does not keep texts as they are.
+    """
     as_parts = False
-    before, found, after = _render(tokenizer, _SENTINEL, as_parts).partition(_SENTINEL)
+    before, found, after = _try_render(template, _turn(_SENTINEL, as_parts)).partition(_SENTINEL)
     if not found:  # some templates of multimodal models know only lists of parts
         as_parts = True
-        before, found, after = _render(tokenizer, _SENTINEL, as_parts).partition(_SENTINEL)
+        before, found, after = template.render(_turn(_SENTINEL, as_parts)).partition(_SENTINEL)
     for probe in (_SENTINEL, *PROBES):
-        if _render(tokenizer, probe, as_parts) != before + probe + after:
+        if template.render(_turn(probe, as_parts)) != before + probe + after:
             raise ValueError(
-                f"{tokenizer.name_or_path}: the chat template does not keep the text {probe!r} as "
-                "it is; use a template that writes the content of a message unchanged"
+                f"{template.place}: the chat template does not keep the text {probe!r} as it is; "
+                "use a template that writes the content of a message unchanged"
             )
     return before, after
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", text: str, as_parts: bool) -> str:
-    return _render_content(tokenizer, [{"type": "text", "text": text}] if as_parts else text)
+def after_answer(template: ChatTemplate, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """What the chat template writes after the content of the assistant's turn.
 
-
-def _render_content(tokenizer: "PreTrainedTokenizerBase", content: str | list[dict]) -> str:
-    turn = [{"role": "user", "content": content}]
-    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-
-
-def after_answer(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """What the chat template writes after the content of the assistant's turn."""
-    turns = [
-        {"role": role, "content": [{"type": "text", "text": text}]}
-        for role, text in (("user", "?"), ("assistant", _SENTINEL))
-    ]
-    plain = [{**turn, "content": turn["content"][0]["text"]} for turn in turns]
-    for form in (plain, turns):
-        try:
-            rendered = tokenizer.apply_chat_template(form, tokenize=False)
-        except Exception:  # templates raise all kinds of errors on forms that they do not know
-            continue
-        _, found, after = rendered.partition(_SENTINEL)
+    Raises:
+        ValueError: neither the template nor the tokenizer ends an answer.
+    """
+    for form in _answers():
+        _, found, after = _try_render(template, form).partition(_SENTINEL)
         if found and after.strip():
             return after.lstrip()
     if tokenizer.eos_token is None:
         raise ValueError(
-            f"{tokenizer.name_or_path}: neither the chat template nor the tokenizer ends an "
-            "answer; give the tokenizer an eos_token"
+            f"{template.place}: neither the chat template nor the tokenizer ends an answer; give "
+            "the tokenizer an eos_token"
         )
     return tokenizer.eos_token
 
 
-def read_markup(
-    tokenizer: "PreTrainedTokenizerBase", head: str, kinds: Sequence[Kind]
-) -> dict[Kind, str]:
+def read_markup(template: ChatTemplate, head: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
     """What the chat template writes for a medium before a text, for the kinds that it knows."""
     markup: dict[Kind, str] = {}
     for kind in kinds:
-        content = [{"type": kind}, {"type": "text", "text": _SENTINEL}]
-        try:
-            before, found, _ = _render_content(tokenizer, content).partition(_SENTINEL)
-        except Exception:  # templates of text models raise all kinds of errors on parts
-            return {}
+        before, found, _ = _try_render(template, _turn_with(kind)).partition(_SENTINEL)
         if found and before.startswith(head) and before != head:
             markup[kind] = before[len(head) :]
     return markup
+
+
+def _try_render(template: ChatTemplate, conversation: Conversation) -> str:
+    """Empty where the template raises an error, as those of text models do on parts."""
+    try:
+        return template.render(conversation)
+    except ValueError:
+        return ""

@@ -12,10 +12,14 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from lco_jax.data.media.config import HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
+from lco_jax.config import MediaLimits
+from lco_jax.data.media.clock import Clock
+from lco_jax.data.media.config import DEFAULT_LIMITS, HOP_SAMPLES, SAMPLE_RATE_HZ, MelConfig
 from lco_jax.data.media.errors import MediaError, NoAudioError, TooLongError
 from lco_jax.data.media.footage import CONTAINERS
+from lco_jax.data.media.joined import are_joined, lacks_last_page
 from lco_jax.data.media.mel import num_audio_tokens
+from lco_jax.data.media.riff import UNKNOWN_BYTES
 from lco_jax.data.media.sources import Waveform, name_of, open_media
 
 AUDIO_CONTAINERS = f"{CONTAINERS},aac,ac3,aiff,amr,ape,au,caf,eac3,flac,mp3,tta,w64,wav,wv"
@@ -23,10 +27,8 @@ AUDIO_CONTAINERS = f"{CONTAINERS},aac,ac3,aiff,amr,ape,au,caf,eac3,flac,mp3,tta,
 _BLOCK_VALUES = 2**18
 _EXTRA_SECONDS = 0.1
 """Read beyond the longest recording, so that resampling does not meet an end where it is cut."""
-_OGG_PAGE_BYTES = 2**16
-"""No page is longer."""
-_UNKNOWN_BYTES = 0x7FFF0000
-"""From here on a declared size means that the writer could not know it."""
+_MOST_HZ = 768_000
+"""The highest rate of any recorder."""
 
 Samples = Float32[np.ndarray, "n"]
 
@@ -34,6 +36,7 @@ Samples = Float32[np.ndarray, "n"]
 def load_audio(
     source: str | bytes | Waveform,
     config: MelConfig,
+    limits: MediaLimits = DEFAULT_LIMITS,
     *,
     start_s: float = 0.0,
     end_s: float | None = None,
@@ -46,27 +49,44 @@ def load_audio(
     Args:
         source: an address, the content of a file, or samples in memory.
         config: how much is read.
+        limits: what reading it may cost.
         start_s, end_s: the part that is read (None: to the end).
 
     Raises:
         NoAudioError: a video or an animation without an audio track.
         MediaError: missing, empty, no audio, truncated, damaged, not finite, too short for a
-            single token, or longer than a config allows that refuses instead of cutting.
+            single token, beyond a limit, or longer than a config allows that refuses instead of
+            cutting.
     """
     name = name_of(source)
     length_s = config.max_seconds + _EXTRA_SECONDS
     if end_s is not None:
         length_s = min(length_s, end_s - start_s)
     part = _Part(start_s, start_s + length_s)
+    if part.end_s > limits.max_decoded_seconds:
+        raise MediaError(
+            f"{name}: its first {part.end_s:g} seconds are to be decoded, more than "
+            f"max_decoded_seconds={limits.max_decoded_seconds:g}; cut it into pieces, or raise the "
+            "limit in data.media.limits"
+        )
     if isinstance(source, Waveform):
         samples = source.samples[part.first(source.rate_hz) : part.stop(source.rate_hz)]
         rate_hz = source.rate_hz
     else:
         with open_media(source) as file:
-            samples, rate_hz = _decode(file, name, part)
+            samples, rate_hz = _decode(file, name, part, Clock(name, limits))
     if start_s and not len(samples):
         raise MediaError(f"{name}: ends before start={start_s:g} seconds; correct the start")
     return _at_16_khz(samples, rate_hz, name, config)
+
+
+def _check_rate(rate_hz: int, name: str) -> int:
+    if not 1 <= rate_hz <= _MOST_HZ:
+        raise MediaError(
+            f"{name}: says that it has {rate_hz} samples a second, and at most {_MOST_HZ} are "
+            "read; it is damaged, or convert it to 48000"
+        )
+    return rate_hz
 
 
 class _Part(NamedTuple):
@@ -82,13 +102,12 @@ class _Part(NamedTuple):
         return int(self.end_s * rate_hz + 1e-6)
 
 
-def _decode(file: io.BufferedIOBase, name: str, part: _Part) -> tuple[Samples, int]:
+def _decode(file: io.BufferedIOBase, name: str, part: _Part, clock: Clock) -> tuple[Samples, int]:
     try:
-        # MP3 is left to FFmpeg: libsndfile believes a wrong length and stops there.
         with _open_plain(file) as plain:
-            if plain is not None and plain.format != "MP3":
-                return _read_plain(plain, file, name, part)
-            return _read_track(file, name, part)
+            if plain is not None and not _is_for_ffmpeg(plain, file):
+                return _read_plain(plain, file, name, part, clock)
+        return _read_track(file, name, part, clock)
     except MediaError:
         raise
     except Exception as error:  # decoders raise many kinds of errors on damaged data
@@ -134,13 +153,28 @@ def _open_plain(file: io.BufferedIOBase) -> Iterator[soundfile.SoundFile | None]
         yield plain
 
 
+def _is_for_ffmpeg(plain: soundfile.SoundFile, file: io.BufferedIOBase) -> bool:
+    """Whether libsndfile would read less than there is: it believes a wrong length of MP3, and one
+    of zero that stands for an unknown one, and reads the first of several joined recordings.
+    """
+    if plain.format == "MP3":
+        return True
+    if plain.format in ("OGG", "FLAC"):
+        position = file.tell()
+        joined = are_joined(file) and not (plain.format == "OGG" and _lacks_end(plain, file))
+        file.seek(position)
+        return joined
+    return not plain.frames and not _lacks_end(plain, file)
+
+
 def _read_plain(
-    plain: soundfile.SoundFile, file: io.BufferedIOBase, name: str, part: _Part
+    plain: soundfile.SoundFile, file: io.BufferedIOBase, name: str, part: _Part, clock: Clock
 ) -> tuple[Samples, int]:
-    rate_hz = plain.samplerate
+    rate_hz = _check_rate(plain.samplerate, name)
     first, limit = part.first(rate_hz), part.stop(rate_hz)
     blocks, num_read = [], 0
     while num_read < limit:
+        clock.check()
         count = min(limit - num_read, max(_BLOCK_VALUES // plain.channels, 1))
         block = plain.read(count, dtype="float32", always_2d=True)
         if not len(block):
@@ -159,21 +193,20 @@ def _read_plain(
 
 def _lacks_end(plain: soundfile.SoundFile, file: io.BufferedIOBase) -> bool:
     if plain.format == "OGG":
-        file.seek(max(file.seek(0, io.SEEK_END) - 2 * _OGG_PAGE_BYTES, 0))
-        end = file.read()
-        # The sixth byte of a page has a bit for the last page of its stream.
-        return not end[end.rfind(b"OggS") + 5] & 4
+        return lacks_last_page(file)
     # What libsndfile notes down when the size in a header is not that of the data.
     found = re.search(
         r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", plain.extra_info
     )
-    return bool(found) and int(found[2]) < int(found[1]) < _UNKNOWN_BYTES
+    return bool(found) and int(found[2]) < int(found[1]) < UNKNOWN_BYTES
 
 
 # ---------------------------------------------------------------------------------- other audio
 
 
-def _read_track(file: io.BufferedIOBase, name: str, part: _Part) -> tuple[Samples, int]:
+def _read_track(
+    file: io.BufferedIOBase, name: str, part: _Part, clock: Clock
+) -> tuple[Samples, int]:
     """Of the first audio track of a container."""
     file.seek(0)
     options = {"format_whitelist": AUDIO_CONTAINERS}
@@ -185,11 +218,12 @@ def _read_track(file: io.BufferedIOBase, name: str, part: _Part) -> tuple[Sample
                 "video without audio as a video only"
             )
         stream = container.streams.audio[0]
-        rate_hz = stream.codec_context.sample_rate
+        rate_hz = _check_rate(stream.codec_context.sample_rate, name)
         first, limit = part.first(rate_hz), part.stop(rate_hz)
         planar = av.AudioResampler(format="fltp", rate=rate_hz)
         blocks, num_read, end_s = [], 0, 0.0
         for packet in container.demux():
+            clock.check()
             if packet.pts is not None:
                 end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index != stream.index:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lco_jax.config import MediaLimits
+
 MAX_ASPECT_RATIO = 200
 """Of the longer side to the shorter. Source: transformers `smart_resize`."""
 SAMPLE_RATE_HZ = 16_000
@@ -114,20 +116,6 @@ class MelConfig:
     def max_samples(self) -> int:
         """At 16 kHz."""
         return round(self.max_seconds * SAMPLE_RATE_HZ)
-
-
-@dataclass(frozen=True)
-class MediaLimits:
-    """What a file may unpack to; larger ones are refused unread."""
-
-    max_pixels: int = 89_478_485
-    """Of an image or a frame (Pillow's own threshold for decompression bombs)."""
-    max_file_frames: int = 200_000
-    """Of a whole video, sampled or not: two hours at 25 frames a second fit."""
-
-    def __post_init__(self):
-        if self.max_pixels < 1 or self.max_file_frames < 1:
-            raise ValueError(f"limits must be positive, got {self}")
 
 
 DEFAULT_LIMITS = MediaLimits()

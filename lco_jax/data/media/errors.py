@@ -1,7 +1,9 @@
 """The error that every unusable image, video or audio file ends in."""
 
+from lco_jax.data.errors import RecordError
 
-class MediaError(ValueError):
+
+class MediaError(RecordError):
     """A media file that cannot be used; the message names it and says what to do."""
 
 

@@ -6,11 +6,14 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import av
+import numpy as np
 from PIL import Image
 
-from lco_jax.data.media.config import MediaLimits
+from lco_jax.config import MediaLimits
+from lco_jax.data.media.clock import Clock
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import check_size, load_image, to_rgb
+from lco_jax.data.media.riff import lacks_bytes
 from lco_jax.data.media.sources import Frames
 
 _ANIMATED = ("GIF", "PNG", "WEBP")
@@ -21,11 +24,17 @@ _COVER = av.stream.Disposition.attached_pic
 _DEFAULT_FRAME_MS = 100
 """How long a frame is shown that does not say it; browsers do the same."""
 
+_MATRIX = av.sidedata.sidedata.Type.DISPLAYMATRIX
 _TURNS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
+"""By where a matrix takes the horizontal axis, and the vertical one (downward)."""
 
 
 class Footage(NamedTuple):
@@ -103,8 +112,20 @@ def _naming(name: str) -> Iterator[None]:
 def _check_num_frames(name: str, num_frames: int, limits: MediaLimits) -> None:
     if num_frames > limits.max_file_frames:
         raise MediaError(
-            f"{name}: more than max_file_frames={limits.max_file_frames} frames; cut it into "
-            "pieces, or raise the limit"
+            f"{name}: {num_frames} frames or more, and max_file_frames={limits.max_file_frames}; "
+            "cut it into pieces, or raise the limit in data.media.limits"
+        )
+
+
+def _check_num_pixels(
+    name: str, num_frames: int, width: int, height: int, limits: MediaLimits
+) -> None:
+    num_pixels = num_frames * width * height
+    if num_pixels > limits.max_decoded_pixels:
+        raise MediaError(
+            f"{name}: {num_frames} frames of {width} x {height} are {num_pixels} pixels, more than "
+            f"max_decoded_pixels={limits.max_decoded_pixels}; cut it into pieces or scale it down, "
+            "or raise the limit in data.media.limits"
         )
 
 
@@ -112,6 +133,7 @@ def _check_num_frames(name: str, num_frames: int, limits: MediaLimits) -> None:
 
 
 def _read_container(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> Footage:
+    clock = Clock(name, limits)
     with _open_container(file) as container:
         # Audio files carry their cover as a video stream.
         videos = [s for s in container.streams.video if not s.disposition & _COVER]
@@ -119,9 +141,11 @@ def _read_container(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> 
             kinds = " and ".join(sorted({stream.type for stream in container.streams}))
             raise MediaError(f"{name}: has {kinds or 'no streams'} but no video; correct the path")
         stream = videos[0]
-        check_size(name, stream.codec_context.width, stream.codec_context.height, limits)
-        number = stream.index
-        num_frames, end_s = _survey(container, number, name, limits)
+        size = stream.codec_context.width, stream.codec_context.height
+        check_size(name, *size, limits)
+        number, promised = stream.index, stream.frames
+        num_frames, end_s = _survey(container, number, name, limits, clock)
+        _check_num_pixels(name, num_frames, *size, limits)
         declared_s = (container.duration or 0) / av.time_base
         fps = float(stream.average_rate or 0) or num_frames / (end_s or _DEFAULT_FRAME_MS / 1000)
     # Slack for rounding, lists of edits, and the last frame, whose duration may be unknown.
@@ -130,10 +154,16 @@ def _read_container(file: io.BufferedIOBase, name: str, limits: MediaLimits) -> 
             f"{name}: ends after {end_s:.1f} of {declared_s:.1f} seconds, so it is truncated; "
             "copy or download it again"
         )
+    if num_frames < promised and lacks_bytes(file):
+        raise MediaError(
+            f"{name}: has {num_frames} of {promised} frames and ends before its last part does, so "
+            "it is truncated; copy or download it again"
+        )
 
     def frames(wanted: Collection[int]) -> Iterator[Image.Image | None]:
         with _naming(name), _open_container(file) as container:
             for index, frame in enumerate(container.decode(container.streams[number])):
+                clock.check()
                 if frame.is_corrupt:
                     raise MediaError(
                         f"{name}: frame {index} is damaged; copy the file again, or cut it out"
@@ -150,7 +180,11 @@ def _open_container(file: io.BufferedIOBase) -> av.container.InputContainer:
 
 
 def _survey(
-    container: av.container.InputContainer, index: int, name: str, limits: MediaLimits
+    container: av.container.InputContainer,
+    index: int,
+    name: str,
+    limits: MediaLimits,
+    clock: Clock,
 ) -> tuple[int, float]:
     """The frames of stream `index`, and when the last packet of any ends; nothing is decoded."""
     num_frames, end_s = 0, 0.0
@@ -160,15 +194,24 @@ def _survey(
         # The packets that end a stream are empty.
         num_frames += packet.stream_index == index and packet.size > 0
         _check_num_frames(name, num_frames, limits)
+        clock.check()
     if not num_frames:
         raise MediaError(f"{name}: its video has no frames; export it again, or drop the record")
     return num_frames, end_s
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
-    """In RGB, turned as the container says (telephones record sideways)."""
-    turn = _TURNS.get(frame.rotation % 360)
-    return frame.to_image() if turn is None else frame.to_image().transpose(turn)
+    """In RGB, turned and mirrored as the container says (telephones record sideways, and some of
+    them as in a mirror).
+
+    Source: FFmpeg, `av_display_rotation_get` and what ffplay does with the matrix.
+    """
+    for data in frame.side_data:
+        if data.type == _MATRIX:
+            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 2**16
+            turn = _TURNS.get(tuple(matrix.round().astype(int).ravel().tolist()))
+            return frame.to_image() if turn is None else frame.to_image().transpose(turn)
+    return frame.to_image()
 
 
 # ------------------------------------------------------------------------------- animated images
@@ -176,13 +219,19 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
 
 def _read_animation(image: Image.Image, name: str, limits: MediaLimits) -> Footage:
     check_size(name, *image.size, limits)
+    clock = Clock(name, limits)
     num_frames = getattr(image, "n_frames", 1)
     _check_num_frames(name, num_frames, limits)
-    duration_ms = sum(_duration_ms(image, index) for index in range(num_frames))
+    _check_num_pixels(name, num_frames, *image.size, limits)
+    duration_ms = 0.0
+    for index in range(num_frames):
+        clock.check()
+        duration_ms += _duration_ms(image, index)
 
     def frames(wanted: Collection[int]) -> Iterator[Image.Image | None]:
         with _naming(name):
             for index in range(num_frames):
+                clock.check()
                 image.seek(index)
                 yield to_rgb(image) if index in wanted else None
 

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps
 
-from lco_jax.data.media.config import DEFAULT_LIMITS, MAX_ASPECT_RATIO, MediaLimits, PixelConfig
+from lco_jax.config import MediaLimits
+from lco_jax.data.media.config import DEFAULT_LIMITS, MAX_ASPECT_RATIO, PixelConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.patches import Patches, patchify, smart_resize
 from lco_jax.data.media.sources import (
@@ -117,7 +118,7 @@ def check_size(name: str, width: int, height: int, limits: MediaLimits) -> None:
     if width * height > limits.max_pixels:
         raise MediaError(
             f"{name}: {width} x {height} pixels are more than max_pixels={limits.max_pixels}; "
-            "scale it down, or raise the limit if the file is trusted"
+            "scale it down, or raise the limit in data.media.limits if the file is trusted"
         )
     if min(width, height) < 1 or max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise MediaError(

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-from etils import epath
 from jaxtyping import Float32
 from PIL import Image, ImageFile
 
 from lco_jax.data.media.config import PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError
+from lco_jax.runtime.regular_files import NotRegularFileError, open_regular
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +153,8 @@ def open_media(source: str | bytes) -> Iterator[io.BufferedIOBase]:
         file = io.BytesIO(source) if isinstance(source, bytes) else _open_address(source, name)
     except FileNotFoundError as error:
         raise MediaError(f"{name}: no such file; correct the path in the record") from error
+    except NotRegularFileError as error:
+        raise MediaError(str(error)) from error
     except OSError as error:
         raise MediaError(f"{name}: cannot be opened ({error.strerror or error})") from error
     with file:
@@ -175,7 +177,7 @@ def _open_address(address: str, name: str) -> io.BufferedIOBase:
     if re.match(r"https?://", path):
         raise MediaError(f"{name}: web addresses are not fetched; download the file first")
     try:
-        return epath.Path(path).open("rb")
+        return open_regular(path)
     except KeyError as error:  # of the table of file systems
         raise MediaError(f"{name}: addresses of this kind are not read; copy the file") from error
     except ImportError as error:

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from lco_jax.data.media.config import DEFAULT_LIMITS, MediaLimits, VideoConfig
+from lco_jax.config import MediaLimits
+from lco_jax.data.media.config import DEFAULT_LIMITS, VideoConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.footage import Footage, read_footage, read_frames
 from lco_jax.data.media.images import resize

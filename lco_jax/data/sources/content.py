@@ -15,6 +15,7 @@ from typing import IO
 from etils import epath
 
 from lco_jax.runtime.disks import read_into, writing
+from lco_jax.runtime.regular_files import NotRegularFileError, check_regular, open_regular
 
 _COPIED_BYTES = 1 << 20
 
@@ -29,7 +30,7 @@ class FileBytes:
 
     def __init__(self, path: str):
         self.path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - until nobody asks any more
+        self._file = open_regular(path, buffering=0)  # open until nobody asks any more
         weakref.finalize(self, self._file.close)
         self._size = os.fstat(self._file.fileno()).st_size
         self._block = 0, b""  # where it starts, and what was looked through last
@@ -74,13 +75,17 @@ def open_content(path: str) -> Content:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no gzip file, or a truncated one.
+        ValueError: it is a folder, a named pipe or the like, no gzip file, or a truncated one.
     """
+    try:
+        check_regular(path)
+    except NotRegularFileError as error:
+        raise ValueError(str(error)) from error
     location = epath.Path(path)
     if not location.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.endswith(".gz"):
-        with _errors_of_gzip(path), location.open("rb") as packed, gzip.open(packed) as file:
+        with _errors_of_gzip(path), open_regular(path) as packed, gzip.open(packed) as file:
             return keep(lambda copy: shutil.copyfileobj(file, copy, _COPIED_BYTES))
     if "://" in path:
         return location.read_bytes()

@@ -10,6 +10,7 @@ from etils import epath
 from lco_jax.data.sources.csv_table import CsvTable
 from lco_jax.data.sources.jsonl import JsonLines
 from lco_jax.data.sources.table import Table
+from lco_jax.runtime.regular_files import NotRegularFileError, check_regular
 
 _WILDCARDS = frozenset("*?[")
 _PACKED = ".gz"
@@ -39,8 +40,13 @@ def expand(path: str) -> list[str]:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it is a named pipe, a socket or a device.
     """
     if epath.Path(path).exists() or not has_wildcard(path):
+        try:
+            check_regular(path)
+        except NotRegularFileError as error:
+            raise ValueError(str(error)) from error
         if not epath.Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file")
         return [path]

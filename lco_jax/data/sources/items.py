@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from etils import epath
 
+from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.media.kinds import kind_of_name
 from lco_jax.data.records import Item
 from lco_jax.data.sources.files import (
@@ -22,6 +23,7 @@ from lco_jax.data.sources.files import (
 from lco_jax.data.sources.jsonl import JsonLines, decode
 from lco_jax.data.sources.roles import ColumnRoles, make_parser
 from lco_jax.data.sources.table import Items
+from lco_jax.runtime.regular_files import read_regular
 
 _logger = logging.getLogger(__name__)
 
@@ -142,10 +144,11 @@ class FileItems(Sequence[Item | ValueError]):
         if kind is not None:
             return Item(id=name, **{f"{kind}s": (os.fspath(path),)})
         try:
-            item = Item(decode(path.read_bytes()).removeprefix("\ufeff"), id=name)
-        except (ValueError, OSError) as error:
-            return ValueError(f"{path}: {error}")
-        return ValueError(f"{path}: is empty") if item.is_empty else item
+            with belonging_to(os.fspath(path)):
+                item = Item(decode(read_regular(path)).removeprefix("\ufeff"), id=name)
+        except RecordError as error:
+            return error
+        return RecordError(f"{path}: is empty") if item.is_empty else item
 
     @property
     def digest(self) -> str:

@@ -44,7 +44,8 @@ class ExampleStream:
             if whole_batches:
                 raise ValueError(f"{message}; use a smaller batch_size or more data")
             _logger.warning("%s: it will repeat examples inside a batch", message)
-        self._examples = [
+        self._sources = sources
+        self._numbers = [
             order.shuffle_endlessly(
                 source, seed, position, config.batch_size if whole_batches else 1
             )
@@ -59,9 +60,19 @@ class ExampleStream:
         """What decides the sequence, in words; see `is_same_sequence`."""
 
     def __getitem__(self, index: int) -> Record:
+        source, number = self._find(index)
+        return source.records[number]
+
+    def place_of(self, index: int) -> str:
+        """Where the record of an example is, such as `FILE:LINE`."""
+        source, number = self._find(index)
+        return source.place_of(number)
+
+    def _find(self, index: int) -> tuple[OpenSource, int]:
         block, offset = divmod(index, self._block)
         position, own_block = self._choices[block]
-        return self._examples[position][own_block * self._block + offset]
+        number = self._numbers[position][own_block * self._block + offset]
+        return self._sources[position], int(number)
 
 
 def is_same_sequence(fingerprint: str, other: str) -> bool:

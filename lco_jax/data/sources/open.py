@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from lco_jax.config import DataConfig, JsonlSource, Source, TableSource, TfdsSource
+from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.records import Exchange, Item, Record, Triplet, parse_exchange, parse_triplet
 from lco_jax.data.sources.columns import feature_of, make_exchange, make_triplet
 from lco_jax.data.sources.datasets import open_dataset
@@ -38,6 +39,12 @@ class OpenSource:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def place_of(self, index: int) -> str:
+        """Where a record is, as messages name it."""
+        if isinstance(self.records, Records):
+            return self.records.place_of(index)
+        return f"{self.name}: record {index}"
 
 
 def open_source(
@@ -68,8 +75,9 @@ def open_source(
             make = partial(make_triplet, columns=prepared.columns)
             if kind is Exchange:
                 make = _exchange_maker(source, prepared)
-            records = _PreparedExamples(prepared, make, source.max_examples)
-            return OpenSource(f"{source.name}:{source.split}", records, records.digest())
+            name = f"{source.name}:{source.split}"
+            records = _PreparedExamples(name, prepared, make, source.max_examples)
+            return OpenSource(name, records, records.digest())
 
 
 def check_columns(source: TableSource, kind: type[Record] = Triplet) -> bool:
@@ -120,7 +128,14 @@ def all_items(config: DataConfig, kind: type[Record] = Triplet) -> Iterator[Item
     """Every item of every source once."""
     skip_bad = config.media.on_error == "skip"
     for source in config.sources:
-        for record in open_source(source, kind, skip_bad=skip_bad).records:
+        records = open_source(source, kind, skip_bad=skip_bad).records
+        for index in range(len(records)):
+            try:
+                record = records[index]
+            except RecordError:
+                if not skip_bad:
+                    raise
+                continue
             if isinstance(record, Triplet):
                 yield from (record.anchor, record.positive, *record.negatives)
             else:
@@ -132,18 +147,20 @@ class _PreparedExamples(Sequence[Record]):
 
     def __init__(
         self,
+        name: str,
         records: Sequence[Mapping],
         make: Callable[[Mapping], Record],
         max_examples: int | None,
     ):
-        self._records, self._make = records, make
+        self._name, self._records, self._make = name, records, make
         self._size = len(range(len(records))[:max_examples])
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, index: int) -> Record:
-        return self._make(self._records[index])
+        with belonging_to(f"{self._name}: record {index}"):
+            return self._make(self._records[index])
 
     def digest(self) -> str:
         chosen = np.linspace(0, self._size - 1, min(self._size, _DIGEST_RECORDS)).astype(int)

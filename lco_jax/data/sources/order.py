@@ -18,9 +18,10 @@ def mix(weights: Sequence[float]) -> grain.MapDataset:
 def shuffle_endlessly(
     source: OpenSource, seed: int, position: int, batch_size: int
 ) -> grain.MapDataset:
-    """All passes over a source, each in its own order and cut to whole batches."""
+    """The numbers of a source's records in all passes over it, each in its own order and cut to
+    whole batches."""
     own_seed = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
-    shuffled = grain.MapDataset.source(source.records).shuffle(seed=own_seed)
+    shuffled = grain.MapDataset.range(len(source)).shuffle(seed=own_seed)
     return shuffled.slice(slice(len(source) // batch_size * batch_size)).repeat()
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 import numpy as np
 from etils import epath
 
+from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.records import Item
 
 _logger = logging.getLogger(__name__)
@@ -95,6 +96,10 @@ class _Rows:
         table, row = self[index]
         return read_row(self.tables[table], row, parsers[table])
 
+    def place_of(self, index: int) -> str:
+        table, row = self[index]
+        return self.tables[table].place_of(row)
+
     def digests(self) -> list[str]:
         """Of each table."""
         stops = np.searchsorted(self._found[:, 0], range(len(self.tables)), side="right")
@@ -109,14 +114,13 @@ def read_row(table: Table, row: Row, parse: Parse[_T]) -> _T:
     """What `parse` makes of a row; errors say where it is.
 
     Raises:
-        ValueError: the row cannot be read, or not parsed.
+        RecordError: the row cannot be read, or not parsed.
     """
-    try:
-        return parse(table.read(row))
-    except RecursionError:
-        raise ValueError(f"{table.place_of(row)}: values are nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{table.place_of(row)}: {error}") from error
+    with belonging_to(table.place_of(row)):
+        try:
+            return parse(table.read(row))
+        except RecursionError:
+            raise ValueError("values are nested too deeply") from None
 
 
 class Records(Sequence[_T]):
@@ -161,7 +165,7 @@ class Records(Sequence[_T]):
                 _logger.info("%s: %d rows checked", table.path, count)
             try:
                 read_row(table, row, self._parsers[number])
-            except ValueError as error:
+            except RecordError as error:
                 if not skip_bad:
                     raise
                 left_out += 1
@@ -177,6 +181,10 @@ class Records(Sequence[_T]):
 
     def __getitem__(self, index: int) -> _T:
         return self._rows.read(self._parsers, index)
+
+    def place_of(self, index: int) -> str:
+        """Where a record is, such as `FILE:LINE`."""
+        return self._rows.place_of(index)
 
 
 class Items(Sequence[Item | ValueError]):
@@ -212,8 +220,12 @@ class Items(Sequence[Item | ValueError]):
             return part
         try:
             return self._rows.read(self._parsers, index)
-        except ValueError as error:
+        except RecordError as error:
             return error
+
+    def place_of(self, index: int) -> str:
+        """Where an item is, such as `FILE:LINE`."""
+        return self._rows.place_of(index)
 
     @property
     def digest(self) -> str:

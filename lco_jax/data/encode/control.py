@@ -1,0 +1,83 @@
+"""Control tokens in texts, which are read as the characters that they are written with."""
+
+import json
+import re
+import secrets
+
+from tokenizers import Tokenizer
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer, and the tokenizer with other names for them.
+
+    What the chat template writes gets the other names, too, and a text never has them: of a turn
+    whose text holds `<|im_end|>`, the renamed tokenizer knows the tokens of the template alone.
+    Everything else is as before, also what a token takes of the white space around it.
+
+    Control tokens are those that are marked as special, and others in angle brackets, such as
+    `<tool_call>`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._original = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self._ids = {
+            token.content: index
+            for index, token in added.items()
+            if token.special or re.fullmatch(r"<\S+>", token.content)
+        }
+        normalized = any(added[index].normalized for index in self._ids.values())
+        self._normalizer = tokenizer.normalizer if normalized else None
+        longest_first = sorted(self._ids, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._renamed: Tokenizer | None = None
+        # Nobody can write a text that has them: they are new in every process.
+        secret = secrets.token_hex(8)
+        self._names = {name: f"[{secret}{index}]" for name, index in self._ids.items()}
+
+    def are_in(self, text: str) -> bool:
+        """Whether the tokenizer would find a control token in a text."""
+        if self._pattern.search(text):
+            return True
+        if self._normalizer is None or text.isascii():
+            return False
+        return bool(self._pattern.search(self._normalizer.normalize_str(text)))
+
+    def rename(self, markup: str) -> str:
+        """What the chat template writes, with the other names of its tokens."""
+        return self._pattern.sub(lambda found: self._names[found[0]], markup)
+
+    @property
+    def renamed(self) -> Tokenizer:
+        """The tokenizer that knows the other names; made when it is first asked for.
+
+        Raises:
+            ValueError: it gives tokens other numbers.
+        """
+        if self._renamed is None:
+            renamed = Tokenizer.from_str(json.dumps(self._rename_all()))
+            renamed.no_truncation()
+            renamed.no_padding()
+            for name, index in self._ids.items():
+                found = renamed.token_to_id(self._names[name])
+                if found != index:
+                    raise ValueError(
+                        f"the tokenizer gives {name!r} the number {index}, and {found} under "
+                        "another name; set control_tokens to tokens"
+                    )
+            self._renamed = renamed
+        return self._renamed
+
+    def _rename_all(self) -> dict:
+        content = json.loads(self._original.to_str())
+        content["post_processor"] = None  # it adds tokens around texts, which are not asked for
+        for token in content["added_tokens"]:
+            token["content"] = self._names.get(token["content"], token["content"])
+        model = content["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {self._names.get(k, k): v for k, v in model["vocab"].items()}
+        else:  # pairs of a token and its score
+            model["vocab"] = [[self._names.get(k, k), v] for k, v in model["vocab"]]
+        if isinstance(model.get("unk_token"), str):
+            model["unk_token"] = self._names.get(model["unk_token"], model["unk_token"])
+        return content

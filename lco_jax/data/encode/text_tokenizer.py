@@ -1,0 +1,110 @@
+"""The tokenizer of a checkpoint as items need it: their texts are data, of any length."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tokenizers import Encoding, Tokenizer
+
+from lco_jax.config import ControlTokensRead
+from lco_jax.data.encode.control import ControlTokens
+from lco_jax.data.encode.long_texts import LONG_CHARS, first_part
+
+
+class Turn(NamedTuple):
+    """A text and what the chat template writes around it."""
+
+    before: str
+    text: str
+    after: str
+
+
+class TextTokenizer:
+    """Tokens of texts, and of texts within what a chat template writes.
+
+    Args:
+        tokenizer: the Rust tokenizer itself: loader threads may share it, and its batches use all
+            cores.
+        control_tokens: how control tokens in texts are read; those of the template are read anyway.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        control_tokens: ControlTokensRead = "characters",
+    ):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._control = ControlTokens(tokenizer) if control_tokens == "characters" else None
+
+    def of_template(self, texts: Iterable[str]) -> list[list[int]]:
+        """The tokens of what a chat template writes."""
+        return _batch(self._tokenizer, texts)
+
+    def of_texts(self, texts: Iterable[str]) -> list[list[int]]:
+        """The tokens of texts as such."""
+        return self.of_turns([Turn("", text, "") for text in texts])
+
+    def of_turns(self, turns: Sequence[Turn]) -> list[list[int]]:
+        """The tokens of whole turns, or of what follows their common head."""
+        found = _batch(self._tokenizer, ("".join(turn) for turn in turns))
+        for index, turn in enumerate(turns):
+            if self._control is not None and self._control.are_in(turn.text):
+                rename = self._control.rename
+                whole = rename(turn.before) + turn.text + rename(turn.after)
+                found[index] = _ids(self._control.renamed, whole)
+        return found
+
+    def beginnings(self, texts: Sequence[str], num_tokens: int) -> list[list[int]]:
+        """The first tokens of each text."""
+        short = [self._begin(text, num_tokens) for text in texts]
+        return [ids[:num_tokens] for ids in self.of_texts(short)]
+
+    def cut(self, texts: Sequence[str], num_tokens: int) -> list[str]:
+        """Each text, or what its first tokens decode to.
+
+        Source: LCO-Emb released trainers (the text alone is tokenised, cut and decoded).
+        """
+        texts = [self._begin(text, num_tokens + 1) for text in texts]
+        long = [index for index, text in enumerate(texts) if _most_tokens(text) > num_tokens]
+        for index, ids in zip(long, self.of_texts(texts[i] for i in long), strict=True):
+            if len(ids) > num_tokens:
+                texts[index] = self._tokenizer.decode(ids[:num_tokens], skip_special_tokens=False)
+        return texts
+
+    def decode(self, tokens: Sequence[int], *, with_special: bool = False) -> str:
+        """The text of tokens."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=not with_special)
+
+    def token(self, index: int) -> str:
+        """The string of a token, special or not."""
+        return self._tokenizer.id_to_token(index)
+
+    def _begin(self, text: str, num_tokens: int) -> str:
+        """The text; or if it is very long, as much as decides its first tokens."""
+        if len(text) <= LONG_CHARS:
+            return text
+        return first_part(text, num_tokens, self._encode, self._tokenizer)
+
+    def _encode(self, text: str) -> Encoding:
+        tokenizer = self._tokenizer
+        if self._control is not None and self._control.are_in(text):
+            tokenizer = self._control.renamed
+        return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _batch(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
+    batch = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [encoding.ids for encoding in batch]
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return _batch(tokenizer, [text])[0]
+
+
+def _most_tokens(text: str) -> int:
+    """A bound: byte-level BPE has no more tokens than bytes, before or after normalisation."""
+    if text.isascii():
+        return len(text)
+    return max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode()))
