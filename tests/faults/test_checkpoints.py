@@ -183,12 +183,17 @@ def test_a_nan_gradient_at_a_save_is_not_saved(config, trained, step, last, tmp_
         assert "there is no checkpoint before it" in said
         return
     assert f"the checkpoint of step {last} is intact" in said
-    # What the message advises: the same command, and another run from there.
+    # What the message advises first: the same command.
     assert train(config, str(tmp_path)).step == 4
     expected, found = (open_run(str(x)).params for x in (trained, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, expected, found)
+
+
+@pytest.mark.slow
+def test_another_run_goes_on_from_the_weights_before_a_nan(config, trained, tmp_path):
+    """What the message of a NaN advises where the same command ends there again."""
     lower = dataclasses.replace(config.optimizer, peak_lr=config.optimizer.peak_lr / 2)
-    model = dataclasses.replace(config.model, path=str(tmp_path))
+    model = dataclasses.replace(config.model, path=str(trained))
     another = dataclasses.replace(config, optimizer=lower, model=model, num_steps=2)
     assert train(another, str(tmp_path / "another")).step == 2
 

@@ -22,17 +22,17 @@ _COPIED_BYTES = 1 << 20
 
 class FileBytes:
     """The bytes that a local file had when it was opened, read when they are asked for. Any number
-    of threads may ask.
+    of threads may ask. The file is closed when nobody can.
 
     Whoever asks gets ShrunkError where the file has become shorter, and DiskError where the disk
     fails.
     """
 
-    def __init__(self, path: str):
-        self.path = path
-        self._file = open_regular(path, buffering=0)  # open until nobody asks any more
-        weakref.finalize(self, self._file.close)
-        self._size = os.fstat(self._file.fileno()).st_size
+    def __init__(self, file: IO[bytes]):
+        self.path: str = file.name
+        self._file = file
+        weakref.finalize(self, file.close)
+        self._size = os.fstat(file.fileno()).st_size
         self._block = 0, b""  # where it starts, and what was looked through last
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ def open_content(path: str) -> Content:
             return keep(lambda copy: shutil.copyfileobj(file, copy, _COPIED_BYTES))
     if "://" in path:
         return location.read_bytes()
-    return FileBytes(os.fspath(location))
+    return FileBytes(open_regular(os.fspath(location), buffering=0))
 
 
 def keep(write: Callable[[IO[bytes]], object]) -> Content:
