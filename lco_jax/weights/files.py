@@ -172,6 +172,11 @@ class SafetensorsFolder:
         """Shape and dtype by tensor name, in the order of the files."""
         return {name: file.specs[name] for name, file in self._files.items()}
 
+    @property
+    def paths(self) -> list[Path]:
+        """Of the files."""
+        return sorted({file.path for file in self._files.values()})
+
     def view(self, name: str) -> Shaped[np.ndarray, "..."]:
         """A tensor's values, read-only and backed by the file."""
         return self._files[name].view(name)

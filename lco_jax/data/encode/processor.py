@@ -145,6 +145,11 @@ class Processor:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {**self.prompter.describe(), "media": to_json(self.media)}
 
+    @property
+    def media_settings(self) -> tuple:
+        """What the contents of media depend on besides their bytes."""
+        return self.media, self._image, self._video, self._mel, self._reads_audio_of_videos
+
     def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | ValueError:
         try:
             check(item)
