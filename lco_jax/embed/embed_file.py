@@ -18,6 +18,7 @@ from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.encoder import progress_bar
 from lco_jax.embed.parts import Parts
 from lco_jax.runtime import processes
+from lco_jax.runtime.locks import only_writer_of
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +80,10 @@ def embed_items(embedder: Embedder, items: Items | FileItems, output_path: str) 
     Raises:
         ValueError: another kind of output.
         LostProcessError: another process is gone.
+        LockedError: a process of another start writes this output.
     """
     check_output(output_path)
-    with processes.lost_processes_named():
+    with processes.lost_processes_named(), only_writer_of(output_path):
         return _embed(embedder, items, epath.Path(output_path))
 
 

@@ -15,6 +15,7 @@ from lco_jax.data.sources.mixture import ExampleStream
 from lco_jax.objectives.traits import traits_of
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
+from lco_jax.runtime.locks import only_writer
 from lco_jax.train.base import write_merged
 from lco_jax.train.loop import Evaluate, TrainResult, train
 from lco_jax.train.manifest import base_folder, check_same_run, read_manifest
@@ -58,9 +59,19 @@ def train_stages(
         The stages up to the last one, or to the one that a signal stopped.
 
     Raises:
-        ScienceChangedError: a stage was run, or begun, with other settings.
+        ScienceChangedError: a stage was run, or begun, with other settings, data or base weights.
+        LockedError: another process trains in `workdir`.
     """
     check_folder(workdir)
+    with only_writer(workdir):
+        return _train_stages(stages, workdir, make_evaluate)
+
+
+def _train_stages(
+    stages: Stages,
+    workdir: str,
+    make_evaluate: Callable[[TrainConfig, str], Evaluate | None] | None,
+) -> list[StageResult]:
     results = []
     previous = ""
     for stage in stages.stages:
