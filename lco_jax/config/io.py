@@ -71,11 +71,22 @@ def with_names_of_today(content: Any) -> Any:
     }
 
 
-def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bool = False) -> None:
+MODEL_PLACE = ("model.path", "model.revision")
+"""Where a base model is found; where its contents are compared, these may differ."""
+
+
+def check_resumable(
+    old: TrainConfig,
+    new: TrainConfig,
+    *,
+    may_change_length: bool = False,
+    may_move_model: bool = False,
+) -> None:
     """Allow a resume that changes only how the run is executed; files may be found by other paths.
 
     Args:
         may_change_length: allow other numbers of steps or epochs, too.
+        may_move_model: allow the base model at another place, too.
 
     Raises:
         ScienceChangedError: names every science field that differs, with both values.
@@ -83,11 +94,12 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
     before, after = to_json(old), to_json(new)
     for content in (before, after):
         content["data"]["sources"] = [_without_files(one) for one in content["data"]["sources"]]
+    ignored = (ON_ERROR, *(MODEL_PLACE if may_move_model else ()))
     names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
     changes = [
         change
         for name in names
-        for change in find_changes(name, before[name], after[name], ignore=(ON_ERROR,))
+        for change in find_changes(name, before[name], after[name], ignore=ignored)
     ]
     if changes:
         raise ScienceChangedError(

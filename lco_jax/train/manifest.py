@@ -204,6 +204,8 @@ def check_same_run(
     data_fingerprint: str | None,
     base_weights: str | None = None,
     held_out: dict[str, Any] | None = None,
+    *,
+    places_vary: bool = False,
 ) -> bool:
     """Whether the folder holds a run, which then must be this one, of any length.
 
@@ -211,6 +213,7 @@ def check_same_run(
         data_fingerprint: None if the data are not known.
         base_weights: digest of the model that it starts from (None: not known).
         held_out: what it is measured on (None: by the settings of `config` alone).
+        places_vary: leave it to a later call with `base_weights` whether the model is the same.
 
     Raises:
         ScienceChangedError: it has other settings, data, base weights or held-out data.
@@ -221,7 +224,10 @@ def check_same_run(
     if not is_run_folder(workdir):
         raise ValueError(f"{file} is not of a run; choose another --workdir")
     old = read_manifest(workdir)
-    check_resumable(old.config, config, may_change_length=True)
+    moved = places_vary or None not in (old.base_weights, base_weights)
+    if (epath.Path(workdir) / BASE_FOLDER / BASE_NOTE).exists():
+        moved = False  # of another run, whose model is kept here whatever the path says
+    check_resumable(old.config, config, may_change_length=True, may_move_model=moved)
     check_same_held_out(workdir, old.held_out, held_out or settings_of(config.evaluation))
     if data_fingerprint is not None and not is_same_sequence(
         old.data_fingerprint, data_fingerprint

@@ -120,7 +120,7 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     """
     ref, traits = config.model, traits_of(config.objective)
     with processes.all_or_none("run folder"):
-        check_same_run(workdir, config, None)
+        check_same_run(workdir, config, None, places_vary=True)
     merge_base(ref, workdir)
     with processes.all_or_none("opening of model and data"):
         folder = base_folder(ref, workdir)

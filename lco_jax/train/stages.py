@@ -105,14 +105,14 @@ def check_complete(workdir: str, config: TrainConfig) -> None:
         ScienceChangedError: one of them is another now.
     """
     old = read_manifest(workdir)
-    check_resumable(old.config, config)
+    check_resumable(old.config, config, may_move_model=True)
     fingerprint = base_weights = None
     with contextlib.suppress(FileNotFoundError):
         base_weights = base_digest(base_folder(config.model, workdir), old.base_weights)
     with contextlib.suppress(FileNotFoundError):
         kind = traits_of(config.objective).record_kind
         fingerprint = ExampleStream(config.data, config.seed, kind).fingerprint
-    check_same_run(workdir, config, fingerprint, base_weights)
+    check_same_run(workdir, config, fingerprint, base_weights, old.held_out)
 
 
 def check_folder(workdir: str) -> None:
