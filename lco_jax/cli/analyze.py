@@ -59,6 +59,15 @@ def main() -> int:
     """Parse, measure one or two models, write tables and figures."""
     arguments = parse(_Arguments, examples=_EXAMPLES)
     arguments.keep_compilations()
+    from lco_jax.runtime.locks import only_writer
+
+    output = Path(arguments.output)
+    with only_writer(output):
+        return _analyze(arguments, output)
+
+
+def _analyze(arguments: _Arguments, output: Path) -> int:
+    """Measure, with tables and figures in a folder; the exit code."""
     from lco_jax.analysis import representations
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource
@@ -67,8 +76,6 @@ def main() -> int:
     from lco_jax.report import representation_figures
 
     pairs = read_pairs(JsonlSource(arguments.pairs), arguments.num_pairs)
-    output = Path(arguments.output)
-    output.mkdir(parents=True, exist_ok=True)
     named = {"after": arguments.model} if arguments.before else {"model": arguments.model}
     if arguments.before:
         named = {"before": arguments.before, **named}

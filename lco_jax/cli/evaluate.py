@@ -55,11 +55,19 @@ def main() -> int:
     start.refuse_copies()
     start.refuse_several("evaluate.py")
     arguments.keep_compilations()
-    from lco_jax.evaluate.published import mieb_lite, side_by_side
-    from lco_jax.evaluate.run_offline import run_offline, unread
+    from lco_jax.runtime.locks import only_writer
 
     name = Path(arguments.model).resolve().name
     output = Path(arguments.output or Path("evaluations") / name)
+    with only_writer(output):
+        return _evaluate(arguments, name, output)
+
+
+def _evaluate(arguments: _Arguments, name: str, output: Path) -> int:
+    """Evaluate with results in a folder; the exit code."""
+    from lco_jax.evaluate.published import mieb_lite, side_by_side
+    from lco_jax.evaluate.run_offline import run_offline, unread
+
     offline = _offline(arguments, output / "media")
     chosen = [task for task in offline if "offline" in arguments.tasks or task in arguments.tasks]
     others = [task for task in arguments.tasks if task != "offline" and task not in offline]

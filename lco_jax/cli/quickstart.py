@@ -45,27 +45,29 @@ def main() -> int:
     from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.lab.held_out import write_held_out
     from lco_jax.report.search_page import write_search_page
+    from lco_jax.runtime.locks import only_writer_of
     from lco_jax.search.corpus import open_corpus
     from lco_jax.search.find import find
     from lco_jax.search.table import problems
 
-    embedder = Embedder(model, make_reader=make_reader)
-    items = write_held_out(arguments.workdir / "search", embedder.modalities)
-    page = arguments.workdir / "search.html"
-    log.info("searching held-out data for: %s", "; ".join(_QUERIES))
-    found = find(
-        embedder,
-        str(model),
-        open_corpus(str(items)),
-        [Item(query) for query in _QUERIES],
-        top_k=_TOP_K,
-        each_kind=True,
-        cache=kept_vectors(arguments.cache),
-    )
-    for line in problems(found):
-        log.info("%s", line)
-    write_search_page(found, page, _PAGE_BYTES)
-    _say_what_is_next(arguments.workdir, model, items, page)
+    with only_writer_of(arguments.workdir / "search"):
+        embedder = Embedder(model, make_reader=make_reader)
+        items = write_held_out(arguments.workdir / "search", embedder.modalities)
+        page = arguments.workdir / "search.html"
+        log.info("searching held-out data for: %s", "; ".join(_QUERIES))
+        found = find(
+            embedder,
+            str(model),
+            open_corpus(str(items)),
+            [Item(query) for query in _QUERIES],
+            top_k=_TOP_K,
+            each_kind=True,
+            cache=kept_vectors(arguments.cache),
+        )
+        for line in problems(found):
+            log.info("%s", line)
+        write_search_page(found, page, _PAGE_BYTES)
+        _say_what_is_next(arguments.workdir, model, items, page)
     return DONE
 
 

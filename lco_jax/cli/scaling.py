@@ -57,7 +57,10 @@ def main() -> int:
         raise ValueError("--grid fits its own points and bounds; give it alone")
     output = Path(arguments.output)
     if arguments.grid:
-        _grid(arguments, output)
+        from lco_jax.runtime.locks import only_writer
+
+        with only_writer(output):
+            _grid(arguments, output)
     if fitted:
         from lco_jax.analysis import scaling
 

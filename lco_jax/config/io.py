@@ -8,9 +8,8 @@ from typing import Any
 from lco_jax import config as config_module
 from lco_jax.config import SCIENCE, MediaConfig, TrainConfig
 
-_FORMER_NAMES = {("MediaConfig", "audio_features"): "sound_features"}
-"""What fields of a class were called in files and digests of earlier revisions."""
-_NAMES_TODAY = {(cls, former): name for (cls, name), former in _FORMER_NAMES.items()}
+_NAMES_TODAY = {("MediaConfig", "sound_features"): "audio_features"}
+"""Of fields that a class called otherwise in files of earlier revisions."""
 
 
 _LENGTH = ("num_steps", "num_epochs")
@@ -68,30 +67,33 @@ def from_json(value: Any) -> Any:
 
 def with_names_of_today(content: Any) -> Any:
     """JSON of configs that an earlier revision wrote, with fields called as they are now."""
-    return _renamed(content, _NAMES_TODAY)
-
-
-def with_former_names(content: Any) -> Any:
-    """JSON of configs with fields called as in the first revision: what digests are taken of, so
-    that caches stay valid.
-    """
-    return _renamed(content, _FORMER_NAMES)
-
-
-def _renamed(content: Any, names: dict[tuple[str, str], str]) -> Any:
     if isinstance(content, list):
-        return [_renamed(item, names) for item in content]
+        return [with_names_of_today(item) for item in content]
     if not isinstance(content, dict):
         return content
     cls = str(content.get("type"))
-    return {names.get((cls, key), key): _renamed(item, names) for key, item in content.items()}
+    return {
+        _NAMES_TODAY.get((cls, key), key): with_names_of_today(item)
+        for key, item in content.items()
+    }
 
 
-def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bool = False) -> None:
+MODEL_PLACE = ("model.path", "model.revision")
+"""Where a base model is found; where its contents are compared, these may differ."""
+
+
+def check_resumable(
+    old: TrainConfig,
+    new: TrainConfig,
+    *,
+    may_change_length: bool = False,
+    may_move_model: bool = False,
+) -> None:
     """Allow a resume that changes only how the run is executed; files may be found by other paths.
 
     Args:
         may_change_length: allow other numbers of steps or epochs, too.
+        may_move_model: allow the base model at another place, too.
 
     Raises:
         ScienceChangedError: names every science field that differs, with both values.
@@ -99,11 +101,12 @@ def check_resumable(old: TrainConfig, new: TrainConfig, *, may_change_length: bo
     before, after = to_json(old), to_json(new)
     for content in (before, after):
         content["data"]["sources"] = [_without_files(one) for one in content["data"]["sources"]]
+    ignored = (ON_ERROR, LIMITS, *(MODEL_PLACE if may_move_model else ()))
     names = [name for name in SCIENCE if not (may_change_length and name in _LENGTH)]
     changes = [
         change
         for name in names
-        for change in find_changes(name, before[name], after[name], ignore=(ON_ERROR, LIMITS))
+        for change in find_changes(name, before[name], after[name], ignore=ignored)
     ]
     if changes:
         raise ScienceChangedError(

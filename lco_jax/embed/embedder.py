@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from lco_jax.config import ControlTokensRead, MediaConfig, Memory, MeshConfig
-from lco_jax.config.io import with_former_names
 from lco_jax.data.records import Item
 from lco_jax.embed.arguments import (
     CONSTRUCTOR,
@@ -26,11 +25,12 @@ from lco_jax.embed.arguments import (
 )
 from lco_jax.embed.encoder import Encoder, Errors, MakeReader, encode_in_blocks, progress_bar
 from lco_jax.embed.face import Face
+from lco_jax.embed.identity import identity_of, of_whole_vectors, revision_of
 from lco_jax.embed.input_errors import numbered
 from lco_jax.embed.inputs import Input as Input
 from lco_jax.embed.inputs import InputReader
 from lco_jax.embed.one_or_many import as_sequence, is_single
-from lco_jax.embed.open import model_revision, open_model
+from lco_jax.embed.open import open_model
 from lco_jax.embed.placement import check_placed, choose_mesh
 from lco_jax.embed.precision import check_precision, quantize
 from lco_jax.embed.prompts import PromptedPiece, choose_prompt, saved_settings
@@ -138,7 +138,7 @@ class Embedder(Face, Upstairs):
                 access=access,
             )
         self.config, self.processor = opened.config, opened.processor
-        self._model, self._model_revision = model, revision
+        self._model, self._contents = model, opened.contents
         self._is_fetched_otherwise = opened.step is None and bool(revision or access.options())
         self._step, self._dtype, self._base_folder = opened.step, opened.dtype, opened.base_folder
         saved = saved_settings(opened.base_folder) if opened.step is None else {}
@@ -169,16 +169,15 @@ class Embedder(Face, Upstairs):
 
     @property
     def identity(self) -> tuple:
-        """What vectors depend on besides their items."""
-        more = (self._model_revision, self._prompt(None, None))
-        return (
-            str(Path(self._model).resolve()),
-            self._step,
-            self._dtype,
-            self.truncate_dim,
-            with_former_names(self.processor.describe()),
-            *(value for value in more if value),
-        )
+        """What vectors depend on besides their items: see `identity_of`."""
+        settings = (self._dtype, self.truncate_dim, self.processor.describe())
+        return identity_of(self._contents, *settings, self._prompt(None, None))
+
+    @property
+    def source(self) -> str:
+        """Where the model was opened: a whole path, or the name on the hub."""
+        path = Path(self._model)
+        return str(path.resolve()) if path.exists() else str(self._model)
 
     def encode(
         self,
@@ -277,17 +276,13 @@ class Embedder(Face, Upstairs):
 
     @property
     def revision(self) -> str:
-        """Hash of all that vectors depend on besides their items: recipe, checkpoint and weights.
-
-        Weights count by name, size and time: a copy is another model.
-        """
-        return model_revision(self.identity)
+        """A hash of `identity`."""
+        return revision_of(self.identity)
 
     def _open_cache(self) -> None:
         self._cache = None
         if self._cache_folder is not None:
-            model, step, dtype, _, *more = self.identity
-            revision = model_revision((model, step, dtype, None, *more))
+            revision = revision_of(of_whole_vectors(self.identity))
             self._cache = VectorCache(self._cache_folder, revision, self.full_width)
 
     def _read(self, inputs: Any, prompt: str | None) -> tuple[list[Item | ValueError], bool]:

@@ -1,6 +1,5 @@
 """A model by name: hub folder, hub id or run folder, ready to embed or export."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from lco_jax.train.manifest import is_run_folder
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_run
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import load_params, resolve_folder
+from lco_jax.weights.identity import Contents, model_files
 
 
 def open_model(
@@ -91,8 +91,10 @@ def open_model(
         ),
         control_tokens=control_tokens or recipe.get("control_tokens", "characters"),
     )
+    contents = Contents(model_files(folder))
     params = load_params(folder, config, shapes)
-    return OpenedModel(config, graph, params, None, None, processor, folder, path, dtype, step=None)
+    opened = (config, graph, params, None, None, processor, folder, path, dtype)
+    return OpenedModel(*opened, step=None, contents=contents)
 
 
 def _refuse_folder_of_runs(folder: Path) -> None:
@@ -112,20 +114,3 @@ def _stored_recipe(folder: Path) -> dict:
 
 def _stored_media(recipe: dict) -> MediaConfig | None:
     return from_json(recipe["media"]) if "media" in recipe else None
-
-
-def model_revision(identity: tuple) -> str:
-    """A hash of what vectors depend on besides their items (see `Embedder.identity`, which begins
-    with the model and the step), and of the weights: these count by name, size and time, so a copy
-    of a model is another model.
-    """
-    model, step, *_ = identity
-    digest = hashlib.blake2b(repr(identity).encode(), digest_size=10)
-    folder = Path(model)
-    files = [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-    files += [*(folder / "checkpoints" / str(step)).rglob("*")] if step is not None else []
-    for file in sorted(files):
-        if file.is_file():
-            stat = file.stat()
-            digest.update(repr((file.name, stat.st_size, stat.st_mtime_ns)).encode())
-    return digest.hexdigest()

@@ -1,11 +1,13 @@
 """Vectors of a file in the making: written part by part beside it, and joined at the end."""
 
 import functools
+import hashlib
+import io
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,51 +38,106 @@ def _naming_output(write: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+class DamagedPartError(RuntimeError):
+    """A part was changed or cut while the job ran."""
+
+
+class _Part(NamedTuple):
+    """What the note says of a file of vectors."""
+
+    count: int
+    num_bytes: int
+    digest: str
+    errors: dict[str, str]
+    """What is wrong with items that have none, by number."""
+
+
 class Parts:
-    """The parts so far of an output, and a note of how many items they hold.
+    """The parts so far of an output, and a note of what they hold.
 
     Every file is written as a whole, so the folder may lie in a bucket, whose objects nothing can
-    be appended to.
+    be appended to. Parts that are not as they were written are named and left out.
 
     Args:
         output: the file that is to be, local or `gs://`.
-        fingerprint: of what the vectors depend on; parts of something else are dropped.
+        depends: what the vectors depend on, by name; parts of something else are dropped.
     """
 
-    def __init__(self, output: epath.Path, fingerprint: str):
-        self._output, self._fingerprint = output, fingerprint
+    def __init__(self, output: epath.Path, depends: dict[str, str]):
+        self._output, self._depends = output, depends
         self._folder = output.with_name(output.name + ".partial")
         self._note = self._folder / "note.json"
-        note = json.loads(self._note.read_text()) if self._note.exists() else {}
-        resumable = note.get("fingerprint") == fingerprint
-        self.num_done: int = note["num_done"] if resumable else 0
-        self.errors: dict[int, str] = {}
-        """What is wrong with an item of the parts, by its number."""
-        if resumable:
-            self.errors = {int(number): text for number, text in note["errors"].items()}
-        elif self._folder.exists():
+        self._parts: dict[int, _Part] = {}
+        """By the number of their first item."""
+        if self._folder.exists():
+            self._parts = self._find()
+        if not self._parts and self._folder.exists():
             self._folder.rmtree()
         with writing(output):
             self._folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def done(self) -> list[tuple[int, int]]:
+        """The items that there are vectors of: first numbers, and those behind the last."""
+        return [(start, start + part.count) for start, part in sorted(self._parts.items())]
+
+    @property
+    def errors(self) -> dict[int, str]:
+        """What is wrong with an item of the parts, by its number."""
+        found = [item for part in self._parts.values() for item in part.errors.items()]
+        return {int(number): text for number, text in found}
+
     @_naming_output
-    def append(self, vectors: Float[np.ndarray, "N E"], errors: dict[int, str]) -> None:
-        """Keep the vectors of the next items, and errors by their place among these."""
-        with self._file(self.num_done).open("wb") as file:
-            np.save(file, vectors)
-        self.errors |= {self.num_done + index: text for index, text in errors.items()}
-        self.num_done += len(vectors)
+    def add(self, start: int, vectors: Float[np.ndarray, "N E"], errors: dict[int, str]) -> None:
+        """Keep the vectors of the items from `start` on, and errors by the numbers of items."""
+        buffer = io.BytesIO()
+        np.save(buffer, vectors)
+        content = buffer.getvalue()
+        self._file(start).write_bytes(content)
+        named = {str(number): text for number, text in errors.items()}
+        self._parts[start] = _Part(len(vectors), len(content), _digest(content), named)
+        self._write_note()
+
+    def _write_note(self) -> None:
+        parts = {str(start): list(part) for start, part in sorted(self._parts.items())}
+        body = json.dumps({"depends": self._depends, "parts": parts})
         draft = self._folder / "note.tmp"
-        draft.write_text(
-            json.dumps(
-                {
-                    "fingerprint": self._fingerprint,
-                    "num_done": self.num_done,
-                    "errors": self.errors,
-                }
-            )
-        )
+        draft.write_text(f"{body}\n{_digest(body.encode())}\n")
         draft.replace(self._note)
+
+    def _find(self) -> dict[int, _Part]:
+        """The parts of an earlier start that are of the same and as they were written."""
+        if not self._note.exists():
+            return {}
+        body, _, digest = self._note.read_bytes().strip().rpartition(b"\n")
+        if _digest(body) != digest.decode(errors="replace"):
+            log.warning("%s is damaged: all vectors are computed again", self._note)
+            return {}
+        note = json.loads(body)
+        before, now = note["depends"], self._depends
+        changed = [name for name in before | now if before.get(name) != now.get(name)]
+        if changed:
+            log.warning(
+                "the vectors so far in %s are of other %s: all are computed again",
+                *(self._folder, " and ".join(changed)),
+            )
+            return {}
+        parts = {int(start): _Part(*fields) for start, fields in note["parts"].items()}
+        return {start: part for start, part in parts.items() if self._is_whole(start, part)}
+
+    def _is_whole(self, start: int, part: _Part) -> bool:
+        file = self._file(start)
+        found = file.read_bytes() if file.exists() else b""
+        if len(found) == part.num_bytes and _digest(found) == part.digest:
+            return True
+        what = "its content is not what was written"
+        if len(found) != part.num_bytes:
+            what = f"it has {len(found)} of {part.num_bytes} bytes"
+        log.warning(
+            "%s is damaged (%s): the vectors of items %d to %d are computed again",
+            *(file, what, start, start + part.count - 1),
+        )
+        return False
 
     @_naming_output
     def finish(
@@ -109,26 +166,28 @@ class Parts:
 
     def _read(self) -> Iterator[tuple[int, Float[np.ndarray, "N E"]]]:
         """The parts, and the number of the first item of each."""
-        start = 0
-        while start < self.num_done:
-            with self._file(start).open("rb") as file:
-                vectors = np.load(file)
-            yield start, vectors
-            start += len(vectors)
+        for start, part in sorted(self._parts.items()):
+            content = self._file(start).read_bytes()
+            if _digest(content) != part.digest:
+                raise DamagedPartError(
+                    f"{self._file(start)} was changed or cut while the job ran; start it again, "
+                    "which computes these vectors again"
+                )
+            yield start, np.load(io.BytesIO(content), allow_pickle=False)
 
     def _write_array(self, file) -> None:
         for start, vectors in self._read():
             if not start:
-                shape = (self.num_done, vectors.shape[1])
+                shape = (self.done[-1][1], vectors.shape[1])
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
 
     def _write_table(self, file, items: Sequence[Item | ValueError], made_by: str) -> None:
-        writer = None
+        writer, bad = None, list(self.errors)
         for start, vectors in self._read():
             numbers = range(start, start + len(vectors))
-            missing = np.isin(numbers, list(self.errors))
+            missing = np.isin(numbers, bad)
             column = pa.FixedSizeListArray.from_arrays(
                 pa.array(vectors.reshape(-1)), vectors.shape[1], mask=pa.array(missing)
             )
@@ -142,14 +201,19 @@ class Parts:
 
     def _write_errors(self) -> None:
         file = self._output.with_name(self._output.name + ".errors.jsonl")
-        if not self.errors:
+        errors = self.errors
+        if not errors:
             file.unlink(missing_ok=True)
             return
         lines = [
             json.dumps({"item": index, "error": encodable(text)}, ensure_ascii=False)
-            for index, text in sorted(self.errors.items())
+            for index, text in sorted(errors.items())
         ]
         file.write_text("\n".join(lines) + "\n")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _columns_of(items: Sequence[Item | ValueError], start: int) -> dict[str, pa.Array]:

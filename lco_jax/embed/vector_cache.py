@@ -1,9 +1,13 @@
 """Vectors on disk, found by the content of their items: what stopped goes on where it was."""
 
 import hashlib
+import logging
+import operator
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -17,18 +21,29 @@ from lco_jax.embed.encoder import Errors
 from lco_jax.embed.input_errors import moved
 from lco_jax.runtime.disks import read_into, writing
 
-_KEY_BYTES = 16
+log = logging.getLogger(__name__)
+
+_KEY_BYTES, _CHECK_BYTES = 16, 4
+_ROW_BYTES = _KEY_BYTES + _CHECK_BYTES
 _NO_FILES = ("data:", "file:", "http:", "https:")
 """Addresses that have no time of change to ask for."""
 _PIECE = 1024
 """Items that are encoded between two times that vectors are written."""
 
 
+class _Row(NamedTuple):
+    """Where a vector is, and what it was when it was written."""
+
+    number: int
+    check: bytes
+
+
 class VectorCache:
     """The vectors of one model in a folder of its own; several programs may write at a time.
 
-    Keys and vectors are appended to two files, vectors first. What a killed program left of a row
-    is cut off when the folder is opened again.
+    Keys and vectors are appended to two files, vectors first; with each key stands a checksum of it
+    and its vector. What a killed program left of a row is cut off when the folder is opened again,
+    and what is damaged counts as unknown.
 
     Args:
         folder: of the vectors of all models.
@@ -45,7 +60,7 @@ class VectorCache:
         self._media: dict[tuple[str, int, int], bytes] = {}
         with self._lock:
             self._cut_to_whole_rows()
-            self._rows = dict(_pieces(self._keys.read_bytes()))
+            self._rows = dict(_read_rows(self._keys.read_bytes()))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -107,29 +122,46 @@ class VectorCache:
         known = np.array([key in self._rows for key in keys], bool)
         vectors = np.zeros((len(keys), self._width), np.float32)
         if known.any():
+            places = np.flatnonzero(known).tolist()
             with self._vectors.open("rb", buffering=0) as file:
-                for index in np.flatnonzero(known).tolist():
-                    row = memoryview(vectors[index]).cast("B")
-                    read_into(file, row, self._rows[keys[index]] * len(row))
+                for place in places:
+                    row = memoryview(vectors[place]).cast("B")
+                    read_into(file, row, self._rows[keys[place]].number * len(row))
+            damaged = [
+                place
+                for place in places
+                if _check(keys[place], vectors[place]) != self._rows[keys[place]].check
+            ]
+            if damaged:
+                log.warning(
+                    "%s is damaged: %d of its vectors are computed again",
+                    *(self._vectors, len({keys[place] for place in damaged})),
+                )
+                known[damaged], vectors[damaged] = False, 0
+                for place in damaged:
+                    self._rows.pop(keys[place], None)
         return vectors, known
 
     def add(self, keys: Sequence[bytes], vectors: Float[np.ndarray, "N E"]) -> None:
         """Keep the vectors of different new keys."""
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        checks = [_check(key, vector) for key, vector in zip(keys, vectors, strict=True)]
         with self._lock:
             self._cut_to_whole_rows()
-            start = self._keys.stat().st_size // _KEY_BYTES
+            start = self._keys.stat().st_size // _ROW_BYTES
             for file, content in (
-                (self._vectors, np.ascontiguousarray(vectors, np.float32).tobytes()),
-                (self._keys, b"".join(keys)),
+                (self._vectors, vectors.tobytes()),
+                (self._keys, b"".join(map(operator.add, keys, checks))),
             ):
                 with writing(file, len(content)), file.open("ab") as stream:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())
-        self._rows |= {key: start + index for index, key in enumerate(keys)}
+        for number, (key, check) in enumerate(zip(keys, checks, strict=True), start):
+            self._rows[key] = _Row(number, check)
 
     def _cut_to_whole_rows(self) -> None:
-        sizes = {self._keys: _KEY_BYTES, self._vectors: 4 * self._width}
+        sizes = {self._keys: _ROW_BYTES, self._vectors: 4 * self._width}
         for file in sizes:
             file.touch()
         count = min(file.stat().st_size // size for file, size in sizes.items())
@@ -158,6 +190,12 @@ class VectorCache:
         return self._media[state]
 
 
-def _pieces(keys: bytes) -> Iterator[tuple[bytes, int]]:
-    for row, start in enumerate(range(0, len(keys), _KEY_BYTES)):
-        yield keys[start : start + _KEY_BYTES], row
+def _read_rows(content: bytes) -> Iterator[tuple[bytes, _Row]]:
+    """By key; what was damaged stands there once more, further on."""
+    for number, start in enumerate(range(0, len(content), _ROW_BYTES)):
+        middle = start + _KEY_BYTES
+        yield content[start:middle], _Row(number, content[middle : start + _ROW_BYTES])
+
+
+def _check(key: bytes, vector: Float[np.ndarray, "E"]) -> bytes:
+    return zlib.crc32(vector, zlib.crc32(key)).to_bytes(_CHECK_BYTES, "little")

@@ -45,8 +45,7 @@ class MtebEncoder:
     def __init__(self, embedder: Embedder, name: str | None = None, revision: str | None = None):
         """`name` and `revision` are what results are filed under (None: from the model)."""
         self.embedder = embedder
-        source = Path(embedder.identity[0])
-        self._name = name or f"lco_jax/{source.name}"
+        self._name = name or f"lco_jax/{Path(embedder.source).name}"
         self._revision = revision or embedder.revision
 
     @property

@@ -23,6 +23,7 @@ from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
 from lco_jax.models.families import Family
 from lco_jax.runtime.disks import replace_text, writing
+from lco_jax.runtime.locks import only_writer_of
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.manifest import is_run_folder, read_manifest
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel
@@ -74,8 +75,24 @@ def export_model(
         ValueError: the output exists, the model has no such format, or a library is missing.
         DiskError: the disk is full or fails.
         VerificationError: torch reads the folder differently.
+        LockedError: another process exports to that place.
     """
     output = Path(output).absolute()
+    with only_writer_of(output):
+        return _export(model, output, format, soup, checkpoint, dtype, verified, mesh, base_model)
+
+
+def _export(
+    model: str,
+    output: Path,
+    format: Format,
+    soup: Sequence[str],
+    checkpoint: int | None,
+    dtype: str | None,
+    verified: bool,
+    mesh: MeshConfig | None,
+    base_model: str | None,
+) -> Verification | None:
     failed = output.with_name(f"{output.name}.failed")
     for folder in (output, failed):
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):

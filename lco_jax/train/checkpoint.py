@@ -75,6 +75,10 @@ class Checkpoints:
         """Steps of the complete checkpoints, ascending."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
+    def state_folder(self, step: int) -> epath.Path:
+        """Where the state after `step` steps is."""
+        return self.folder / str(step) / _STATE
+
     def best(self) -> int | None:
         """The step with the best evaluation, or the last step where none was evaluated; None where
         there is no checkpoint. Processes that ask together are told what process 0 sees.

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import logging
@@ -17,8 +16,7 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import track
 
-from lco_jax.config import MediaConfig, Memory
-from lco_jax.config.io import reading_to_json, with_former_names
+from lco_jax.config import Memory
 from lco_jax.data.encode.encoded import Content, Encoded, Kind, Known, Medium, Visual
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.processor import Processor
@@ -34,6 +32,8 @@ from lco_jax.models.config import read_config
 from lco_jax.objectives.encode import media_features
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
+from lco_jax.runtime.code_digest import code_digest
+from lco_jax.weights.digests import tensors_digest
 from lco_jax.weights.files import SafetensorsFolder
 from lco_jax.weights.tables import TABLES
 
@@ -43,25 +43,23 @@ _PIECE = 128
 """Media that are read before they are packed."""
 _TOKENS, _PATCHES = 4096, 8192
 """Of a batch on each data shard."""
-_SAMPLE_VALUES = 256
 _PATIENCE_S = 30
 """A shared disk may show a file some seconds after another host has written it."""
 
 
-def open_cache(
-    folder: str, base_folder: Path, media: MediaConfig, dtype: str, profile: str = "lco"
-) -> FeatureCache:
-    """The cache of the towers of a hub folder, which reads media as `media` and the profile say."""
-    source = SafetensorsFolder(base_folder)
-    table = TABLES[read_config(base_folder).family]
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(table.assign(source.specs).towers):
-        # A sample of each tensor tells towers apart and takes no time.
-        sample = np.ascontiguousarray(source.view(name).reshape(-1)[:_SAMPLE_VALUES])
-        digest.update(f"{name} {source.specs[name]}".encode() + sample.tobytes())
-    sizes = json.dumps(with_former_names(reading_to_json(media)), sort_keys=True)
-    sizes += "" if profile == "lco" else f" {profile}"
-    return FeatureCache(folder, f"{digest.hexdigest()} {dtype} {sizes}", dtype)
+def open_cache(folder: str, base_folder: Path, processor: Processor, dtype: str) -> FeatureCache:
+    """The cache of the towers of a hub folder, whose media the processor reads; folders with the
+    same towers share it, whatever their decoders."""
+    source, config = SafetensorsFolder(base_folder), read_config(base_folder)
+    names = TABLES[config.family].assign(source.specs).towers
+    depends = (
+        tensors_digest(source, names),
+        (config.vision, config.audio),
+        processor.media_settings,
+        code_digest(),
+        dtype,
+    )
+    return FeatureCache(folder, repr(depends), dtype)
 
 
 def fill_cache(

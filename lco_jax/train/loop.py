@@ -17,6 +17,7 @@ from lco_jax.models.build import Params, join
 from lco_jax.models.config import ModelConfig
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
+from lco_jax.runtime.locks import only_writer
 from lco_jax.runtime.profiling import Spending, trace_steps
 from lco_jax.runtime.signals import StopSignals
 from lco_jax.train.checkpoint import CheckpointError
@@ -71,10 +72,16 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
         DiskError: a disk is full or fails, other than in a checkpoint.
         CheckpointError: a checkpoint could not be written or read.
         LostProcessError: another process of the run is gone.
+        LockedError: a process of another start writes to `workdir`.
     """
     spending = Spending()
     mesh = meshes.make_mesh(config.mesh)
-    with jax.set_mesh(mesh), StopSignals() as signals, processes.lost_processes_named():
+    with (
+        jax.set_mesh(mesh),
+        processes.lost_processes_named(),
+        only_writer(workdir),
+        StopSignals() as signals,
+    ):
         setup = set_up(config, workdir, mesh)
         run = _Run(config, workdir, setup, mesh, evaluate, spending)
         with run.saves_completed():

@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import jax
 from etils import epath
 
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
-from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
+from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.data.sources.mixture import is_same_sequence
+from lco_jax.runtime.code_digest import code_digest
+from lco_jax.runtime.code_digest import versions as library_versions
 from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
@@ -29,7 +31,6 @@ BASE_NOTE = "base_run.json"
 log = logging.getLogger(__name__)
 
 _FORMAT = "lco_jax run 1"
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,22 @@ class Manifest:
     """What lengths it had before: until which step, and of how many steps."""
     earlier_on_error: tuple[tuple[int, str], ...] = ()
     """What `data.media.on_error` was before: until which step, and the value."""
+    code: str | None = None
+    """Digest of the code that goes on with it; None in run folders of earlier revisions."""
+    earlier_code: tuple[tuple[int, str], ...] = ()
+    """The code that took steps before: until which one, and its digest."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of libraries."""
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Of the whole run."""
         return self.config.num_steps or self.config.num_epochs * steps_per_epoch
+
+
+def versions() -> dict[str, str]:
+    """Of libraries that a run depends on."""
+    others = {name: importlib.metadata.version(name) for name in ("orbax-checkpoint", "grain")}
+    return library_versions() | others
 
 
 def is_run_folder(path: str) -> bool:
@@ -77,6 +90,9 @@ def read_manifest(workdir: str) -> Manifest:
         content.get("held_out") or settings_of(config.evaluation),
         tuple((until, length) for until, length in content.get("earlier_lengths", ())),
         tuple((until, value) for until, value in content.get("earlier_on_error", ())),
+        content.get("code"),
+        tuple((until, code) for until, code in content.get("earlier_code", ())),
+        content.get("versions", {}),
     )
 
 
@@ -130,57 +146,6 @@ def underlying(ref: ModelRef) -> ModelRef:
     return ref
 
 
-def earlier_lengths(
-    workdir: str, config: TrainConfig, steps_per_epoch: int, reached: Callable[[], int]
-) -> tuple[tuple[int, int], ...]:
-    """The lengths that the run in `workdir` had before, if it goes on with another one.
-
-    Args:
-        reached: tells after how many steps it goes on; it is asked if the length has changed.
-
-    Raises:
-        ValueError: it has taken more steps than it is to have.
-    """
-    if not is_run_folder(workdir):
-        return ()
-    old = read_manifest(workdir)
-    before, now = (
-        manifest.num_steps(steps_per_epoch) for manifest in (old, replace(old, config=config))
-    )
-    if now == before:
-        return old.earlier
-    step = reached()
-    if now < step:
-        raise ValueError(
-            f"num_steps={now} is less than the {step} steps that the run in {workdir} has taken; "
-            f"give at least {step}, or choose another --workdir to train again"
-        )
-    if not step:
-        return ()
-    log.info(
-        "the run goes on to %d steps instead of %d: from step %d on, the learning rate is that of "
-        "a run of %d steps",
-        *(now, before, step, now),
-    )
-    return (*((min(until, step), length) for until, length in old.earlier), (step, before))
-
-
-def earlier_on_error(
-    workdir: str, config: TrainConfig, reached: Callable[[], int]
-) -> tuple[tuple[int, str], ...]:
-    """What `data.media.on_error` was before in the run in `workdir`, as `earlier_lengths`."""
-    if not is_run_folder(workdir):
-        return ()
-    old = read_manifest(workdir)
-    before, now = old.config.data.media.on_error, config.data.media.on_error
-    if before == now:
-        return old.earlier_on_error
-    step = reached()
-    log.info("from step %d on, %s is %s instead of %s", step, ON_ERROR, now, before)
-    kept = ((min(until, step), value) for until, value in old.earlier_on_error)
-    return (*kept, (step, before))
-
-
 def start_or_resume(
     workdir: str,
     config: TrainConfig,
@@ -192,6 +157,7 @@ def start_or_resume(
     held_out: dict[str, Any] | None = None,
     earlier: Sequence[tuple[int, int]] = (),
     on_error: Sequence[tuple[int, str]] = (),
+    code: Sequence[tuple[int, str]] = (),
 ) -> None:
     """Write the manifest of a new run, or check that this is the run that the folder holds.
 
@@ -200,6 +166,7 @@ def start_or_resume(
         held_out: what it is measured on (see `held_out.held_out_of`).
         earlier: the lengths that the run had before.
         on_error: what `data.media.on_error` was before.
+        code: what took steps before.
 
     Raises:
         ScienceChangedError: the folder's run has other settings, data or base weights.
@@ -220,7 +187,9 @@ def start_or_resume(
         "earlier_lengths": [list(pair) for pair in earlier],
         "earlier_on_error": [list(pair) for pair in on_error],
         "prompt": prompt,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "code": code_digest(),
+        "earlier_code": [list(pair) for pair in code],
+        "versions": versions(),
         "git_revision": _git_revision(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
@@ -235,6 +204,8 @@ def check_same_run(
     data_fingerprint: str | None,
     base_weights: str | None = None,
     held_out: dict[str, Any] | None = None,
+    *,
+    places_vary: bool = False,
 ) -> bool:
     """Whether the folder holds a run, which then must be this one, of any length.
 
@@ -242,6 +213,7 @@ def check_same_run(
         data_fingerprint: None if the data are not known.
         base_weights: digest of the model that it starts from (None: not known).
         held_out: what it is measured on (None: by the settings of `config` alone).
+        places_vary: leave it to a later call with `base_weights` whether the model is the same.
 
     Raises:
         ScienceChangedError: it has other settings, data, base weights or held-out data.
@@ -252,7 +224,10 @@ def check_same_run(
     if not is_run_folder(workdir):
         raise ValueError(f"{file} is not of a run; choose another --workdir")
     old = read_manifest(workdir)
-    check_resumable(old.config, config, may_change_length=True)
+    moved = places_vary or None not in (old.base_weights, base_weights)
+    if (epath.Path(workdir) / BASE_FOLDER / BASE_NOTE).exists():
+        moved = False  # of another run, whose model is kept here whatever the path says
+    check_resumable(old.config, config, may_change_length=True, may_move_model=moved)
     check_same_held_out(workdir, old.held_out, held_out or settings_of(config.evaluation))
     if data_fingerprint is not None and not is_same_sequence(
         old.data_fingerprint, data_fingerprint

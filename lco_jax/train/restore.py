@@ -1,14 +1,17 @@
 """The model of a run folder: base weights and those of a checkpoint, merged."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+from etils import epath
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lco_jax.config import RUN_FOLDER, ControlTokensRead, Lora, MediaConfig
+from lco_jax.config import RUN_FOLDER, ControlTokensRead, Lora, MediaConfig, ModelRef
+from lco_jax.config.io import to_json
 from lco_jax.data.encode.processor import Processor
 from lco_jax.models.build import Params, build, join, lora_of
 from lco_jax.models.config import ModelConfig, read_config
@@ -19,6 +22,7 @@ from lco_jax.train.manifest import BASE_FOLDER, base_folder, read_manifest
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.adapter import merge_lora
 from lco_jax.weights.hub import load_params
+from lco_jax.weights.identity import Contents, folder_files, model_files
 
 PROFILE_FILE = "lco_jax.json"
 """In an export: the prompt recipe that its vectors are made with."""
@@ -41,6 +45,8 @@ class OpenedModel:
     dtype: str
     step: int | None
     """Of the run's checkpoint."""
+    contents: Contents
+    """All files that it was read from."""
 
 
 def open_run(
@@ -77,6 +83,7 @@ def open_run(
                 f"run folder {path} has no checkpoint {'' if step is None else step}; it has "
                 f"{checkpoints.steps() or 'none yet'}"
             )
+        contents = _contents_of(ref, folder, checkpoints.state_folder(step))
         trainable = checkpoints.restore_trained(model.trainable, step)
     finally:
         checkpoints.close()
@@ -118,4 +125,12 @@ def open_run(
         base_name=str(folder) if is_ours else ref.path,
         dtype=dtype,
         step=step,
+        contents=contents,
     )
+
+
+def _contents_of(ref: ModelRef, base: Path, checkpoint: epath.Path) -> Contents:
+    """The files of a run's model; they are merged as its settings say."""
+    settings = dataclasses.replace(ref, path="", revision=None)
+    files = model_files(base) | folder_files(checkpoint, "checkpoint")
+    return Contents(files, json.dumps(to_json(settings), sort_keys=True))

@@ -24,19 +24,20 @@ from lco_jax.runtime import processes
 from lco_jax.train.agreement import check_same, check_shared
 from lco_jax.train.base import base_run_of, merge_base
 from lco_jax.train.checkpoint import Checkpoints
+from lco_jax.train.earlier import earlier_code, earlier_lengths, earlier_on_error
 from lco_jax.train.held_out import held_out_of
 from lco_jax.train.known_features import fill_cache, open_cache
 from lco_jax.train.manifest import (
     base_folder,
     check_same_run,
-    earlier_lengths,
-    earlier_on_error,
+    is_run_folder,
+    read_manifest,
     start_or_resume,
 )
 from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
 from lco_jax.train.update import Step, TrainState, make_step
 from lco_jax.weights.hub import load_params
-from lco_jax.weights.identity import folder_digest
+from lco_jax.weights.identity import base_digest
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +93,6 @@ def open_inputs(
     ref, traits = config.model, traits_of(config.objective)
     model = describe_model(ref, sizes, with_head=traits.needs_head)
     cache = None
-    if known is None and config.memory.feature_cache and model.towers:
-        data = config.data
-        cache = open_cache(config.memory.feature_cache, folder, data.media, ref.dtype, data.profile)
     processor = Processor(
         folder,
         model.read,
@@ -102,8 +100,11 @@ def open_inputs(
         profile=config.data.profile,
         max_text_tokens=config.data.max_text_tokens,
         control_tokens=config.data.control_tokens,
-        cache=cache if known is None else known,
+        cache=known,
     )
+    if known is None and config.memory.feature_cache and model.towers:
+        cache = open_cache(config.memory.feature_cache, folder, processor, ref.dtype)
+        processor = processor.with_cache(cache)
     loader = make_loader(config, processor, mesh)
     num_steps = config.num_steps or config.num_epochs * loader.steps_per_epoch
     return Inputs(model, processor, loader, num_steps, cache)
@@ -120,12 +121,12 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     """
     ref, traits = config.model, traits_of(config.objective)
     with processes.all_or_none("run folder"):
-        check_same_run(workdir, config, None)
+        check_same_run(workdir, config, None, places_vary=True)
     merge_base(ref, workdir)
     with processes.all_or_none("opening of model and data"):
         folder = base_folder(ref, workdir)
         inputs = open_inputs(config, folder, read_config(folder), mesh)
-        base_weights = folder_digest(folder)
+        base_weights = base_digest(folder, _known_digest(workdir))
         held_out = held_out_of(config.evaluation)
     model, processor, loader = inputs.model, inputs.processor, inputs.loader
     num_steps, cache = inputs.num_steps, inputs.cache
@@ -147,6 +148,7 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
             held_out=held_out,
             earlier=earlier,
             on_error=earlier_on_error(workdir, config, reached),
+            code=earlier_code(workdir, reached),
         )
     optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable, earlier)
     metric = config.evaluation.metric if config.evaluation else None
@@ -181,6 +183,11 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         schedule=schedule,
         preamble=jnp.asarray(processor.head),
     )
+
+
+def _known_digest(workdir: str) -> str | None:
+    """What the manifest of the run says of its base weights, if there is one."""
+    return read_manifest(workdir).base_weights if is_run_folder(workdir) else None
 
 
 def _steps_taken(workdir: str, config: TrainConfig) -> int:

@@ -1,5 +1,6 @@
 """Several stages one after another: each starts from the model that the one before has left."""
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -10,11 +11,15 @@ import jax
 
 from lco_jax.config import PREVIOUS_STAGE, RUN_FOLDER, Stages, TrainConfig
 from lco_jax.config.io import check_resumable
+from lco_jax.data.sources.mixture import ExampleStream
+from lco_jax.objectives.traits import traits_of
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
+from lco_jax.runtime.locks import only_writer
 from lco_jax.train.base import write_merged
 from lco_jax.train.loop import Evaluate, TrainResult, train
-from lco_jax.train.manifest import read_manifest
+from lco_jax.train.manifest import base_folder, check_same_run, read_manifest
+from lco_jax.weights.identity import base_digest
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +59,19 @@ def train_stages(
         The stages up to the last one, or to the one that a signal stopped.
 
     Raises:
-        ScienceChangedError: a stage was run, or begun, with other settings.
+        ScienceChangedError: a stage was run, or begun, with other settings, data or base weights.
+        LockedError: another process trains in `workdir`.
     """
     check_folder(workdir)
+    with only_writer(workdir):
+        return _train_stages(stages, workdir, make_evaluate)
+
+
+def _train_stages(
+    stages: Stages,
+    workdir: str,
+    make_evaluate: Callable[[TrainConfig, str], Evaluate | None] | None,
+) -> list[StageResult]:
     results = []
     previous = ""
     for stage in stages.stages:
@@ -65,7 +80,8 @@ def train_stages(
         model = folder / MODEL_FOLDER
         result = None
         if model.exists():
-            check_resumable(read_manifest(str(folder)).config, config)
+            with processes.all_or_none("complete stage"):
+                check_complete(str(folder), config)
             log.info("stage %s is complete: %s", stage.name, model)
         else:
             log.info("stage %s: %s", stage.name, folder)
@@ -79,6 +95,24 @@ def train_stages(
             leave_model(str(folder), config)
         previous = f"{RUN_FOLDER}/../{stage.name}/{MODEL_FOLDER}"
     return results
+
+
+def check_complete(workdir: str, config: TrainConfig) -> None:
+    """Check that a stage is complete with these settings, this base model and these data, as far as
+    they are still there.
+
+    Raises:
+        ScienceChangedError: one of them is another now.
+    """
+    old = read_manifest(workdir)
+    check_resumable(old.config, config, may_move_model=True)
+    fingerprint = base_weights = None
+    with contextlib.suppress(FileNotFoundError):
+        base_weights = base_digest(base_folder(config.model, workdir), old.base_weights)
+    with contextlib.suppress(FileNotFoundError):
+        kind = traits_of(config.objective).record_kind
+        fingerprint = ExampleStream(config.data, config.seed, kind).fingerprint
+    check_same_run(workdir, config, fingerprint, base_weights, old.held_out)
 
 
 def check_folder(workdir: str) -> None:

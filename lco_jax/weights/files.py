@@ -211,6 +211,11 @@ class SafetensorsFolder:
         """Shape and dtype by tensor name, in the order of the files."""
         return {name: file.specs[name] for name, file in self._files.items()}
 
+    @property
+    def paths(self) -> list[Path]:
+        """Of the files."""
+        return sorted({file.path for file in self._files.values()})
+
     def view(self, name: str) -> Shaped[np.ndarray, "..."]:
         """A tensor's values, read-only."""
         return self._files[name].view(name)

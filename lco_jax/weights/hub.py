@@ -31,7 +31,7 @@ from lco_jax.weights.writer import SafetensorsWriter
 
 _MAX_SHARD_BYTES = 5 * 10**9
 
-_COMPANIONS = (
+COMPANIONS = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -218,7 +218,7 @@ def _write_stack(
 
 
 def _copy_companions(base_folder: Path, out: Path) -> None:
-    for name in _COMPANIONS:
+    for name in COMPANIONS:
         if (base_folder / name).exists():
             shutil.copyfile(base_folder / name, out / name)
 

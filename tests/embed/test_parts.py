@@ -44,7 +44,8 @@ def test_a_stopped_file_in_a_bucket_goes_on(embedder, monkeypatch, suffix):
         with pytest.raises(KeyboardInterrupt):
             embed_file.embed_file(*arguments)
     assert not (folder / f"out.{suffix}").exists()
-    assert json.loads((folder / f"out.{suffix}.partial" / "note.json").read_text())["num_done"] == 4
+    note, _ = (folder / f"out.{suffix}.partial" / "note.json").read_text().splitlines()
+    assert list(json.loads(note)["parts"]) == ["0", "2"]
     found = embed_file.embed_file(*arguments)
     assert found.count == 5 and list(found.errors) == [2]
     names = {path.name for path in folder.iterdir()}
@@ -90,15 +91,16 @@ def test_tables_and_files_in_a_bucket(embedder):
         embed_file.embed_file(embedder, pattern, str(output), columns=(("bdy", "text"),))
 
 
-def test_parts_of_something_else_are_dropped():
+def test_parts_of_something_else_are_dropped(caplog):
     output = epath.Path("gs://bucket/out.npy")
-    parts = Parts(output, "a")
-    parts.append(np.ones((3, 2), np.float32), {1: "bad"})
-    assert Parts(output, "a").num_done == 3
-    assert Parts(output, "a").errors == {1: "bad"}
-    other = Parts(output, "b")
-    assert (other.num_done, other.errors) == (0, {})
-    other.append(np.zeros((1, 2), np.float32), {})
+    first, second = {"model": "a", "items": "c"}, {"model": "b", "items": "c"}
+    Parts(output, first).add(0, np.ones((3, 2), np.float32), {1: "bad"})
+    assert Parts(output, first).done == [(0, 3)]
+    assert Parts(output, first).errors == {1: "bad"}
+    other = Parts(output, second)
+    assert (other.done, other.errors) == ([], {})
+    assert "out.npy.partial are of other model: all are computed again" in caplog.text
+    other.add(0, np.zeros((1, 2), np.float32), {})
     other.finish()
     np.testing.assert_array_equal(np.load(io.BytesIO(output.read_bytes())), np.zeros((1, 2)))
     assert [path.name for path in output.parent.iterdir()] == ["out.npy"]

@@ -44,6 +44,7 @@ def bucket(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     yield
     Bucket.store.clear()
+    Bucket.pseudo_dirs[:] = [""]
     backend._FileSystemSpecBackend._get_filesystem.cache_clear()
     assert not list(tmp_path.iterdir())
 

@@ -12,6 +12,7 @@ from lco_jax.data.encode.encoded import Known
 from lco_jax.data.encode.feature_cache import FeatureCache
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.processor import Processor
+from lco_jax.models.config import read_config
 from lco_jax.train.known_features import open_cache
 from lco_jax.train.loop import train
 from tests import runs, tiny
@@ -66,11 +67,16 @@ def test_a_run_with_known_features_has_the_same_losses(config, tmp_path, monkeyp
 def test_what_features_depend_on_is_in_their_name(config, tmp_path):
     base = tiny.write(tmp_path / "other", "qwen2_5_omni_thinker", vision=tiny.DEEP_TOWER, seed=1)
     own = Path(config.model.path)
+
+    def cache(folder, media=MEDIA, dtype="float32"):
+        processor = Processor(folder, read_config(folder), media=media)
+        return open_cache(str(tmp_path), folder, processor, dtype)
+
     caches = [
-        open_cache(str(tmp_path), own, MEDIA, "float32"),
-        open_cache(str(tmp_path), base.folder, MEDIA, "float32"),
-        open_cache(str(tmp_path), own, MediaConfig(), "float32"),
-        open_cache(str(tmp_path), own, MEDIA, "bfloat16"),
+        cache(own),
+        cache(base.folder),
+        cache(own, MediaConfig()),
+        cache(own, dtype="bfloat16"),
     ]
     keys = {cache.key(kind, b"content") for cache in caches for kind in ("image", "video")}
     assert len(keys) == 8

@@ -8,8 +8,9 @@ import pytest
 from lco_jax.config import DataConfig, Evaluation, TableSource, TrainConfig
 from lco_jax.config.io import ScienceChangedError
 from lco_jax.data.sources.mixture import ExampleStream
+from lco_jax.train.earlier import earlier_on_error
 from lco_jax.train.held_out import held_out_of
-from lco_jax.train.manifest import earlier_on_error, read_manifest, start_or_resume
+from lco_jax.train.manifest import read_manifest, start_or_resume
 from tests import runs
 
 PAIRS = "anchor,positive\na,b\nc,d\n"

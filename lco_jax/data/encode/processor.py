@@ -145,6 +145,12 @@ class Processor:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {**self.prompter.describe(), "media": reading_to_json(self.media)}
 
+    @property
+    def media_settings(self) -> tuple:
+        """What the contents of media depend on besides their bytes."""
+        reading = reading_to_json(self.media)
+        return reading, self._image, self._video, self._mel, self._reads_audio_of_videos
+
     def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | RecordError:
         try:
             with belonging_to(_name_of(item)):
