@@ -1,7 +1,6 @@
 """Hub folders: read into sharded arrays, and written so that transformers loads them."""
 
 import json
-import math
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -23,14 +22,12 @@ from lco_jax.models.text_config import text_level
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
-from lco_jax.weights.layout import copy_tiled
+from lco_jax.weights.finite import copy_finite
+from lco_jax.weights.layout import aligned_empty, copy_tiled
 from lco_jax.weights.tables import Key, Row
 from lco_jax.weights.writer import SafetensorsWriter
 
 _MAX_SHARD_BYTES = 5 * 10**9
-_ALIGNMENT = 64
-"""Bytes, of buffers on XLA's CPU devices."""
-
 _COMPANIONS = (
     "generation_config.json",
     "tokenizer.json",
@@ -100,7 +97,7 @@ def load_params(
         elsewhere: paths of parameters that are not read because a checkpoint holds them.
 
     Raises:
-        ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
+        ValueError: unknown, missing, doubly mapped or mis-shaped tensors, or NaN in one.
     """
     source = SafetensorsFolder(folder)
     params = {}
@@ -110,16 +107,20 @@ def load_params(
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)
                 names = [part.found.names[key] for key in row.keys(part.num_layers)]
-                params[path] = _load_stack(row, [source.view(name) for name in names], leaf, pool)
+                params[path] = _load_stack(source, row, names, leaf, pool)
     return unflatten_dict(params, sep="/")
 
 
 def _load_stack(
-    row: Row, views: list[np.ndarray], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
+    source: SafetensorsFolder,
+    row: Row,
+    names: list[str],
+    wanted: jax.ShapeDtypeStruct,
+    pool: ThreadPoolExecutor,
 ) -> Shaped[Array, "*shape"]:
     num_stacked = len(row.stack)
     sizes = row.layout.sizes(wanted.shape[num_stacked:])
-    sources = [row.layout.to_ours(view, sizes) for view in views]
+    sources = {source.place(name): row.layout.to_ours(source.view(name), sizes) for name in names}
     shards: dict[str, np.ndarray] = {}
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
@@ -134,28 +135,19 @@ def _load_stack(
 
 
 def _read_shard(
-    sources: list[np.ndarray],
+    sources: Mapping[str, np.ndarray],
     index: tuple[slice, ...],
     wanted: jax.ShapeDtypeStruct,
     num_stacked: int,
     pool: ThreadPoolExecutor,
 ) -> np.ndarray:
     shape = [len(range(size)[part]) for size, part in zip(wanted.shape, index, strict=True)]
-    shard = _aligned_empty(shape, wanted.dtype)
+    shard = aligned_empty(shape, wanted.dtype)
     targets = shard.reshape(-1, *shape[num_stacked:])
-    numbers = np.arange(len(sources)).reshape(wanted.shape[:num_stacked])
-    chosen = [sources[number] for number in numbers[index[:num_stacked]].flat]
-    inner = index[num_stacked:]
-    list(pool.map(lambda target, layer: copy_tiled(target, layer[inner]), targets, chosen))
+    places = np.array(list(sources)).reshape(wanted.shape[:num_stacked])
+    chosen, inner = places[index[:num_stacked]].flat, index[num_stacked:]
+    list(pool.map(lambda to, place: copy_finite(to, sources[place][inner], place), targets, chosen))
     return shard
-
-
-def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
-    """A buffer that CPU devices take over without a copy, which would cost a second stack."""
-    num_bytes = math.prod(shape) * dtype.itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)
 
 
 # ------------------------------------------------------------------------------------- saving
