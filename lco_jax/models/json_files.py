@@ -104,6 +104,12 @@ def check(schema: type[_S], content: Any, where: Any) -> _S:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{where}: {_shown(content)} is {_kind(content)}, expected an object")
+    try:
+        found = schema.model_validate(content)
+    except ValidationError as error:
+        said = [_describe(schema, one) for one in error.errors()]
+        more = f"; and {len(said) - _MAX_LISTED} more" if len(said) > _MAX_LISTED else ""
+        raise ValueError(f"{where}: {'; '.join(said[:_MAX_LISTED])}{more}") from None
     read = {field.alias or name for name, field in schema.model_fields.items()}
     for name in content.keys() - read - schema.ignored:
         near = difflib.get_close_matches(name, read - content.keys(), 1, _LIKENESS)
@@ -112,12 +118,7 @@ def check(schema: type[_S], content: Any, where: Any) -> _S:
                 f"{where}: the field {name!r} is not known; rename it if {near[0]!r} is meant, or "
                 "remove it"
             )
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        said = [_describe(schema, one) for one in error.errors()]
-        more = f"; and {len(said) - _MAX_LISTED} more" if len(said) > _MAX_LISTED else ""
-        raise ValueError(f"{where}: {'; '.join(said[:_MAX_LISTED])}{more}") from None
+    return found
 
 
 def _describe(schema: type[Schema], error: Mapping[str, Any]) -> str:
@@ -127,7 +128,7 @@ def _describe(schema: type[Schema], error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return f"lacks {'.'.join(place)!r}{advice}"
     # Of alternatives pydantic adds the name of the type to the place.
-    name = ".".join(part for part in place if part.isidentifier() or part.isdigit())
+    name = ".".join(part for part in place if "[" not in part and part != "str")
     context = error.get("ctx", {})
     if error["type"] in ("literal_error", "none_required"):
         said = f"is not supported; expected {context.get('expected', 'null')}"

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from pydantic import Field
 
 from lco_jax.models.json_files import Schema, check, parse, read_object
-from lco_jax.runtime.regular_files import check_length, open_regular
+from lco_jax.runtime.regular_files import open_regular
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -83,9 +83,9 @@ class SafetensorsFile:
             ValueError: the file is truncated, corrupt, or holds an unknown dtype.
         """
         self.path = Path(path)
-        self._file = open_regular(self.path)
-        header, data_start = _read_header(self._file, self.path)
-        self._bytes = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        with open_regular(self.path) as file:
+            header, data_start = _read_header(file, self.path)
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.specs: dict[str, TensorSpec] = {}
         self._offsets: dict[str, int] = {}
         end = 0
@@ -111,9 +111,19 @@ class SafetensorsFile:
         Raises:
             ValueError: the file has become shorter.
         """
-        check_length(self._file, len(self._bytes))
+        check_length(self._bytes, self.path)
         spec = self.specs[name]
         return np.ndarray(spec.shape, spec.dtype, buffer=self._bytes, offset=self._offsets[name])
+
+
+def check_length(mapping: mmap.mmap, path: Path) -> None:
+    """Raise ValueError if a mapped file has become shorter: to look beyond its end would end the
+    process."""
+    if mapping.size() < len(mapping):
+        raise ValueError(
+            f"{path}: had {len(mapping)} bytes and now has {mapping.size()}: something writes to "
+            "it; fetch it again"
+        )
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, _Entry], int]:

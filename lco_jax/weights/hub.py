@@ -120,7 +120,10 @@ def _load_stack(
 ) -> Shaped[Array, "*shape"]:
     num_stacked = len(row.stack)
     sizes = row.layout.sizes(wanted.shape[num_stacked:])
-    sources = {source.place(name): row.layout.to_ours(source.view(name), sizes) for name in names}
+    sources = {
+        f"{source.file(name)}: tensor {name!r}": row.layout.to_ours(source.view(name), sizes)
+        for name in names
+    }
     shards: dict[str, np.ndarray] = {}
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
