@@ -16,6 +16,7 @@ from etils import epath
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.data.sources.mixture import is_same_sequence
+from lco_jax.models.json_files import read_object
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
@@ -59,12 +60,12 @@ class Manifest:
 def is_run_folder(path: str) -> bool:
     """Whether `path` holds a run of ours (and not a hub folder)."""
     file = epath.Path(path) / "config.json"
-    return file.exists() and _read(file).get("format") == _FORMAT
+    return file.exists() and read_object(file).get("format") == _FORMAT
 
 
 def read_manifest(workdir: str) -> Manifest:
     """The manifest of a run folder."""
-    content = _read(epath.Path(workdir) / "config.json")
+    content = read_object(epath.Path(workdir) / "config.json")
     config = from_json(content["config"])
     return Manifest(
         config,
@@ -77,13 +78,6 @@ def read_manifest(workdir: str) -> Manifest:
         tuple((until, length) for until, length in content.get("earlier_lengths", ())),
         tuple((until, value) for until, value in content.get("earlier_on_error", ())),
     )
-
-
-def _read(file: epath.Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
 
 
 def base_folder(ref: ModelRef, workdir: str, access: HubAccess | None = None) -> Path:
