@@ -90,6 +90,7 @@ def run_many(
         process.start()
         sender.close()
         try:
+            receiver.recv()  # that it has started, which takes long on a busy machine
             for _ in rest:
                 if not receiver.poll(limit_s):
                     outcomes.append(Outcome("hang", f"nothing after {limit_s:g} s"))
@@ -114,6 +115,7 @@ def _children(sender, act, cases, names, expected, limit_bytes) -> None:
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
+    sender.send(None)
     for case in cases:
         sender.send(_judge(act, (case,), names, expected))
 

@@ -24,7 +24,7 @@ from tests import tiny
 from tests.faults import folder_cases, runner
 from tests.faults.folder_cases import Case
 
-LIMIT_BYTES = 1 << 30
+LIMIT_S, LIMIT_BYTES = 60.0, 1 << 30
 SHORT, LONG = 4, 120
 MEAN = [0.5, 0.4, 0.3]
 PIXELS = {"image_mean": MEAN, "image_std": [0.2, 0.3, 0.4], "patch_size": 14, "min_pixels": 3136}
@@ -276,7 +276,11 @@ def outcomes(bases, tmp_path_factory):
             (folder / "model.safetensors").unlink()
         folders.append(folder)
     found = runner.run_many(
-        folder_cases.open_folder, folders, names=["/model-"], limit_bytes=LIMIT_BYTES
+        folder_cases.open_folder,
+        folders,
+        names=["/model-"],
+        limit_s=LIMIT_S,
+        limit_bytes=LIMIT_BYTES,
     )
     return dict(zip(FAULTS, found, strict=True))
 
@@ -392,6 +396,7 @@ def check(bases, file, family, seeds):
         cases,
         names=[file, "does not fit", f"/{family}"],
         expected=folder_cases.is_right,
+        limit_s=LIMIT_S,
         limit_bytes=LIMIT_BYTES,
     )
     print(file, family, runner.count(found))

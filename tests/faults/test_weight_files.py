@@ -13,7 +13,7 @@ from tests.faults.folder_cases import Case
 from tests.lab.test_gguf import hub_weights, write_gguf
 from tests.lab.test_whisper import SIZES, WhisperConfig, variables_of, write_variables
 
-LIMIT_BYTES = 1 << 30
+LIMIT_S, LIMIT_BYTES = 60.0, 1 << 30
 SHORT, LONG = 12, 1000
 
 
@@ -45,6 +45,7 @@ def check(root, kind, seeds):
         cases,
         names=[file, "does not fit"],
         expected=folder_cases.is_right,
+        limit_s=LIMIT_S,
         limit_bytes=LIMIT_BYTES,
     )
     print(kind, runner.count(outcomes))
