@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, WhisperFeatureExtractor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lco_jax.data.encode.encoded import Visual
+from tests.patches import pixels_of
 from tests.tiny import Tiny
 
 
@@ -51,7 +52,7 @@ def make_inputs(
     if clips:
         grids = torch.tensor([clip.grid[:3] for clip in clips])
         seconds = torch.tensor([clip.grid.seconds_per_frame for clip in clips])
-        patches = torch.tensor(np.concatenate([clip.patches for clip in clips]))
+        patches = torch.tensor(np.concatenate([pixels_of(clip) for clip in clips]))
         inputs |= {"pixel_values_videos": patches, "video_grid_thw": grids}
         is_omni = "omni" in config.model_type
         inputs["video_second_per_grid" if is_omni else "second_per_grid_ts"] = seconds
@@ -81,7 +82,7 @@ def embed_film(checkpoint: Tiny, tokens: np.ndarray, clip: Visual, sound: np.nda
         checkpoint,
         ids,
         attention_mask=torch.ones_like(ids),
-        pixel_values_videos=torch.tensor(clip.patches),
+        pixel_values_videos=torch.tensor(pixels_of(clip)),
         video_grid_thw=torch.tensor([clip.grid[:3]]),
         video_second_per_grid=torch.tensor([clip.grid.seconds_per_frame]),
         use_audio_in_video=True,

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lco_jax.data.encode.encoded import Visual
 from lco_jax.data.encode.positions import Grid
+from lco_jax.data.media.patches import Patches, pixel_values
 from lco_jax.data.pack.patch_layout import PatchBudget, PatchLayout
 from lco_jax.models.config import VisionConfig
 
@@ -16,6 +18,11 @@ def lay_out(
     budget = PatchBudget(config, frame_row)
     assert budget.add(grids) is not None, "a frame does not fit into a row"
     return budget.layout(num_rows)
+
+
+def pixels_of(found: Visual | Patches) -> np.ndarray:
+    """An image or a clip as transformers gives it to a tower: patches of 2 frames of 14 x 14."""
+    return pixel_values(found[0], found.statistics, 2, 14 * 14)
 
 
 def place(layout: PatchLayout, patches: np.ndarray, config: VisionConfig) -> np.ndarray:

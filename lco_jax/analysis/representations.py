@@ -4,6 +4,7 @@ Figures 1 and 2 of LCO-Emb are `spread` and `alignment` of a model before and af
 """
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from lco_jax.metrics.kernel_metrics import CCA_DIM
 from lco_jax.metrics.modality_gap import ModalityGap, modality_gap
 from lco_jax.metrics.names import METRICS
 from lco_jax.metrics.spectrum import effective_rank, isoscore
+from lco_jax.runtime.disks import replace_text
 
 SPREAD = {"mean_cosine": mean_cosine, "effective_rank": effective_rank, "isoscore": isoscore}
 
@@ -139,7 +141,7 @@ def write_tables(models: Sequence[Representations], folder: Path) -> None:
         "models": [_record(model) for model in models],
     }
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "analysis.json").write_text(text + "\n")
+    replace_text(folder / "analysis.json", text + "\n")
 
 
 def _record(model: Representations) -> dict[str, Any]:
@@ -154,10 +156,11 @@ def _record(model: Representations) -> dict[str, Any]:
 
 
 def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(file, stream.getvalue())
 
 
 def _finite(value: Any) -> Any:

@@ -3,6 +3,7 @@
 All layers of 20,000 items of a 3B model take 6 GB a side; the analyses read one layer at a time.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from lco_jax.data.records import Item
 from lco_jax.embed.encoder import Encoder, MakeReader, progress_bar
 from lco_jax.embed.open import open_model
 from lco_jax.objectives.encode import encode, media_features
+from lco_jax.runtime.disks import writing
 from lco_jax.runtime.mesh import make_mesh
 
 _PIECE_BYTES = 256 * 2**20
@@ -57,18 +59,20 @@ class LayerWriter:
     def append(self, states: Float[np.ndarray, "N L D"]) -> None:
         """Add the next items."""
         count, layers, width = states.shape
-        for layer in range(layers):
-            if len(self._files) <= layer:
-                file = (self._folder / f"layer_{layer:03d}.npy").open("wb")
-                header = {"descr": "<f4", "fortran_order": False, "shape": (self._count, width)}
-                np.lib.format.write_array_header_1_0(file, header)
-                self._files.append(file)
-            self._files[layer].write(np.ascontiguousarray(states[:, layer], "<f4").tobytes())
+        with writing(self._folder, 4 * self._count * layers * width):
+            for layer in range(layers):
+                if len(self._files) <= layer:
+                    file = (self._folder / f"layer_{layer:03d}.npy").open("wb")
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (self._count, width)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    self._files.append(file)
+                self._files[layer].write(np.ascontiguousarray(states[:, layer], "<f4").tobytes())
         self._done += count
 
     def __exit__(self, kind, *_: object) -> None:
-        for file in self._files:
-            file.close()
+        with writing(self._folder), contextlib.ExitStack() as files:
+            for file in self._files:
+                files.enter_context(file)
         if kind is None and self._done != self._count:
             raise ValueError(f"{self._folder} got {self._done} of {self._count} items")
 

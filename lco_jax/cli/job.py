@@ -13,6 +13,7 @@ import tyro
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
 from lco_jax.jobs.files import Job, Kind, job_files
+from lco_jax.runtime.disks import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, text in job_files(arguments.job, arguments.kind).items():
         file = arguments.output / name
-        file.write_text(text)
+        replace_text(file, text)
         print(file)
     return DONE
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.cli.parse import parse
 from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
+from lco_jax.runtime.disks import replace_text
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class _Front:
     """Of a config of several stages, the one to plan (none: each of them)."""
     json: Path | None = None
     """Also write the plan to this file; of several stages, by their names."""
+    explain: bool = False
+    """Also list the instructions that cost most, with the lines of the source they come from."""
+    search: int | None = None
+    """Find the fastest sizes of the mesh, recomputation, encode chunks and row lengths: all are
+    estimated, and so many of the most promising that fit are compiled."""
     rehearse: bool = False
     """Compile nothing: go through the start of the run as every host of the slice, up to the first
     batches. Exits with 1 if a host would stop or an item be fed twice or never."""
@@ -49,6 +56,7 @@ class _Arguments(_Front):
 
 _EXAMPLES = (
     "--config lco_omni_7b_text --topology v5p:4x4x4 --data.batch-size 1056 --memory.remat none",
+    "--config lco_omni_7b_multimodal --topology v6e:8x8 --data.batch-size 1056 --search 3",
     "--config lco_omni_7b_text --topology v5p:4x4x4 --workdir gs://BUCKET/run --rehearse",
 )
 _BRIEF = (
@@ -57,6 +65,8 @@ _BRIEF = (
     "num-slices",
     "stage",
     "json",
+    "explain",
+    "search",
     "rehearse",
     "workdir",
     "model.path",
@@ -94,16 +104,49 @@ def main() -> int:
     if front.rehearse:
         runs = {name: arguments.run for name, arguments in parsed.items()}
         return _rehearse(runs, front, _before(config))
+    from lco_jax.plan import explain
     from lco_jax.plan.plan import describe, make_plan
     from lco_jax.plan.topologies import find_topology
 
     topology = find_topology(front.topology, front.num_slices)
+    if front.search is not None:
+        return _search({name: arguments.run for name, arguments in parsed.items()}, front, topology)
     plans = {}
     for name, arguments in parsed.items():
-        plans[name] = make_plan(arguments.run, topology)
+        plans[name] = make_plan(arguments.run, topology, explained=front.explain)
         print(describe(plans[name], f"plan of stage {name}" if name else "plan"))
+        if plans[name].explanation:
+            print(explain.describe(plans[name].explanation))
     _write(plans, front.json)
     return DONE if all(plan.fits for plan in plans.values()) else FAILED
+
+
+def _search(runs: dict[str, TrainConfig], front: _Front, topology) -> int:
+    from lco_jax.plan.search import describe, search
+
+    best = {}
+    for name, config in runs.items():
+        found = list(search(config, topology, front.search))
+        print(describe(found, _command(name)))
+        fitting = [one.plan for one in found if one.plan.fits]
+        if fitting:
+            best[name] = min(fitting, key=lambda plan: plan.roofline.step_s)
+    _write(best, front.json)
+    return DONE if len(best) == len(runs) else FAILED
+
+
+def _command(stage: str) -> str:
+    """What was typed, without what asks for a search."""
+    words = [f"--stage {stage}"] if stage and "--stage" not in sys.argv else []
+    given = iter(sys.argv[1:])
+    for word in given:
+        option, _, value = word.partition("=")
+        if option in ("--search", "--json"):
+            if not value:
+                next(given, None)
+        else:
+            words.append(word)
+    return " ".join(["python launch/plan.py", *words])
 
 
 def _rehearse(runs: dict[str, TrainConfig], front: _Front, before: dict[str, str]) -> int:
@@ -145,7 +188,7 @@ def _write(found: dict[str, Any], file: Path | None) -> None:
         return
     content = {name: one.to_json() for name, one in found.items()}
     alone = next(iter(content.values())) if len(content) == 1 else content
-    file.write_text(json.dumps(alone, indent=2) + "\n")
+    replace_text(file, json.dumps(alone, indent=2) + "\n")
 
 
 def _runs(config: TrainConfig | Stages, stage: str | None) -> dict[str, TrainConfig]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
+from lco_jax.runtime.disks import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     content = {"points": origin, "panels": summaries}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    (output / "scaling.json").write_text(text + "\n")
+    replace_text(output / "scaling.json", text + "\n")
     scaling_figure.draw(panels, fits, epath.Path(output))
     table = Table("panel", "points", "slope", "95 % (bootstrap)", "95 % (t)", "r", "p")
     for name, fit in fits.items():
@@ -125,7 +126,7 @@ def _bound(runs: list[Any], output: Path) -> list[dict[str, Any]]:
     output.mkdir(parents=True, exist_ok=True)
     rows = [bound.compare(run) for run in runs]
     text = json.dumps({"runs": rows}, indent=2, ensure_ascii=False, allow_nan=False)
-    (output / "bound.json").write_text(text + "\n")
+    replace_text(output / "bound.json", text + "\n")
     bound_figure.draw(rows, epath.Path(output))
     table = Table(
         "run", "measured", "paper's bound", "valid bound", "log N", "warm part", "clipped"

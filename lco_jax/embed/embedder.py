@@ -77,7 +77,9 @@ class Embedder(Face, Upstairs):
         default_prompt_name: the prompt of all calls that name none.
         similarity_fn_name: what `similarity` computes (None: `cosine`, or what the folder says).
         revision: branch, tag or commit of a hub id.
-        token, cache_folder, local_files_only: for the hub, as in `huggingface_hub`.
+        token: for the hub, as in `huggingface_hub`.
+        cache_folder: of the hub (None: what its own variables say).
+        local_files_only: never ask the hub.
         trust_remote_code: without effect; no code of a model is ever run.
 
     Raises:

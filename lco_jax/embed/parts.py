@@ -1,9 +1,11 @@
 """Vectors of a file in the making: written part by part beside it, and joined at the end."""
 
+import functools
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from etils import epath
 from jaxtyping import Float
 
 from lco_jax.data.records import Item, MediaSource, encodable
+from lco_jax.runtime.disks import writing
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,18 @@ VECTOR_COLUMN = "vector"
 """Of a table of vectors."""
 ABOUT_KEY = b"lco_jax"
 """Of the table's metadata: JSON that says which model made it."""
+
+
+def _naming_output(write: Callable[..., None]) -> Callable[..., None]:
+    """A method of `Parts` whose errors of a full or failing disk name the output."""
+
+    @functools.wraps(write)
+    def wrapped(self: "Parts", *arguments: Any) -> None:
+        num_bytes = sum(x.nbytes for x in arguments if isinstance(x, np.ndarray))
+        with writing(self._output, num_bytes or None):
+            write(self, *arguments)
+
+    return wrapped
 
 
 class Parts:
@@ -45,8 +60,10 @@ class Parts:
             self.errors = {int(number): text for number, text in note["errors"].items()}
         elif self._folder.exists():
             self._folder.rmtree()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(output):
+            self._folder.mkdir(parents=True, exist_ok=True)
 
+    @_naming_output
     def append(self, vectors: Float[np.ndarray, "N E"], errors: dict[int, str]) -> None:
         """Keep the vectors of the next items, and errors by their place among these."""
         with self._file(self.num_done).open("wb") as file:
@@ -65,6 +82,7 @@ class Parts:
         )
         draft.replace(self._note)
 
+    @_naming_output
     def finish(
         self,
         items: Sequence[Item | ValueError] | None = None,

@@ -15,6 +15,7 @@ from lco_jax.data.media.errors import MediaError
 from lco_jax.data.records import Item, MediaSource
 from lco_jax.embed.encoder import Errors
 from lco_jax.embed.input_errors import moved
+from lco_jax.runtime.disks import read_into, writing
 
 _KEY_BYTES = 16
 _NO_FILES = ("data:", "file:", "http:", "https:")
@@ -106,9 +107,10 @@ class VectorCache:
         known = np.array([key in self._rows for key in keys], bool)
         vectors = np.zeros((len(keys), self._width), np.float32)
         if known.any():
-            stored = np.memmap(self._vectors, np.float32, "r").reshape(-1, self._width)
-            rows = [self._rows[key] for key, there in zip(keys, known, strict=True) if there]
-            vectors[known] = stored[rows]
+            with self._vectors.open("rb", buffering=0) as file:
+                for index in np.flatnonzero(known).tolist():
+                    row = memoryview(vectors[index]).cast("B")
+                    read_into(file, row, self._rows[keys[index]] * len(row))
         return vectors, known
 
     def add(self, keys: Sequence[bytes], vectors: Float[np.ndarray, "N E"]) -> None:
@@ -120,7 +122,7 @@ class VectorCache:
                 (self._vectors, np.ascontiguousarray(vectors, np.float32).tobytes()),
                 (self._keys, b"".join(keys)),
             ):
-                with file.open("ab") as stream:
+                with writing(file, len(content)), file.open("ab") as stream:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())

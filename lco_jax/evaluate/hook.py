@@ -1,5 +1,6 @@
 """Retrieval on held-out pairs while a model trains."""
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from lco_jax.embed.encoder import Encoder, MakeReader
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.nn.norm import l2_normalize
+from lco_jax.runtime.disks import replace_bytes, replace_text
 from lco_jax.train.loop import Evaluate, Snapshot
 
 FOLDER = "evaluations"
@@ -139,8 +141,7 @@ def _keep_baseline(pairs: _Pairs, snapshot: Snapshot, name: str, find_vectors: B
     if file.exists():
         return
     anchors, positives = find_vectors(pairs.anchors, pairs.positives, snapshot)
-    with file.open("wb") as opened:
-        np.savez(opened, anchors=anchors, positives=positives)
+    _keep_vectors(file, anchors, positives)
 
 
 def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) -> None:
@@ -152,9 +153,14 @@ def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) 
             zip(pairs.anchors, pairs.positives, strict=True)
         )
     )
-    (folder / "pairs.jsonl").write_text("".join(lines))
-    with (folder / f"{step:06d}.npz").open("wb") as file:
-        np.savez(file, anchors=anchors, positives=positives)
+    replace_text(folder / "pairs.jsonl", "".join(lines))
+    _keep_vectors(folder / f"{step:06d}.npz", anchors, positives)
+
+
+def _keep_vectors(file: epath.Path, anchors: np.ndarray, positives: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.savez(content, anchors=anchors, positives=positives)
+    replace_bytes(file, content.getvalue())
 
 
 def _line(folder: epath.Path, number: int, anchor: Item, positive: Item) -> dict[str, str]:
@@ -164,7 +170,7 @@ def _line(folder: epath.Path, number: int, anchor: Item, positive: Item) -> dict
         if sources:
             content, suffix = _content(sources[0], kind)
             line[kind] = f"{number:04d}{suffix}"
-            (folder / line[kind]).write_bytes(content)
+            replace_bytes(folder / line[kind], content)
     return line
 
 

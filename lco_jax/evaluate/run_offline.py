@@ -18,6 +18,7 @@ from lco_jax.embed.embedder import Embedder
 from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task, needs
 from lco_jax.metrics.retrieval import choice_metrics, retrieval_metrics
 from lco_jax.metrics.sts import sts_metrics
+from lco_jax.runtime.disks import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,7 @@ def run_offline(embedder: Embedder, tasks: Iterable[Task], folder: Path) -> dict
             record = _run(embedder, task)
             if jax.process_index() == 0:
                 folder.mkdir(parents=True, exist_ok=True)
-                draft = file.with_suffix(".tmp")
-                draft.write_text(json.dumps(record, indent=1) + "\n")
-                draft.replace(file)
+                replace_text(file, json.dumps(record, indent=1) + "\n")
         scores[task.name] = record["scores"]["test"][0]["main_score"]
     return scores
 

@@ -17,6 +17,7 @@ from PIL import Image
 from lco_jax.data.records import Item
 from lco_jax.data.sources.rows import download_from_hub
 from lco_jax.evaluate.tasks import RetrievalTask
+from lco_jax.runtime.disks import replace_bytes
 
 NAME = "SeaDoc"
 REPO = "LCO-Embedding/SeaDoc"
@@ -127,7 +128,5 @@ def _write_page(row: dict, folder: Path) -> str:
     path = folder / f"{quote(row['id'], safe='')}{suffix}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".partial")
-        draft.write_bytes(content)
-        draft.rename(path)
+        replace_bytes(path, content)
     return str(path)

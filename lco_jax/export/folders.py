@@ -22,6 +22,7 @@ from lco_jax.export.torch_models import quiet
 from lco_jax.export.verify import Format, Verification, check_libraries, verify
 from lco_jax.models.config import read_config
 from lco_jax.models.families import Family
+from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.manifest import is_run_folder, read_manifest
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel
@@ -71,7 +72,7 @@ def export_model(
     Raises:
         FileNotFoundError: no such model or checkpoint.
         ValueError: the output exists, the model has no such format, or a library is missing.
-        OSError: the disk is full.
+        DiskError: the disk is full or fails.
         VerificationError: torch reads the folder differently.
     """
     output = Path(output).absolute()
@@ -84,8 +85,9 @@ def export_model(
     draft = output.with_name(f".{output.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        draft.mkdir(parents=True)
-        written = _write(draft, model, soup, format, checkpoint, dtype, mesh, base_model)
+        with writing(output):
+            draft.mkdir(parents=True)
+            written = _write(draft, model, soup, format, checkpoint, dtype, mesh, base_model)
         verification = None
         if verified:
             count = len(written.probes.probes)
@@ -93,7 +95,8 @@ def export_model(
             verification = written.verify(draft)
             if verification.not_compared:
                 log.warning("not compared: %s", verification.not_compared)
-        written.finish(draft, verification)
+        with writing(output):
+            written.finish(draft, verification)
         failures = verification.failures if verification else []
         draft.rename(failed if failures else output)
     except BaseException:
@@ -131,7 +134,7 @@ class _Written:
             "verification": verification.describe() if verification else None,
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
-        (folder / PROFILE_FILE).write_text(text + "\n", encoding="utf-8")
+        replace_text(folder / PROFILE_FILE, text + "\n")
         write_card(
             folder,
             record,

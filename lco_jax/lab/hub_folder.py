@@ -11,6 +11,7 @@ import safetensors.numpy
 from jaxtyping import Float, Shaped
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.weights.rows import Row
 
 _WORDS = (
@@ -22,12 +23,14 @@ _WORDS = (
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write one of the folder's configs."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_weights(folder: Path, tensors: dict[str, Shaped[np.ndarray, "..."]]) -> None:
     """Write tensors under their hub names."""
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    file = folder / "model.safetensors"
+    with writing(file, sum(x.nbytes for x in tensors.values())):
+        safetensors.numpy.save_file(tensors, file, metadata={"format": "pt"})
 
 
 def random_tensor(

@@ -9,6 +9,7 @@ from pathlib import Path
 from lco_jax.data.records import Item
 from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.evaluate.tasks import RetrievalTask
+from lco_jax.runtime.disks import replace_bytes
 
 LANGUAGES = {"id": "ind-Latn", "vi": "vie-Latn", "km": "khm-Khmr"}
 PAGE_TASKS = {f"LibreOfficePages-{code}": code for code in LANGUAGES}
@@ -73,7 +74,5 @@ def _unpack(record: dict, folder: Path) -> str:
     path = folder / f"{record['id'].replace('/', '-')}.png"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".partial")
-        draft.write_bytes(record["image"])
-        draft.rename(path)
+        replace_bytes(path, record["image"])
     return str(path)

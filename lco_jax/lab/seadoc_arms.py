@@ -18,6 +18,7 @@ from lco_jax.lab.arms_table import Arm, arms_table, differences_table
 from lco_jax.lab.offline_tasks import offline_tasks
 from lco_jax.lab.pages import page_task
 from lco_jax.metrics.comparison import EmbeddedPairs
+from lco_jax.runtime.disks import replace_text
 from lco_jax.train.manifest import read_manifest
 from lco_jax.train.metrics import read_metrics
 from lco_jax.train.stages import train_stages
@@ -109,7 +110,7 @@ def _measure(arm: str, settings: Settings) -> dict[str, Any]:
         record = json.loads(file.read_text()) if file.exists() else {}
         if record.get("max_pages") != settings.max_pages:
             record = {"max_pages": settings.max_pages, **_score(folder / stage, settings)}
-            file.write_text(json.dumps(record) + "\n")
+            replace_text(file, json.dumps(record) + "\n")
         scores[when] = record["raw"]
         if when == "before":
             scores["centred"] = record["centred"]
@@ -169,8 +170,8 @@ def _write(results: dict[str, dict[str, Any]], settings: Settings) -> None:
         versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     )
     settings.output.parent.mkdir(parents=True, exist_ok=True)
-    settings.output.write_text(text, encoding="utf-8")
-    (settings.workdir / "seadoc_small.json").write_text(json.dumps(results) + "\n")
+    replace_text(settings.output, text)
+    replace_text(settings.workdir / "seadoc_small.json", json.dumps(results) + "\n")
 
 
 _PAGE = """\

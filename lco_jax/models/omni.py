@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from lco_jax.config import Lora, Tower
 from lco_jax.models.audio import AudioTower
 from lco_jax.models.config import ModelConfig
+from lco_jax.models.pixels import normalised
 from lco_jax.models.text import TextModel
 from lco_jax.models.vision import VisionTower
 from lco_jax.nn.stack import Remat
@@ -51,14 +52,19 @@ class OmniModel(TextModel):
         """What takes the places of media tokens: features of patches, of audio, known ones.
 
         Args:
-            vision: the arguments of the vision tower (None: no images).
+            vision: patches in bytes and their statistics (see `pixels.normalised`), and the other
+                arguments of the vision tower (None: no images).
             audio: the arguments of the audio tower (None: no audio).
             known: features that no tower need compute.
             remat: what the towers recompute if they train.
         """
         parts = []
         if vision is not None:
-            parts.append(self.vision(*vision, remat=remat))
+            levels, statistics, *layout = vision
+            sizes = self.vision.config
+            pixels = sizes.patch_px**2
+            patches = normalised(levels, statistics, sizes.frames_per_patch, pixels)
+            parts.append(self.vision(patches, *layout, remat=remat))
         if audio is not None:
             features = self.audio(*audio, remat=remat)
             groups, chunks, tokens, width = features.shape

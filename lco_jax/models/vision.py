@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from lco_jax.models.config import VisionConfig
 from lco_jax.nn.attention import attend
@@ -19,7 +19,8 @@ from lco_jax.nn.feed_forward import SwiGlu
 from lco_jax.nn.linear import Linear, contract, normal
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, rotate
-from lco_jax.nn.stack import Remat, scan_layers, stacked
+from lco_jax.nn.splash import attend_long, splash_fits
+from lco_jax.nn.stack import Remat, scan_kinds, stacked
 from lco_jax.runtime.axes import mesh_platform
 
 _NORM_EPS = 1e-6
@@ -57,19 +58,10 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "G P D"],
         rotation: Rotation,
-        windows: Int[Array, "G W S"],
-        frames: Int[Array, "G K T"],
-        is_full: Bool[Array, ""],
+        segments: Int[Array, "G W S"],
     ) -> Float[Array, "G P D"]:
         query, key, value = jax.vmap(lambda linear: linear(x))(self.qkv)
-        operands = (rotate(query, rotation), rotate(key, rotation), value)
-        # Only the chosen branch runs, so window layers never pay for the long rows.
-        context = jax.lax.cond(
-            is_full,
-            lambda operands: _attend_in_rows(*operands, frames),
-            lambda operands: _attend_in_rows(*operands, windows),
-            operands,
-        )
+        context = _attend_in_rows(rotate(query, rotation), rotate(key, rotation), value, segments)
         return self.output(context)
 
 
@@ -81,9 +73,11 @@ def _attend_in_rows(
 ) -> Float[Array, "G P N H"]:
     """Attention within the segments, none of which crosses the end of a row.
 
-    Some rows are compared at a time, long ones in blocks of queries, so that no more than a piece
-    of the scores exists.
+    On TPUs a kernel keeps the scores of long rows out of memory. Elsewhere some rows are compared
+    at a time, long ones in blocks of queries, so that no more than a piece of the scores exists.
     """
+    if mesh_platform() == "tpu" and splash_fits(segments.shape[2], query.shape[3]):
+        return _attend_by_kernel(query, key, value, segments)
     groups, num_rows, length = segments.shape
     spec = jax.typeof(query).sharding.spec
     together, block = _piece(num_rows, length)
@@ -134,6 +128,25 @@ def _attend_in_rows(
     return jax.lax.reshape(jnp.moveaxis(context, 0, 1), query.shape, out_sharding=spec)
 
 
+def _attend_by_kernel(
+    query: Float[Array, "G P N H"],
+    key: Float[Array, "G P N H"],
+    value: Float[Array, "G P N H"],
+    segments: Int[Array, "G W S"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "G P N H"]:
+    groups, num_rows, length = segments.shape
+    spec = jax.typeof(query).sharding.spec
+    rows = (groups * num_rows, length)
+    parts = (
+        jax.lax.reshape(x, (*rows, *x.shape[2:]), out_sharding=spec) for x in (query, key, value)
+    )
+    own = jax.lax.reshape(segments, rows, out_sharding=jax.P(spec[0], None))
+    context = attend_long(*parts, own, causal=False, interpret=interpret)
+    return jax.lax.reshape(context, query.shape, out_sharding=spec)
+
+
 def _piece(num_rows: int, length: int) -> tuple[int, int]:
     """How many rows of a group are compared at a time, and how many queries of each."""
     most = _MAX_SCORES_ON_CPU if mesh_platform() == "cpu" else _MAX_SCORES
@@ -161,11 +174,9 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "G P D"],
         rotation: Rotation,
-        windows: Int[Array, "G W S"],
-        frames: Int[Array, "G K T"],
-        is_full: Bool[Array, ""],
+        segments: Int[Array, "G W S"],
     ) -> Float[Array, "G P D"]:
-        x = x + self.attention(self.attention_norm(x), rotation, windows, frames, is_full)
+        x = x + self.attention(self.attention_norm(x), rotation, segments)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -213,16 +224,15 @@ class VisionTower(nnx.Module):
         remat: Remat = "none",
     ) -> Float[Array, "G M E"]:
         """The features of the merge units; those of padding mean nothing."""
-        layers = np.arange(self.config.num_layers)
-        is_full = jnp.asarray(np.isin(layers, self.config.full_layers))
         rotation = _rotation(coordinates, self.config.sizes["H"])
-
-        def run(block: Block, index: Int[Array, ""], x: Float[Array, "G P D"]):
-            return block(x, rotation, windows, frames, is_full[index]), None
-
+        layer_fns = {
+            "window": lambda block, x: block(x, rotation, windows),
+            "full": lambda block, x: block(x, rotation, frames),
+        }
+        full = self.config.full_layers
+        kinds = ["full" if i in full else "window" for i in range(self.config.num_layers)]
         x = self.patch_embed(patches.astype(self.dtype))
-        x, _ = scan_layers(run, self.blocks, x, num_layers=self.config.num_layers, remat=remat)
-        return self.merger(x)
+        return self.merger(scan_kinds(layer_fns, self.blocks, x, kinds=kinds, remat=remat))
 
 
 def _rotation(coordinates: Int[Array, "G P 2"], head_dim: int) -> Rotation:

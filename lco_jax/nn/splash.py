@@ -21,13 +21,16 @@ from lco_jax.runtime.axes import act_spec
 _BLOCKS = (512, 256, 128)
 SHORTEST_ROW = 512
 """Shorter rows are faster as plain products: their scores are few, and blocks are mostly masked."""
+_NARROWEST_HEAD = 64
+"""Half of the lanes of a TPU; the rest of them would compute nothing."""
 
 Preamble = tuple[Float[Array, "1 P K H"], Float[Array, "1 P K H"]]
 
 
 def splash_fits(length: int, head_dim: int) -> bool:
     """Whether the kernel takes rows of this length, and is worth it."""
-    return length >= SHORTEST_ROW and length % _BLOCKS[-1] == 0 and head_dim % 128 == 0
+    fills_lanes = head_dim >= _NARROWEST_HEAD and head_dim % 16 == 0
+    return length >= SHORTEST_ROW and length % _BLOCKS[-1] == 0 and fills_lanes
 
 
 def attend_long(
@@ -37,28 +40,35 @@ def attend_long(
     segments: Int[Array, "B S"],
     preamble: Preamble | None = None,
     *,
+    causal: bool = True,
     interpret: bool = False,
 ) -> Float[Array, "B S N H"]:
-    """What `lco_jax.nn.attention.attend` gives with the causal mask of `segments`."""
+    """What `lco_jax.nn.attention.attend` gives with the mask of `segments`, in which a query sees
+    its own segment (`causal`: no later position of it).
+    """
     heads, one_set = act_spec("B S N H"), jax.P(None, None, "tensor", None)
     keys = act_spec("B S K H")
     # The kernel does not say how its results vary over the mesh, so this is not checked.
     return jax.shard_map(
-        functools.partial(_attend, interpret),
+        functools.partial(_attend, causal, interpret),
         in_specs=(heads, keys, keys, act_spec("B S"), None if preamble is None else one_set),
         out_specs=heads,
         check_vma=False,
     )(query, key, value, segments, preamble)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(interpret, query, key, value, segments, preamble) -> Float[Array, "B S N H"]:
-    return _forward(interpret, query, key, value, segments, preamble)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(causal, interpret, query, key, value, segments, preamble) -> Float[Array, "B S N H"]:
+    if preamble is None:  # nobody asks for the log-sum-exps, which take more than the context
+        scaled = query * query.shape[-1] ** -0.5
+        return _heads_first(_rows(causal, interpret, False, scaled, key, value, segments))
+    return _forward(causal, interpret, query, key, value, segments, preamble)[0]
 
 
-def _forward(interpret, query, key, value, segments, preamble):
-    kernel = _kernel(query.shape[1], query.shape[2], interpret)
-    static = {**kernel.kwargs, "save_residuals": True}
+def _rows(causal, interpret, with_log_sum, scaled, key, value, segments):
+    """The context `B N S H` of each row, and on demand the log-sum-exps `B N S` of its scores."""
+    kernel = _kernel(scaled.shape[1], scaled.shape[2], causal, interpret)
+    static = {**kernel.kwargs, "save_residuals": with_log_sum}
 
     def row(query, key, value, segments):
         ids = splash.SegmentIds(segments, segments)
@@ -66,8 +76,12 @@ def _forward(interpret, query, key, value, segments, preamble):
             kernel.fwd_mask_info, query, key, value, ids, None, **static
         )
 
+    return jax.vmap(row)(*map(_heads_first, (scaled, key, value)), segments)
+
+
+def _forward(causal, interpret, query, key, value, segments, preamble):
     scaled = query * query.shape[-1] ** -0.5
-    context, (log_sum,) = jax.vmap(row)(*map(_heads_first, (scaled, key, value)), segments)
+    context, (log_sum,) = _rows(causal, interpret, True, scaled, key, value, segments)
     context = _heads_first(context)
     if preamble is not None:
         scores = _preamble_scores(scaled, preamble[0])
@@ -80,9 +94,9 @@ def _forward(interpret, query, key, value, segments, preamble):
     return context, (query, key, value, segments, preamble, context, log_sum)
 
 
-def _backward(interpret, saved, cotangent):
+def _backward(causal, interpret, saved, cotangent):
     query, key, value, segments, preamble, context, log_sum = saved
-    kernel = _kernel(query.shape[1], query.shape[2], interpret)
+    kernel = _kernel(query.shape[1], query.shape[2], causal, interpret)
     scale = query.shape[-1] ** -0.5
     scaled = query * scale
 
@@ -160,13 +174,16 @@ def _heads_first(x: Array) -> Array:
     return x.swapaxes(1, 2)
 
 
-def _kernel(length: int, num_heads: int, interpret: bool) -> splash.SplashAttentionKernel:
+def _kernel(
+    length: int, num_heads: int, causal: bool, interpret: bool
+) -> splash.SplashAttentionKernel:
     block = next(size for size in _BLOCKS if length % size == 0)
     forward = {"block_q": block, "block_kv": block, "block_kv_compute": block}
     backward = {"block_q_dkv": block, "block_kv_dkv": block, "block_kv_dkv_compute": block}
     sizes = splash.BlockSizes(**forward, **backward, block_q_dq=block, block_kv_dq=block)
-    # Causality is computed block by block, never stored as a mask.
-    mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * num_heads)
+    # Either is computed block by block, never stored as a mask.
+    kind = masks.CausalMask if causal else masks.FullMask
+    mask = masks.MultiHeadMask([kind((length, length))] * num_heads)
     return splash.make_splash_mha(
         mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )

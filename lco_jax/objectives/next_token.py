@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int
 
 from lco_jax.runtime.axes import BATCH_AXES
 
+LEARNED_BLOCK = "learned_block"
+"""The named scope of what runs for blocks with a target only: plans know how many have one."""
+
 
 class TokenSums(NamedTuple):
     """Sums over target tokens."""
@@ -80,7 +83,9 @@ def _sums_of_blocks(
         def with_block(sums: tuple) -> tuple:
             return jax.tree.map(jnp.add, sums, _row_sums(logits_fn(hidden), targets))
 
-        return jax.lax.cond((targets >= 0).any(), with_block, lambda sums: sums, sums), None
+        with jax.named_scope(LEARNED_BLOCK):
+            sums = jax.lax.cond((targets >= 0).any(), with_block, lambda sums: sums, sums)
+        return sums, None
 
     start = (jnp.zeros_like(targets[0, :, 0], jnp.float32),) * 2
     return jax.lax.scan(add, start, (hidden, targets))[0]
@@ -105,7 +110,8 @@ def _backward(arguments: tuple, cotangents: tuple) -> tuple:
         def without_block() -> tuple[Array, Array]:
             return jax.tree.map(jnp.zeros_like, jax.eval_shape(with_block))
 
-        of_logits, of_hidden = jax.lax.cond((targets >= 0).any(), with_block, without_block)
+        with jax.named_scope(LEARNED_BLOCK):
+            of_logits, of_hidden = jax.lax.cond((targets >= 0).any(), with_block, without_block)
         # Of all blocks, so that devices add up their sums once and not in each branch; of frozen
         # weights the compiler leaves it out.
         _, pull_to_weights = jax.vjp(lambda fn: fn(hidden), logits_fn)

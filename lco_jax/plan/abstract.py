@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from lco_jax.data.pack.batch import Batch, Shape
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import ModelConfig, public_config, read_config
 from lco_jax.models.describe import describe_model
+from lco_jax.objectives.next_token import LEARNED_BLOCK
 from lco_jax.objectives.traits import traits_of
-from lco_jax.plan.assumed_batch import assume_batch
+from lco_jax.plan.assumed_batch import assume_batch, share_with_targets
 from lco_jax.train.manifest import underlying
 from lco_jax.train.optimizer import init_optimizer, make_optimizer
 from lco_jax.train.update import TrainState, make_step
@@ -44,6 +45,8 @@ class AbstractRun:
     preamble: jax.ShapeDtypeStruct
     shape: Shape
     model: ModelConfig
+    shares: dict[str, float]
+    """How often the conditionals of named scopes run (see `Program`)."""
 
     @property
     def slots(self) -> int:
@@ -60,8 +63,8 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     mesh = jax.sharding.get_mesh()
     traits = traits_of(config.objective)
     config = dataclasses.replace(config, model=underlying(config.model))
-    sizes = _sizes(config)
-    check_divides(sizes, mesh)
+    sizes = model_sizes(config)
+    check_divides(sizes, mesh.shape)
     model = describe_model(config.model, sizes, with_head=traits.needs_head)
     num_steps = config.num_steps or _STEPS
     optimizer = make_optimizer(config.optimizer, num_steps, config.model.trainable)
@@ -83,6 +86,7 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
         preamble=jax.ShapeDtypeStruct((_PREAMBLE_TOKENS,), jnp.int32, sharding=everywhere),
         shape=shape,
         model=model.read,
+        shares={LEARNED_BLOCK: share_with_targets(config, shape, batch)},
     )
 
 
@@ -106,15 +110,16 @@ def saved_activations(run: AbstractRun) -> list[jax.ShapeDtypeStruct]:
     return on_mesh(saved)
 
 
-def _sizes(config: TrainConfig) -> ModelConfig:
+def model_sizes(config: TrainConfig) -> ModelConfig:
+    """The sizes of the model that a config names, from its folder or as they are known."""
     if Path(config.model.path).is_dir():
         return read_config(Path(config.model.path))
     return public_config(config.model.path)
 
 
-def check_divides(model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
+def check_divides(model: ModelConfig, mesh: Mapping[str, int]) -> None:
     """Raise ValueError with the size that an axis does not divide, before the compiler does."""
-    text, tensor, fsdp = model.text, mesh.shape["tensor"], mesh.shape["fsdp"]
+    text, tensor, fsdp = model.text, mesh["tensor"], mesh["fsdp"]
     sizes = {
         ("tensor", tensor, "attention heads"): text.num_heads,
         ("tensor", tensor, "key-value heads"): text.num_kv_heads,

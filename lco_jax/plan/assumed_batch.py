@@ -7,10 +7,11 @@ import jax
 import numpy as np
 
 from lco_jax.config import TrainConfig
-from lco_jax.data.pack.batch import Batch, Shape
-from lco_jax.data.pack.media_batch import MediaBatch, MediaShape, VisionBatch
+from lco_jax.data.encode.encoded import Encoded, Medium, Visual
+from lco_jax.data.encode.positions import Grid
+from lco_jax.data.pack.batch import Batch, Shape, choose_shape, item_lengths, measure
+from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape, VisionBatch
 from lco_jax.data.pack.patch_layout import WINDOW_ROW
-from lco_jax.data.pack.rounding import round_coarsely, round_rows
 from lco_jax.data.pack.shares import slots_per_cell
 from lco_jax.data.pack.specs import BATCH_SPECS, MEDIA_SPECS
 from lco_jax.models.config import ModelConfig
@@ -19,8 +20,6 @@ from lco_jax.runtime import mesh as meshes
 
 _LABELS = 4096
 """Assumed vocabulary of an alignment."""
-_PLACEMENT = 1.12
-"""Patches of a budget for one patch of a large image, whose windows leave gaps."""
 
 
 def assume_batch(
@@ -32,24 +31,11 @@ def assume_batch(
         ValueError: there are fewer examples than data shards.
     """
     shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
-    size, cells = config.data.batch_size, shards * chunks
-    if size < cells:
-        raise ValueError(
-            f"batch_size={size} is less than encode_chunks={chunks} times {shards} data shards; "
-            f"use at least {cells}, or a larger mesh.tensor"
-        )
+    shape = assume_shape(config, model, shards)
+    row_tokens, rows, media = shape
     traits = traits_of(config.objective)
-    assumed = traits.assume(config)
-    roles, examples = assumed.roles, slots_per_cell(size, cells)
-    row_tokens = _first_of(config.memory.row_tokens, 3 * assumed.item_tokens)
-    media = _media_shape(config, model, math.ceil(assumed.image_share * examples * roles))
-    num_image_tokens = 0
-    if model.vision is not None:
-        num_image_tokens = media.patch_rows * media.frame_row // model.vision.unit_patches
-        longest = image_tokens(config, model) + assumed.item_tokens
-        row_tokens = _first_of(config.memory.row_tokens, longest)
-    tokens = examples * roles * assumed.item_tokens + num_image_tokens
-    rows = round_rows(math.ceil(tokens / row_tokens))
+    examples = slots_per_cell(config.data.batch_size, shards * chunks)
+    roles = traits.assume(config).roles
     table = (chunks, rows * shards, row_tokens)
     items = (chunks, roles, examples * shards)
 
@@ -57,7 +43,7 @@ def assume_batch(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
 
     specs = BATCH_SPECS
-    return Shape(row_tokens, rows, media), Batch(
+    return shape, Batch(
         tokens=array(table, np.int32, specs.tokens),
         segments=array(table, np.int32, specs.segments),
         positions=array((*table, 3), np.int32, specs.positions),
@@ -70,25 +56,67 @@ def assume_batch(
     )
 
 
-def _media_shape(config: TrainConfig, model: ModelConfig, num_images: int) -> MediaShape:
-    """Room for the images of a data shard, all of the largest size that the config allows."""
-    if model.vision is None:
-        return MediaShape()
-    patches = image_tokens(config, model) * model.vision.unit_patches
-    frame_row = _first_of(config.memory.frame_rows, _PLACEMENT * patches)
-    per_row = max(1, int(frame_row // (_PLACEMENT * patches)))
-    return MediaShape(frame_row, round_coarsely(math.ceil(num_images / per_row)))
+def share_with_targets(config: TrainConfig, shape: Shape, batch: Batch) -> float:
+    """The share of the tokens of a data shard that have a target, at most; they are moved to the
+    front of their rows, so as many blocks of tokens have one.
+    """
+    if batch.targets is None:
+        return 0.0
+    num_cells = batch.tokens.shape[0] * batch.tokens.shape[1] // shape.rows
+    examples = math.prod(batch.pool.shape) // num_cells
+    targets = examples * config.objective.max_response_tokens
+    return min(1.0, targets / (shape.rows * shape.row_tokens))
 
 
-def _first_of(allowed: tuple[int, ...], wanted: float) -> int:
-    """The first allowed size of at least `wanted`, or the largest."""
-    return next((size for size in allowed if size >= wanted), allowed[-1])
+def assume_shape(config: TrainConfig, model: ModelConfig, num_shards: int) -> Shape:
+    """What the packer of a run makes of the fullest data shard of an encode chunk.
+
+    Raises:
+        ValueError: there are fewer examples than data shards.
+    """
+    memory, size = config.memory, config.data.batch_size
+    cells = num_shards * memory.encode_chunks
+    if size < cells:
+        raise ValueError(
+            f"batch_size={size} is less than encode_chunks={memory.encode_chunks} times "
+            f"{num_shards} data shards; use at least {cells}, or a larger mesh.tensor"
+        )
+    assumed, examples = traits_of(config.objective).assume(config), slots_per_cell(size, cells)
+    count = examples * assumed.roles
+    items = [_item(assumed.item_tokens)] * count
+    if model.vision is not None:
+        # The pixels of a still image; nobody looks at them.
+        levels = np.zeros((0, model.vision.num_channels * model.vision.patch_px**2), np.uint8)
+        image = Visual(levels, largest_image(config, model), np.zeros((2, 3), np.float32))
+        with_image = _item(assumed.item_tokens + image_tokens(config, model), image)
+        num_images = math.ceil(assumed.image_share * count)
+        items[:num_images] = [with_image] * num_images
+    lengths = item_lengths(items).reshape(1, examples, assumed.roles)
+    shape = choose_shape(measure(lengths, 1, memory.row_tokens), memory.row_tokens)
+    if model.vision is not None:
+        packer = MediaPacker(model, memory.frame_rows)
+        shape = shape._replace(media=packer.choose_shape(packer.measure([items])))
+    return shape.at_least(*memory.least_shape)
+
+
+def _item(num_tokens: int, image: Visual | None = None) -> Encoded:
+    """An item of which only the size matters."""
+    media = () if image is None else (Medium(image, np.zeros(0, np.int32)),)
+    return Encoded(np.zeros(num_tokens, np.int32), np.uint64(0), media=media)
+
+
+def largest_image(config: TrainConfig, model: ModelConfig) -> Grid:
+    """The grid of an image of the largest size that the config allows, nearly a square."""
+    merge = model.vision.merge_size
+    units = config.data.media.image_max_pixels // (model.vision.patch_px * merge) ** 2
+    rows = math.isqrt(units)
+    return Grid(1, rows * merge, units // rows * merge)
 
 
 def image_tokens(config: TrainConfig, model: ModelConfig) -> int:
     """Of an image of the largest size."""
-    unit_px = model.vision.patch_px * model.vision.merge_size
-    return config.data.media.image_max_pixels // unit_px**2
+    grid = largest_image(config, model)
+    return grid.rows * grid.columns // model.vision.unit_patches
 
 
 def _media(
@@ -101,12 +129,12 @@ def _media(
 ) -> MediaBatch | None:
     if shape == MediaShape():
         return None
-    sizes = model.vision.sizes
     patches = shape.patch_rows * shape.frame_row
-    width = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
+    width = model.vision.num_channels * shape.patch_frames * model.vision.patch_px**2
     group, spec = (chunks, shards), MEDIA_SPECS.vision
     vision = VisionBatch(
-        patches=array((*group, patches, width), np.float32, spec.patches),
+        patches=array((*group, patches, width), np.uint8, spec.patches),
+        statistics=array((*group, 2, model.vision.num_channels), np.float32, spec.statistics),
         windows=array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows),
         frames=array((*group, shape.patch_rows, shape.frame_row), np.int32, spec.frames),
         coordinates=array((*group, patches, 2), np.int32, spec.coordinates),

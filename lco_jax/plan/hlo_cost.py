@@ -7,9 +7,11 @@ often as it runs.
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lco_jax.plan.hlo import Instruction, Program, Shape
+from lco_jax.plan.kernel_cost import is_splash, splash_bytes, splash_flops
 
 _COLLECTIVES = (
     "all-gather",
@@ -35,30 +37,9 @@ _NO_TRAFFIC = (
     "opt-barrier",
     "async-update",
 )
+_NO_WORK = ('"AllocateBuffer"', '"ConcatBitcast"')
+"""Custom calls that only name memory."""
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]|mesh\[(.*?)\] \{(.*?)\})")
-
-
-def matmul_flops(program: Program) -> int:
-    """Of all matrix products and convolutions, kernels as they declare it."""
-    counts = {
-        "dot": _dot_flops,
-        "convolution": _convolution_flops,
-        "custom-call": lambda _, instruction: _declared_flops(instruction),
-    }
-    return sum(
-        times * counts[instruction.opcode](computation, instruction)
-        for computation, instruction, times, _ in program.run()
-        if instruction.opcode in counts
-    )
-
-
-def hbm_bytes(program: Program) -> int:
-    """Read and written, but for what stays in the cache."""
-    return sum(
-        times * _traffic(program, computation, instruction)
-        for computation, instruction, times, fused in program.run()
-        if not fused
-    )
 
 
 @dataclass(frozen=True)
@@ -68,8 +49,8 @@ class Collective:
     kind: str
     group_size: int
     """Devices that take part; 0: all."""
-    count: int
-    num_bytes: int
+    count: float
+    num_bytes: float
     """Of the whole array on each device: the result of a gather, the operand of all others."""
 
     def sent_bytes(self, num_devices: int) -> float:
@@ -81,29 +62,81 @@ class Collective:
         return passes * self.num_bytes * (size - 1) / size
 
 
-def collectives(program: Program) -> list[Collective]:
+@dataclass(frozen=True)
+class Cost:
+    """What an instruction takes in all its runs on one device."""
+
+    instruction: Instruction
+    times: float
+    """Of which a conditional may leave a part."""
+    flops: float
+    """Of matrix products and convolutions, kernels as they declare it."""
+    hbm_bytes: float
+    """Read and written, but for what stays in the cache."""
+    collective: Collective | None
+
+
+def costs(program: Program) -> Iterator[Cost]:
+    """Of all instructions that cost anything; those of a fusion have their own FLOPs, but its
+    memory traffic is that of the fusion.
+    """
+    for computation, instruction, times, fused in program.run():
+        flops = times * _flops(computation, instruction)
+        traffic = 0.0 if fused else times * _traffic(program, computation, instruction)
+        collective = _collective(computation, instruction, times)
+        if flops or traffic or collective:
+            yield Cost(instruction, times, flops, traffic, collective)
+
+
+def matmul_flops(program: Program) -> float:
+    """Of all matrix products and convolutions, kernels as they declare it."""
+    return sum(cost.flops for cost in costs(program))
+
+
+def hbm_bytes(program: Program) -> float:
+    """Read and written, but for what stays in the cache."""
+    return sum(cost.hbm_bytes for cost in costs(program))
+
+
+def collectives(rows: Iterable[Cost]) -> list[Collective]:
     """The communication of a program, by kind and size of group, most bytes first."""
-    found: dict[tuple[str, int], list[int]] = {}
-    for computation, instruction, times, _ in program.run():
-        kind = instruction.opcode.removesuffix("-start")
-        if kind not in _COLLECTIVES:
-            continue
-        size = _group_size(instruction)
-        moved = sum(
-            shape.num_bytes for name in instruction.operands for shape in computation[name].shapes
-        )
-        if kind == "all-gather":
-            moved = max(_bytes(instruction.shapes, anywhere=True) - moved, moved)
-            if instruction.opcode == "all-gather":
-                moved = _bytes(instruction.shapes, anywhere=True)
-        entry = found.setdefault((kind, size), [0, 0])
-        entry[0] += times
-        entry[1] += times * moved
-    rows = [Collective(*key, *value) for key, value in found.items()]
-    return sorted(rows, key=lambda row: -row.num_bytes)
+    found: dict[tuple[str, int], list[float]] = {}
+    for collective in (cost.collective for cost in rows if cost.collective):
+        entry = found.setdefault((collective.kind, collective.group_size), [0, 0])
+        entry[0] += collective.count
+        entry[1] += collective.num_bytes
+    kinds = [Collective(*key, round(count), size) for key, (count, size) in found.items()]
+    return sorted(kinds, key=lambda row: -row.num_bytes)
 
 
 # -------------------------------------------------------------------------------- counting
+
+
+def _flops(computation, instruction: Instruction) -> float:
+    match instruction.opcode:
+        case "dot":
+            return _dot_flops(computation, instruction)
+        case "convolution":
+            return _convolution_flops(computation, instruction)
+        case "custom-call":
+            if is_splash(instruction):
+                return splash_flops(computation, instruction)
+            return _declared_flops(instruction)
+    return 0
+
+
+def _collective(computation, instruction: Instruction, times: float) -> Collective | None:
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in _COLLECTIVES:
+        return None
+    moved = sum(
+        shape.num_bytes for name in instruction.operands for shape in computation[name].shapes
+    )
+    if kind == "all-gather":
+        moved = max(_bytes(instruction.shapes, anywhere=True) - moved, moved)
+        if instruction.opcode == "all-gather":
+            moved = _bytes(instruction.shapes, anywhere=True)
+    return Collective(kind, _group_size(instruction), times, times * moved)
 
 
 def _dot_flops(computation, instruction: Instruction) -> int:
@@ -186,7 +219,7 @@ def _fusion_traffic(program: Program, fusion: Instruction, reads: list[int], wri
             update, into = uses[0].operands[1], uses[0].operands[0] == parameter
             if into:
                 total -= min(written, size)
-                size = 2 * sum(shape.num_bytes for shape in body[update].shapes)
+                size = sum(shape.num_bytes for shape in body[update].shapes)
         total += min(size, _used_bytes(program, body, parameter, size))
     return max(total, 0)
 
@@ -203,10 +236,22 @@ def _used_bytes(program: Program, body: dict[str, Instruction], name: str, size:
             total += _used_bytes(program, body, use.name, size)
         elif use.opcode == "fusion":
             inner = program.computations[use.attribute("calls").lstrip("%")]
-            total += _used_bytes(program, inner, _parameter(inner, use.operands.index(name)), size)
+            parameter = _parameter(inner, use.operands.index(name))
+            if _is_renamed(inner, parameter):
+                total += _used_bytes(program, body, use.name, size)
+            else:
+                total += _used_bytes(program, inner, parameter, size)
         else:
             return size
     return total
+
+
+def _is_renamed(body: dict[str, Instruction], parameter: str) -> bool:
+    """Whether all that a computation makes of a parameter is another shape of it."""
+    result = next(x for x in body.values() if x.is_root)
+    while result.opcode == "bitcast":
+        result = body[result.operands[0]]
+    return result.name == parameter
 
 
 def _parameter(body: dict[str, Instruction], number: int) -> str:
@@ -215,18 +260,25 @@ def _parameter(body: dict[str, Instruction], number: int) -> str:
     )
 
 
-def _traffic(program: Program, computation, instruction: Instruction) -> int:
+def _traffic(program: Program, computation, instruction: Instruction) -> float:
     opcode = instruction.opcode
     if opcode in _NO_TRAFFIC or opcode.endswith("-done"):
+        return 0
+    if opcode == "custom-call" and instruction.attribute("custom_call_target") in _NO_WORK:
         return 0
     reads = [_bytes(computation[name].shapes) for name in instruction.operands]
     written = _bytes(instruction.shapes)
     if opcode == "fusion":
         return _fusion_traffic(program, instruction, reads, written)
+    if is_splash(instruction):
+        return splash_bytes(computation, instruction)
     if opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * written
     if opcode == "dynamic-update-slice":
         return 2 * reads[1]
+    if opcode == "slice-start":  # the source, the slice, what it is waited for by
+        source, piece = instruction.shapes[:2]
+        return piece.num_bytes * (source.in_hbm + piece.in_hbm)
     if opcode.endswith("-start"):  # the result names the operand again
         return written
     return sum(reads) + written

@@ -19,8 +19,9 @@ from lco_jax.plan.abstract import (
     shard_bytes,
     text_table,
 )
+from lco_jax.plan.explain import Item, explain
 from lco_jax.plan.hlo import Program
-from lco_jax.plan.hlo_cost import Collective, collectives, hbm_bytes, matmul_flops
+from lco_jax.plan.hlo_cost import Collective, collectives, costs
 from lco_jax.plan.suggestions import suggest
 from lco_jax.plan.topologies import Topology
 from lco_jax.plan.useful_work import matrix_weights, useful_work
@@ -76,6 +77,10 @@ class Plan:
     """Useful work (see `UsefulWork`), over what the chips could do in the roofline time."""
     tokens_per_s: float | None = None
     """Real tokens of the whole slice at the roofline, of text and of images."""
+    share_real_tokens: float | None = None
+    """Of all slots of the rows."""
+    explanation: dict[str, list[Item]] | None = None
+    """What costs most of each resource, if asked for."""
 
     def to_json(self) -> dict:
         """Plain values."""
@@ -85,8 +90,14 @@ class Plan:
         return content
 
 
-def make_plan(config: TrainConfig, topology: Topology) -> Plan:
+def make_plan(
+    config: TrainConfig, topology: Topology, *, explained: bool = False, advised: bool = True
+) -> Plan:
     """Compile the training step of a config for a slice.
+
+    Args:
+        explained: also say which instructions cost most.
+        advised: if it does not fit, also say what should.
 
     Raises:
         ValueError: the config does not fit the mesh or the model.
@@ -96,17 +107,17 @@ def make_plan(config: TrainConfig, topology: Topology) -> Plan:
         run = abstract_run(config)
         plan = _frame(config, topology, mesh, run)
         if sum(plan.bytes_per_chip.values()) > plan.available_bytes:
-            return _too_big(plan, config, topology, run, "")
+            return _too_big(plan, config, topology, run, "", advised)
         start = time.perf_counter()
         try:
             compiled = run.step.lower(run.state, run.batch, run.preamble).compile()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return _too_big(plan, config, topology, run, str(error))
+            return _too_big(plan, config, topology, run, str(error), advised)
         seconds = time.perf_counter() - start
     plan = dataclasses.replace(plan, compile_s=seconds, fits=True)
-    return _measured(plan, config, topology, run, compiled)
+    return _measured(plan, config, topology, run, compiled, explained)
 
 
 def describe(plan: Plan, title: str = "plan") -> str:
@@ -135,6 +146,7 @@ def describe(plan: Plan, title: str = "plan") -> str:
                 f"{times.hbm_s * 1e3:.1f}, links {times.ici_s * 1e3:.1f}, between slices "
                 f"{times.dcn_s * 1e3:.1f}"
             ),
+            "slots of real tokens": f"{plan.share_real_tokens:.0%}",
             "real tokens per second, at most": f"{plan.tokens_per_s:,.0f}",
             "model-flop utilisation, at most": f"{plan.mfu_bound:.0%} (4 N a token)",
             "compiled in": f"{plan.compile_s:.0f} s",
@@ -180,16 +192,19 @@ def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> P
     )
 
 
-def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled) -> Plan:
-    chip, program = topology.chip, Program(compiled.as_text())
+def _measured(
+    plan: Plan, config, topology: Topology, run: AbstractRun, compiled, explained: bool
+) -> Plan:
+    chip, program = topology.chip, Program(compiled.as_text(), run.shares)
     memory = compiled.memory_analysis()
     kinds = plan.bytes_per_chip | {
         "arguments in all": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "peak": memory.peak_memory_in_bytes,
     }
-    flops = matmul_flops(program)
-    found = collectives(program)
+    rows = list(costs(program))
+    flops = sum(cost.flops for cost in rows)
+    found = collectives(rows)
     per_slice = plan.num_chips // plan.num_slices
     within = [row for row in found if (row.group_size or plan.num_chips) <= per_slice]
     across = [row for row in found if (row.group_size or plan.num_chips) > per_slice]
@@ -198,7 +213,7 @@ def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled
     crossing = sum(row.num_bytes / per_slice for row in across)
     roofline = Roofline(
         compute_s=flops / chip.bf16_flops,
-        hbm_s=hbm_bytes(program) / chip.hbm_bytes_per_s,
+        hbm_s=sum(cost.hbm_bytes for cost in rows) / chip.hbm_bytes_per_s,
         ici_s=sent / chip.ici_bytes_per_s,
         dcn_s=crossing / chip.dcn_bytes_per_s,
     )
@@ -215,13 +230,17 @@ def _measured(plan: Plan, config, topology: Topology, run: AbstractRun, compiled
         roofline=roofline,
         mfu_bound=work.flops / peak,
         tokens_per_s=work.tokens / roofline.step_s,
+        share_real_tokens=work.tokens / run.slots,
+        explanation=explain(program, rows, plan.num_chips) if explained else None,
     )
 
 
 # --------------------------------------------------------------------------- what would fit
 
 
-def _too_big(plan: Plan, config, topology: Topology, run: AbstractRun, message: str) -> Plan:
+def _too_big(
+    plan: Plan, config, topology: Topology, run: AbstractRun, message: str, advised: bool
+) -> Plan:
     state_bytes = sum(plan.bytes_per_chip.values())
     saved = shard_bytes(saved_activations(run))
     kinds = plan.bytes_per_chip | {"saved for the backward pass (as written)": saved}
@@ -240,5 +259,5 @@ def _too_big(plan: Plan, config, topology: Topology, run: AbstractRun, message: 
         plan,
         bytes_per_chip=kinds,
         problem=problem,
-        suggestions=tuple(suggest(config, topology)),
+        suggestions=tuple(suggest(config, topology)) if advised else (),
     )

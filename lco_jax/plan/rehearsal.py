@@ -142,7 +142,7 @@ def _run(
     workdir: str,
     num_steps: int,
 ) -> Rehearsal:
-    check_divides(hand.sizes, mesh)
+    check_divides(hand.sizes, mesh.shape)
     inputs = _open(hand, mesh)
     if "://" not in workdir:
         fingerprint = inputs.loader.fingerprint if hand.has_all_data else None

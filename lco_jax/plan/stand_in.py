@@ -128,10 +128,9 @@ class ReadOnce:
         self._content: tuple[Content, ...] | None = None
 
     def fill(self, processor: Processor) -> None:
-        """Read it, and keep how many patches it has: nobody looks at assumed pixels."""
+        """Read it."""
         if self._image is not None:
-            (visual,) = processor.read_medium("image", str(self._image))
-            self._content = (visual._replace(patches=visual.patches[:, :0]),)
+            self._content = processor.read_medium("image", str(self._image))
 
     def key(self, kind: Kind, source: MediaSource) -> str:
         """The kind and the path; media in bytes have no name here."""

@@ -43,7 +43,7 @@ def suggest(config: TrainConfig, topology: Topology) -> Iterator[str]:
                     memory = dataclasses.replace(config.memory, remat=remat, encode_chunks=chunks)
                     changed = dataclasses.replace(on_mesh, memory=memory)
                     if estimate < limit:
-                        yield f"{_options(config, changed)} (about {estimate / 1e9:.1f} GB)"
+                        yield f"{options(config, changed)} (about {estimate / 1e9:.1f} GB)"
                         found += 1
                         break
         except ValueError:  # these sizes do not divide the model, or the batch is too small
@@ -77,13 +77,15 @@ def _meshes(config: TrainConfig, num_chips: int) -> list[MeshConfig]:
     ]
 
 
-def _options(config: TrainConfig, changed: TrainConfig) -> str:
+def options(config: TrainConfig, changed: TrainConfig) -> str:
+    """What turns one config into the other, as options of the command line."""
     words = []
     for part in ("mesh", "memory"):
         old, new = getattr(config, part), getattr(changed, part)
-        words += [
-            f"--{part}.{field.name.replace('_', '-')} {getattr(new, field.name)}"
-            for field in dataclasses.fields(new)
-            if getattr(old, field.name) != getattr(new, field.name)
-        ]
+        for field in dataclasses.fields(new):
+            value = getattr(new, field.name)
+            if value != getattr(old, field.name):
+                values = value if isinstance(value, tuple) else (value,)
+                name = field.name.replace("_", "-")
+                words.append(f"--{part}.{name} {' '.join(map(str, values))}")
     return " ".join(words)

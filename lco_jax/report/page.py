@@ -6,6 +6,8 @@ from typing import Any
 from etils import epath
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from lco_jax.runtime.disks import replace_text, writing
+
 
 def render(template: str, *, room: str = "report", **values: Any) -> str:
     """The template `lco_jax/{room}/{template}`, filled; text is escaped, and a missing value is an
@@ -23,7 +25,6 @@ def render(template: str, *, room: str = "report", **values: Any) -> str:
 
 def write_whole(file: epath.Path | Path, content: str) -> None:
     """Write a file that others never see half written, and its folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(content, encoding="utf-8")
-    draft.replace(file)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, content)

@@ -1,5 +1,6 @@
 """The figure of the scaling law: one panel per modality, with lines, bands and names."""
 
+import io
 import textwrap
 
 import matplotlib
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lco_jax.analysis.scaling import Fit, Panel
 from lco_jax.report.figures import COLOURS, STYLE
+from lco_jax.runtime.disks import replace_bytes
 
 
 def draw(panels: dict[str, Panel], fits: dict[str, Fit], folder: epath.Path) -> None:
@@ -26,8 +28,9 @@ def save(figure: Figure, folder: epath.Path, name: str) -> None:
     """Write a figure as `NAME.png` and `NAME.svg`."""
     for kind in ("png", "svg"):
         metadata = {"Date": None} if kind == "svg" else None
-        with (folder / f"{name}.{kind}").open("wb") as file:
-            figure.savefig(file, format=kind, dpi=150, facecolor="white", metadata=metadata)
+        file = io.BytesIO()
+        figure.savefig(file, format=kind, dpi=150, facecolor="white", metadata=metadata)
+        replace_bytes(folder / f"{name}.{kind}", file.getvalue())
 
 
 def _draw_panel(axes: Axes, panel: Panel, fit: Fit) -> None:

@@ -51,7 +51,7 @@ def lost_processes_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if jax.process_count() == 1 or not any(word in str(error) for word in _LOST):
+        if not is_lost(error):
             raise
         first_line = next(iter(str(error).splitlines()), "")
         raise LostProcessError(
@@ -59,6 +59,12 @@ def lost_processes_named() -> Iterator[None]:
             f"{jax.process_index()} of {jax.process_count()}: {first_line[:200]}); the same "
             "command on all hosts starts again from the last checkpoint"
         ) from error
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process cannot be reached."""
+    several = jax.process_count() > 1
+    return several and isinstance(error, RuntimeError) and any(word in str(error) for word in _LOST)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from etils import epath
 
+from lco_jax.runtime.disks import replace_bytes
+
 log = logging.getLogger(__name__)
 
 _PAUSES = ("checkpoint", "evaluation")
@@ -100,7 +102,7 @@ def _stop(local: str, folder: epath.Path) -> bool:
             if file.is_file():
                 target = folder / file.relative_to(local).as_posix()
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(file.read_bytes())
+                replace_bytes(target, file.read_bytes())
         shutil.rmtree(local)
     log.info("trace of the chosen steps: xprof --logdir %s", folder)
     return False

@@ -11,6 +11,7 @@ from etils import epath
 from lco_jax.config import TrainConfig
 from lco_jax.config.io import to_json
 from lco_jax.runtime import processes
+from lco_jax.runtime.disks import writing
 from lco_jax.runtime.processes import DisagreementError
 
 _VISIBLE_AFTER_S = 10.0
@@ -51,8 +52,9 @@ def check_shared(workdir: str) -> None:
     file = folder / name
     with processes.all_or_none("run folder"):
         if jax.process_index() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(writer)
+            with writing(file):
+                folder.mkdir(parents=True, exist_ok=True)
+                file.write_text(writer)
     seen = _appears(file)
     places = processes.gather("run folder seen", "" if seen else f"{writer} in {written}")
     if jax.process_index() == 0:

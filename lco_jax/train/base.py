@@ -9,6 +9,7 @@ import jax
 
 from lco_jax.config import ModelRef
 from lco_jax.runtime import processes
+from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.train.manifest import BASE_FOLDER, BASE_NOTE, is_run_folder, read_manifest
 from lco_jax.train.restore import PROFILE_FILE, open_run
 from lco_jax.weights.hub import save_folder
@@ -58,11 +59,14 @@ def write_merged(
     if writes:
         shutil.rmtree(draft, ignore_errors=True)
     opened = open_run(run, checkpoint=checkpoint)
-    save_folder(draft, opened.params, opened.config, opened.base_folder, dtype=opened.dtype)
-    if writes:
-        recipe = json.dumps(opened.processor.describe(), indent=2, ensure_ascii=False)
-        (draft / PROFILE_FILE).write_text(recipe + "\n", encoding="utf-8")
-        if noted:
-            (draft / BASE_NOTE).write_text(json.dumps({"run": run, "step": opened.step}) + "\n")
-        draft.rename(target)
+    num_bytes = sum(x.nbytes for x in jax.tree.leaves(opened.params))
+    with writing(target, num_bytes):
+        save_folder(draft, opened.params, opened.config, opened.base_folder, dtype=opened.dtype)
+        if writes:
+            recipe = json.dumps(opened.processor.describe(), indent=2, ensure_ascii=False)
+            replace_text(draft / PROFILE_FILE, recipe + "\n")
+            if noted:
+                note = {"run": run, "step": opened.step}
+                replace_text(draft / BASE_NOTE, json.dumps(note) + "\n")
+            draft.rename(target)
     processes.wait_for_all(str(target))

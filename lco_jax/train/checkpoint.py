@@ -1,7 +1,6 @@
 """Checkpoints of what a run cannot recompute: trained weights, optimizer, data position."""
 
 import dataclasses
-import errno
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +13,18 @@ from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 from lco_jax.config import CheckpointConfig
 from lco_jax.models.build import Params
 from lco_jax.runtime import processes
+from lco_jax.runtime.disks import is_of_disk, room
 from lco_jax.train import transient
+from lco_jax.train.checksums import DamagedError, check_values, checksums_of, sealed, unsealed
+from lco_jax.train.finite import DivergedError, check_weights
 from lco_jax.train.metrics import read_evaluations
 from lco_jax.train.update import TrainState
 
 log = logging.getLogger(__name__)
 
 _STATE = "state"
+_OLDER = frozenset({"data"})
+"""What metadata of earlier revisions hold, which made no checksums."""
 
 
 class CheckpointError(RuntimeError):
@@ -52,10 +56,12 @@ class Checkpoints:
             self.folder = self.folder.resolve()  # orbax wants it absolute
         self.every_steps = config.every_steps
         self._best_metric = best_metric
+        self._damaged: set[int] = set()
+        self._num_bytes: int | None = None
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.SpecificStepsPolicy([]),
-            preservation_policy=_LastAndBest(config, self._rank),
+            preservation_policy=_LastAndBest(config, self._rank, self._damaged),
             cleanup_tmp_directories=writes,
         )
         # Earlier revisions kept the metrics with the checkpoints.
@@ -97,21 +103,29 @@ class Checkpoints:
         return sorted(measured, key=lambda step: (self._measured[step], step))
 
     def save(self, state: TrainState, *, data: dict[str, Any]) -> None:
-        """Save the state after `state.step` steps and the position of the data.
+        """Save the state after `state.step` steps and the position of the data, with checksums.
 
         Raises:
             CheckpointError: this or the previous save failed, e.g. because the disk is full.
         """
         step = int(state.step)
         saved = {"step": state.step, "trainable": state.trainable, "opt_state": state.opt_state}
+        self._damaged.discard(step)
+        checksums = checksums_of(saved)
+        about = sealed({"data": data, "checksums": checksums.by_path})
+        self._num_bytes = sum(x.nbytes for x in jax.tree.leaves(saved))
+        context = ocp.Context()
+        # Who holds a copy saves a part of it, unless the copies differ, as computed on GPUs.
+        context.array.saving.use_replica_parallel = checksums.one_copy
         try:
-            self._checkpointer.save_checkpointables_async(
-                step,
-                {_STATE: saved},
-                force=True,
-                overwrite=step in self.steps(),
-                custom_metadata={"data": data},
-            )
+            with context:
+                self._checkpointer.save_checkpointables_async(
+                    step,
+                    {_STATE: saved},
+                    force=True,
+                    overwrite=step in self.steps(),
+                    custom_metadata=about,
+                )
         except Exception as error:
             raise self._failed(error) from error
 
@@ -164,10 +178,15 @@ class Checkpoints:
         )
         for candidate in reversed(candidates):
             found, reason = self._try_load(candidate, abstract)
-            # All go on from the same checkpoint: what one cannot read, none uses.
+            # All go on from the same checkpoint: what one cannot read, none uses. What is wrong
+            # with the values is found together.
             if not _any_process(candidate, found is None):
-                return found
+                reason = _damage(*found)
+                if not _any_process(candidate, bool(reason)):
+                    loaded, about = found
+                    return loaded, about["data"]
             del found  # before the next one is read
+            self._damaged.add(candidate)
             earlier = [self.folder / str(other) for other in candidates if other < candidate]
             log.warning(
                 "checkpoint %s is not readable (%s); %s",
@@ -185,7 +204,7 @@ class Checkpoints:
     def _try_load(
         self, step: int, abstract: dict[str, Any]
     ) -> tuple[tuple[dict[str, Any], dict[str, Any]] | None, str]:
-        """This process's part of a checkpoint and the position of the data, or why not."""
+        """This process's part of a checkpoint and what was saved about it, or why not."""
         own = jax.process_index()
         # By each process alone, without the barriers of orbax: where one fails, others would wait.
         alone = ocp.options.MultiprocessingOptions(
@@ -201,7 +220,7 @@ class Checkpoints:
             with ocp.Context(multiprocessing_options=alone, pytree_options=part):
                 loaded = ocp.load_checkpointables(folder, {_STATE: abstract})
                 metadata = ocp.checkpointables_metadata(folder).custom_metadata
-            return loaded[_STATE], metadata["data"]
+            return loaded[_STATE], unsealed(metadata, _OLDER)
 
         try:
             return transient.try_again(load, f"checkpoint {folder}"), ""
@@ -213,33 +232,49 @@ class Checkpoints:
         self._checkpointer.close()
 
     def _failed(self, error: Exception) -> CheckpointError:
-        text = str(error)
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(
-            phrase in text for phrase in ("No space left", "RESOURCE_EXHAUSTED", "File too large")
-        )
-        remedy = "free some space" if full else "see the reason above"
-        return CheckpointError(
-            f"could not save a checkpoint in {self.folder}: {_brief(error)}; earlier "
-            f"checkpoints {self.steps()} are intact; {remedy} and start again with the same "
-            "--workdir to go on from the last one"
-        )
+        reason = _brief(error)
+        if is_of_disk(error):
+            reason = room(error, self.folder, self._num_bytes)
+        steps = [step for step in self.steps() if step not in self._damaged]
+        kept = "there is no earlier one"
+        if steps:
+            kept = f"that of step {steps[-1]} is intact, and the same command goes on from it"
+        return CheckpointError(f"cannot save a checkpoint in {self.folder}: {reason}; {kept}")
+
+
+def _damage(loaded: dict[str, Any], about: dict[str, Any]) -> str:
+    """What is wrong with the values of a checkpoint ("": nothing)."""
+    try:
+        if "checksums" in about:
+            check_values(loaded, about["checksums"])
+        check_weights(loaded["trainable"])
+    except (DamagedError, DivergedError) as error:
+        return str(error)
+    return ""
 
 
 class _LastAndBest:
     """Which checkpoints stay: the last ones, and those with the best evaluations. A checkpoint is
-    the last until its evaluation is done.
+    the last until its evaluation is done. Damaged ones are not counted, and stay until the run
+    comes to their step again.
     """
 
-    def __init__(self, config: CheckpointConfig, rank: Callable[[Sequence[int]], list[int]]):
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        rank: Callable[[Sequence[int]], list[int]],
+        damaged: set[int],
+    ):
         self._num_last, self._num_best = max(config.keep_last, 1), config.keep_best
-        self._rank = rank
+        self._rank, self._damaged = rank, damaged
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """For each checkpoint, in ascending order of steps; `orbax` calls it before each save."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        ranked = self._rank(steps)
-        kept = {*steps[-self._num_last :], *ranked[max(len(ranked) - self._num_best, 0) :]}
-        return [step in kept for step in steps]
+        good = [step for step in steps if step not in self._damaged]
+        ranked = self._rank(good)
+        kept = {*good[-self._num_last :], *ranked[max(len(ranked) - self._num_best, 0) :]}
+        return [step in kept | self._damaged for step in steps]
 
 
 def _any_process(step: int, failed: bool) -> bool:

@@ -1,9 +1,10 @@
 """The training loop: steps, evaluations, checkpoints."""
 
+import contextlib
 import itertools
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -18,6 +19,8 @@ from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
 from lco_jax.runtime.profiling import Spending, trace_steps
 from lco_jax.runtime.signals import StopSignals
+from lco_jax.train.checkpoint import CheckpointError
+from lco_jax.train.finite import DivergedError
 from lco_jax.train.metrics import MetricsWriter
 from lco_jax.train.progress import Reporter, StepProgress
 from lco_jax.train.setup import Setup, set_up
@@ -63,7 +66,9 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
 
     Raises:
         ScienceChangedError: `workdir` holds a run with other settings.
-        DivergedError: the loss became NaN or infinite; the last checkpoint is intact.
+        DivergedError: the loss, the gradient or weights became NaN or infinite; the last checkpoint
+            is intact.
+        DiskError: a disk is full or fails, other than in a checkpoint.
         CheckpointError: a checkpoint could not be written or read.
         LostProcessError: another process of the run is gone.
     """
@@ -72,8 +77,9 @@ def train(config: TrainConfig, workdir: str, *, evaluate: Evaluate | None = None
     with jax.set_mesh(mesh), StopSignals() as signals, processes.lost_processes_named():
         setup = set_up(config, workdir, mesh)
         run = _Run(config, workdir, setup, mesh, evaluate, spending)
-        stopped_by = run.go(signals)
-        best = run.best() if stopped_by is None else None
+        with run.saves_completed():
+            stopped_by = run.go(signals)
+            best = run.best() if stopped_by is None else None
         run.close()
     return TrainResult(run.step, setup.num_steps, run.metrics, stopped_by, best)
 
@@ -132,6 +138,41 @@ class _Run:
                     return stopped_by
             self._report.flush(bar)
         return None
+
+    @contextlib.contextmanager
+    def saves_completed(self) -> Iterator[None]:
+        """A context whose errors wait for the save in progress: the end of the process would drop
+        it. To one of diverging it adds where to go on from.
+        """
+        try:
+            yield
+        except Exception as error:
+            # Where another process is lost, nothing that is saved together can be completed.
+            if not isinstance(error, CheckpointError) and not processes.is_lost(error):
+                self._complete_save()
+            if isinstance(error, DivergedError):
+                raise DivergedError(f"{error}; {self._way_on()}") from error
+            raise
+
+    def _complete_save(self) -> None:
+        try:
+            self._checkpoints.wait()
+        except CheckpointError as error:
+            log.error("%s", error)
+
+    def _way_on(self) -> str:
+        """What to do after a run has diverged."""
+        steps = self._checkpoints.steps()
+        if not steps:
+            return (
+                "there is no checkpoint before it; train again with a lower optimizer.peak_lr in "
+                "another --workdir"
+            )
+        return (
+            f"the checkpoint of step {steps[-1]} is intact, and the same command goes on from it. "
+            "If that ends here, too, train on from its weights with a lower optimizer.peak_lr: "
+            f"model.path={self._workdir} in another --workdir"
+        )
 
     @property
     def metrics(self) -> dict[str, float]:

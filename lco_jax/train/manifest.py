@@ -17,6 +17,7 @@ from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ON_ERROR, ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.data.sources.mixture import is_same_sequence
 from lco_jax.models.json_files import read_object
+from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import resolve_folder
@@ -217,10 +218,9 @@ def start_or_resume(
         "git_revision": _git_revision(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    draft.replace(file)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_same_run(

@@ -4,13 +4,10 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+from lco_jax.train.finite import check_finite
 
 
 class StepProgress:
@@ -69,12 +66,8 @@ class Reporter:
         step, metrics, stats = self._pending
         self._pending = None
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if not np.isfinite(scalars["loss"]):
-            raise DivergedError(
-                f"the loss of step {step} is {scalars['loss']} (gradient norm "
-                f"{scalars['gradient_norm']}); lower optimizer.peak_lr or the LoRA alpha and start "
-                "again from the last checkpoint"
-            )
+        rate = float(self.schedule(step - 1))
+        scalars = check_finite(step, scalars, rate)
         self._tokens += stats.real_tokens
         self._unreadable += stats.unreadable
         self.spending.add("input", stats.waited_s)
@@ -83,7 +76,7 @@ class Reporter:
         pauses = self.spending.total_s - self._spent_before
         seconds, steps = now - self._clock - pauses, step - self._clock_step
         scalars |= {
-            "learning_rate": float(self.schedule(step - 1)),
+            "learning_rate": rate,
             "step_seconds": seconds / steps,
             "tokens_per_second": self._tokens / seconds,
             "real_tokens": stats.real_tokens / stats.slots,

@@ -13,6 +13,7 @@ from lco_jax.data.pack.batch import Batch
 from lco_jax.models.build import Params
 from lco_jax.objectives.traits import GradientFn, traits_of
 from lco_jax.runtime.mesh import compile_for_mesh
+from lco_jax.train.finite import finite_weights
 from lco_jax.train.optimizer import update_sharded
 
 
@@ -28,7 +29,8 @@ class TrainState:
 
 
 Step = Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]
-"""The compiled `(state, batch, preamble) -> (state, metrics)`; the state is donated."""
+"""The compiled `(state, batch, preamble) -> (state, metrics)`; the state is donated. Among the
+metrics are those of `finite_weights`."""
 
 
 def make_step(
@@ -51,6 +53,7 @@ def _update_step(
         (loss, metrics), gradients = gradient_fn(trainable, frozen, key, batch, preamble)
         metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         trainable, opt_state = update_sharded(optimizer, gradients, state.opt_state, trainable)
+        metrics |= finite_weights(trainable)
         return TrainState(state.step + 1, trainable, frozen, opt_state), metrics
 
     return compile_for_mesh(step, donate_argnames="state")

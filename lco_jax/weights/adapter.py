@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from lco_jax.config import Lora
+from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.weights.hub import to_host
 from lco_jax.weights.tables import Row, Table
 
@@ -107,10 +108,11 @@ def save_peft(
         "bias": "none",
         "target_modules": _target_pattern(names.rows, lora.targets),
     }
-    (out / _CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+    replace_text(out / _CONFIG_NAME, json.dumps(settings, indent=2) + "\n")
     temporary = out / f".{_WEIGHTS_NAME}.partial"
-    safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, out / _WEIGHTS_NAME)
+    with writing(out / _WEIGHTS_NAME, sum(x.nbytes for x in tensors.values())):
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+        os.replace(temporary, out / _WEIGHTS_NAME)
 
 
 def _target_pattern(rows: Iterable[Row], targets: Iterable[str]) -> str:

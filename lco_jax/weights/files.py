@@ -1,4 +1,4 @@
-"""Safetensors files and folders of them, read as zero-copy views.
+"""Safetensors files and folders of them, of which any part can be read.
 
 Source: the safetensors format (8 bytes of header length, a JSON header, the tensors' bytes).
 """
@@ -7,17 +7,20 @@ import math
 import mmap
 import os
 import struct
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, BinaryIO, Literal
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 from pydantic import Field
 
 from lco_jax.models.json_files import Schema, check, parse, read_object
-from lco_jax.runtime.regular_files import open_regular
+from lco_jax.runtime.disks import read_into
+from lco_jax.runtime.regular_files import check_regular
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -73,8 +76,18 @@ class TensorSpec:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+Pick = Callable[[Shaped[np.ndarray, "..."]], Shaped[np.ndarray, "..."]]
+"""Takes a part of a tensor, or orders it otherwise; a view, whose values are not looked at."""
+Allocate = Callable[[int], UInt8[np.ndarray, "n"]]
+"""Memory of so many bytes."""
+
+
+def _new_memory(num_bytes: int) -> UInt8[np.ndarray, "n"]:
+    return np.empty(num_bytes, np.uint8)
+
+
 class SafetensorsFile:
-    """One safetensors file; a tensor's bytes are read when its view is."""
+    """One safetensors file; a tensor's bytes are read when it is asked for."""
 
     def __init__(self, path: Path):
         """Read and check the header.
@@ -83,9 +96,12 @@ class SafetensorsFile:
             ValueError: the file is truncated, corrupt, or holds an unknown dtype.
         """
         self.path = Path(path)
-        with open_regular(self.path) as file:
-            header, data_start = _read_header(file, self.path)
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        check_regular(self.path)
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - as long as this
+        weakref.finalize(self, self._file.close)
+        header, data_start = _read_header(self._file, self.path)
+        # For addresses only: whoever touches mapped bytes that are gone meanwhile dies.
+        self._bytes = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         self.specs: dict[str, TensorSpec] = {}
         self._offsets: dict[str, int] = {}
         end = 0
@@ -106,24 +122,32 @@ class SafetensorsFile:
             )
 
     def view(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """A tensor's values, read-only and backed by the file: look at them at once.
+        """A tensor's values, read-only."""
+        (values,) = self.read(name, [lambda whole: whole])
+        values.flags.writeable = False
+        return values
+
+    def read(
+        self, name: str, picks: Sequence[Pick], allocate: Allocate = _new_memory
+    ) -> list[Shaped[np.ndarray, "..."]]:
+        """Parts of a tensor; the bytes from the first of them to the last are read once.
 
         Raises:
-            ValueError: the file has become shorter.
+            ShrunkError, DiskError: they are not there any more, or the disk fails.
         """
-        check_length(self._bytes, self.path)
         spec = self.specs[name]
-        return np.ndarray(spec.shape, spec.dtype, buffer=self._bytes, offset=self._offsets[name])
-
-
-def check_length(mapping: mmap.mmap, path: Path) -> None:
-    """Raise ValueError if a mapped file has become shorter: to look beyond its end would end the
-    process."""
-    if mapping.size() < len(mapping):
-        raise ValueError(
-            f"{path}: had {len(mapping)} bytes and now has {mapping.size()}: something writes to "
-            "it; fetch it again"
-        )
+        whole = np.ndarray(spec.shape, spec.dtype, self._bytes, self._offsets[name])
+        parts = [pick(whole) for pick in picks]
+        bounds = [np.lib.array_utils.byte_bounds(part) for part in parts if part.size]
+        first = min((low for low, _ in bounds), default=0)
+        values = allocate(max((high for _, high in bounds), default=0) - first)
+        before = first - np.lib.array_utils.byte_bounds(whole)[0]
+        read_into(self._file, memoryview(values), self._offsets[name] + before)
+        starts = [part.__array_interface__["data"][0] - first for part in parts]
+        return [
+            np.ndarray(part.shape, part.dtype, values, start if part.size else 0, part.strides)
+            for part, start in zip(parts, starts, strict=True)
+        ]
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, _Entry], int]:
@@ -209,8 +233,14 @@ class SafetensorsFolder:
         return {name: file.specs[name] for name, file in self._files.items()}
 
     def view(self, name: str) -> Shaped[np.ndarray, "..."]:
-        """A tensor's values, read-only and backed by the file."""
+        """A tensor's values, read-only."""
         return self._files[name].view(name)
+
+    def read(
+        self, name: str, picks: Sequence[Pick], allocate: Allocate = _new_memory
+    ) -> list[Shaped[np.ndarray, "..."]]:
+        """Parts of a tensor, as `SafetensorsFile.read`."""
+        return self._files[name].read(name, picks, allocate)
 
     def file(self, name: str) -> Path:
         """Where a tensor is."""

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from jaxtyping import Array, Shaped
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES, Family
 from lco_jax.models.text_config import text_level
+from lco_jax.runtime.disks import writing
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
-from lco_jax.weights.finite import copy_finite
-from lco_jax.weights.layout import aligned_empty, copy_tiled
+from lco_jax.weights.layout import copy_tiled
+from lco_jax.weights.stack import Scratch, load_stack
 from lco_jax.weights.tables import Key, Row
 from lco_jax.weights.writer import SafetensorsWriter
 
 _MAX_SHARD_BYTES = 5 * 10**9
+
 _COMPANIONS = (
     "generation_config.json",
     "tokenizer.json",
@@ -100,57 +103,21 @@ def load_params(
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors, or NaN in one.
     """
     source = SafetensorsFolder(folder)
-    params = {}
+    params, scratch = {}, Scratch()
     with ThreadPoolExecutor() as pool:
         for part in match_parts(source, config, abstract, elsewhere):
             log_unread(source.folder, part)
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)
                 names = [part.found.names[key] for key in row.keys(part.num_layers)]
-                params[path] = _load_stack(source, row, names, leaf, pool)
+                reads = {
+                    f"{source.file(name)}: tensor {name!r}": partial(
+                        source.read, name, allocate=scratch.take
+                    )
+                    for name in names
+                }
+                params[path] = load_stack(row, reads, leaf, pool)
     return unflatten_dict(params, sep="/")
-
-
-def _load_stack(
-    source: SafetensorsFolder,
-    row: Row,
-    names: list[str],
-    wanted: jax.ShapeDtypeStruct,
-    pool: ThreadPoolExecutor,
-) -> Shaped[Array, "*shape"]:
-    num_stacked = len(row.stack)
-    sizes = row.layout.sizes(wanted.shape[num_stacked:])
-    sources = {
-        f"{source.file(name)}: tensor {name!r}": row.layout.to_ours(source.view(name), sizes)
-        for name in names
-    }
-    shards: dict[str, np.ndarray] = {}
-
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        # Replicas of a shard are read once.
-        if str(index) not in shards:
-            shards[str(index)] = _read_shard(sources, index, wanted, num_stacked, pool)
-        return shards[str(index)]
-
-    array = jax.make_array_from_callback(wanted.shape, wanted.sharding, read)
-    # Host buffers of one stack are free before the next is read.
-    return jax.block_until_ready(array)
-
-
-def _read_shard(
-    sources: Mapping[str, np.ndarray],
-    index: tuple[slice, ...],
-    wanted: jax.ShapeDtypeStruct,
-    num_stacked: int,
-    pool: ThreadPoolExecutor,
-) -> np.ndarray:
-    shape = [len(range(size)[part]) for size, part in zip(wanted.shape, index, strict=True)]
-    shard = aligned_empty(shape, wanted.dtype)
-    targets = shard.reshape(-1, *shape[num_stacked:])
-    places = np.array(list(sources)).reshape(wanted.shape[:num_stacked])
-    chosen, inner = places[index[:num_stacked]].flat, index[num_stacked:]
-    list(pool.map(lambda to, place: copy_finite(to, sources[place][inner], place), targets, chosen))
-    return shard
 
 
 # ------------------------------------------------------------------------------------- saving
@@ -180,7 +147,7 @@ def save_folder(
     Raises:
         ValueError: `params` do not fit the base folder.
         FileExistsError: `out` already holds weights.
-        OSError: the disk is full; `out` is then left without weights.
+        DiskError: the disk is full or fails; `out` is then left without weights.
     """
     out, base_folder = Path(out), Path(base_folder)
     source = SafetensorsFolder(base_folder)
@@ -220,8 +187,9 @@ def save_folder(
         for base, name in names.items():
             if name not in written and name != tied_head:
                 writer.write(name, source.view(base).astype(specs[name].dtype, copy=False))
-        _copy_companions(base_folder, out)
-        _write_config(base_folder, out, config, dtype, thinker_only)
+        with writing(out):
+            _copy_companions(base_folder, out)
+            _write_config(base_folder, out, config, dtype, thinker_only)
 
 
 def _stored_dtype(base: np.dtype, wanted: str | None) -> np.dtype:

@@ -1,9 +1,12 @@
 """What tells one model folder from another, read in no time."""
 
 import hashlib
+import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 
 from lco_jax.weights.files import SafetensorsFolder
 
@@ -35,10 +38,13 @@ def folder_digest(folder: Path) -> str:
     source = SafetensorsFolder(folder)
     specs = source.specs
     for name in sorted(specs):
-        values = source.view(name).reshape(-1)
-        middle = len(values) // 2
+        size = math.prod(specs[name].shape)
         digest.update(f"{name} {specs[name]}".encode())
-        for start in (0, middle, max(len(values) - _SAMPLE_VALUES, 0)):
-            sample = np.ascontiguousarray(values[start : start + _SAMPLE_VALUES])
+        for start in (0, size // 2, max(size - _SAMPLE_VALUES, 0)):
+            (sample,) = source.read(name, [partial(_sample, start=start)])
             digest.update(sample.tobytes())
     return digest.hexdigest()
+
+
+def _sample(tensor: Shaped[np.ndarray, "..."], start: int) -> Shaped[np.ndarray, "n"]:
+    return tensor.reshape(-1)[start : start + _SAMPLE_VALUES]

@@ -1,7 +1,6 @@
 """How one tensor lies on the hub and in our tree: `"(N H) D -> D N H"`."""
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,8 +10,6 @@ from jaxtyping import Shaped
 
 _TILE = 128
 """Side of the square tiles in which arrays are transposed: two of them fit a core's L2 cache."""
-_ALIGNMENT = 64
-"""Bytes, of buffers on XLA's CPU devices."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +114,3 @@ def copy_tiled(target: Shaped[np.ndarray, "*shape"], source: Shaped[np.ndarray, 
             tile = (*outer, slice(row, row + _TILE), slice(column, column + _TILE))
             # Packed first: rows that lie a power of two apart would evict each other.
             target[tile] = source[tile].copy(order="K")
-
-
-def aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
-    """A buffer that CPU devices take over without a copy, which would cost a second stack."""
-    num_bytes = math.prod(shape) * dtype.itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)

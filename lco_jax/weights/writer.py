@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from lco_jax.runtime.disks import writing
 from lco_jax.weights.files import DTYPES, INDEX_NAME, SINGLE_NAME, TensorSpec
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -61,24 +62,28 @@ class SafetensorsWriter:
 
     def __enter__(self) -> "SafetensorsWriter":
         try:
-            for name, shard in zip(self._names, self._shards, strict=True):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                file = os.open(self._temporary(name), flags, 0o644)
-                self._files.append(file)
-                header, offsets = _header({tensor: self._specs[tensor] for tensor in shard})
-                self._places |= {tensor: (file, offset) for tensor, offset in offsets.items()}
-                _write_at(file, header, 0)
+            with writing(self.folder, self._total_bytes):
+                for name, shard in zip(self._names, self._shards, strict=True):
+                    self._begin(name, shard)
         except BaseException:
             self._discard()
             raise
         return self
+
+    def _begin(self, name: str, shard: list[str]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        file = os.open(self._temporary(name), flags, 0o644)
+        self._files.append(file)
+        header, offsets = _header({tensor: self._specs[tensor] for tensor in shard})
+        self._places |= {tensor: (file, offset) for tensor, offset in offsets.items()}
+        _write_at(file, header, 0)
 
     def write(self, name: str, array: Shaped[np.ndarray, "..."]) -> None:
         """Write one tensor.
 
         Raises:
             ValueError: shape or dtype is not the announced one.
-            OSError: the disk is full.
+            DiskError: the disk is full or fails; the folder is left without weights.
         """
         spec = self._specs[name]
         if (array.shape, array.dtype) != (spec.shape, spec.dtype):
@@ -87,7 +92,8 @@ class SafetensorsWriter:
                 f"announced were {spec.shape} and {spec.dtype}"
             )
         file, offset = self._places[name]
-        _write_at(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, offset)
+        with writing(self.folder, self._total_bytes):
+            _write_at(file, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, offset)
         self._missing.discard(name)
 
     def __exit__(
@@ -98,11 +104,10 @@ class SafetensorsWriter:
     ) -> None:
         if error is not None:
             self._discard()
-            if isinstance(error, OSError):
-                error.add_note(f"writing weights to {self.folder}; it was left without weights")
             return
         try:
-            self._finish()
+            with writing(self.folder, self._total_bytes):
+                self._finish()
         except BaseException:
             self._discard()
             raise

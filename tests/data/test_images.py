@@ -29,6 +29,7 @@ from tests.data.media_files import (
     scratched,
     scratched_exif,
 )
+from tests.patches import pixels_of
 
 SMALL = PixelConfig(max_pixels=16 * 28 * 28)
 
@@ -40,9 +41,10 @@ def hf_processor(config: PixelConfig) -> Qwen2VLImageProcessorPil:
 
 def assert_equal_to_hf(ours: Image.Image, theirs: Image.Image, config: PixelConfig) -> None:
     expected = hf_processor(config)(theirs, return_tensors="np")
-    values, grid = image_patches(ours, config)
-    assert grid == tuple(expected["image_grid_thw"][0])
-    assert values.dtype == np.float32
+    patches = image_patches(ours, config)
+    assert patches.grid == tuple(expected["image_grid_thw"][0])
+    values = pixels_of(patches)
+    assert values.dtype == np.float32 and 8 * patches.levels.nbytes == values.nbytes
     np.testing.assert_array_equal(values, expected["pixel_values"])  # bit for bit
 
 
@@ -84,7 +86,8 @@ def test_settings_of_a_checkpoint(tmp_path):
         theirs = Qwen2VLImageProcessorPil(size=size, **std)(
             random_image(0, (300, 200)), return_tensors="np"
         )
-        np.testing.assert_array_equal(encoded.media[0].content.patches, theirs["pixel_values"])
+        values = pixels_of(encoded.media[0].content)
+        np.testing.assert_array_equal(values, theirs["pixel_values"])
     with pytest.raises(ValueError, match="0 < min_pixels <= max_pixels"):
         PixelConfig(min_pixels=10, max_pixels=9)
 

@@ -103,8 +103,8 @@ def make_item(config, rng):
     if rng.random() < 0.7:
         height, width = (2 * rng.integers(1, 9, 2)).tolist()
         sizes = config.vision.sizes
-        pixels = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
-        content = Visual(np.zeros((height * width, pixels), np.float32), Grid(1, height, width))
+        levels = np.zeros((height * width, sizes["C"] * sizes["Y"] * sizes["X"]), np.uint8)
+        content = Visual(levels, Grid(1, height, width), np.ones((2, 3), np.float32))
     else:
         frames = rng.integers(4, 200, rng.integers(1, 3)).astype(np.int32)
         size = (len(frames), config.audio.num_mels, config.audio.chunk_frames)

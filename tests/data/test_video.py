@@ -35,6 +35,7 @@ from tests.data.media_files import (
     turned,
     video_file,
 )
+from tests.patches import pixels_of
 
 TINY = PixelConfig(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
 TINY_VIDEOS = VideoConfig(pixels=TINY)
@@ -180,7 +181,7 @@ def test_animated_images_without_durations_and_stills(tmp_path):
 def test_patches_equal_transformers(num_frames):
     frames = np.stack(noise(num_frames, (84, 56)))
     config = VideoConfig(pixels=PixelConfig(min_pixels=84 * 56, max_pixels=84 * 56))
-    values, grid = video_patches(SampledVideo(frames, 2.0), config)
+    patches = video_patches(SampledVideo(frames, 2.0), config)
     # The frames of transformers' image processor, then the view of Qwen2VLVideoProcessor.patchify.
     planes = normalised_planes(frames)
     if num_frames % 2:
@@ -188,8 +189,8 @@ def test_patches_equal_transformers(num_frames):
     rows, columns = 56 // 14, 84 // 14
     expected = planes.view(-1, 2, 3, rows // 2, 2, 14, columns // 2, 2, 14)
     expected = expected.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, 3 * 2 * 14 * 14)
-    assert grid == (-(-num_frames // 2), rows, columns)
-    np.testing.assert_array_equal(values, expected.numpy())
+    assert patches.grid == (-(-num_frames // 2), rows, columns)
+    np.testing.assert_array_equal(pixels_of(patches), expected.numpy())
 
 
 def normalised_planes(frames: np.ndarray) -> torch.Tensor:
@@ -205,7 +206,7 @@ def test_a_still_video_equals_the_image(tmp_path):
     path = tmp_path / "video.png"
     path.write_bytes(encode(image, "PNG"))
     sampled = video_patches(load_video(str(path), TINY_VIDEOS), TINY_VIDEOS)
-    np.testing.assert_array_equal(sampled.values, image_patches(image, TINY).values)
+    np.testing.assert_array_equal(sampled.levels, image_patches(image, TINY).levels)
 
 
 # ------------------------------------------------------------------------------------ bad files

@@ -28,6 +28,7 @@ from lco_jax.embed.one_or_many import as_sequence, is_single
 from tests import meshes, tiny
 from tests.data import audio_files
 from tests.data.media_files import encode, noise, random_image, video_file
+from tests.patches import pixels_of
 
 FILES = Path(__file__).parent / "files"
 MEDIA = MediaConfig(
@@ -213,7 +214,7 @@ def read(embedder, value):
     """What the vision tower is given of one input."""
     (item,) = InputReader(set()).items([value])
     (encoded,) = embedder.processor.encode([item])
-    return encoded.visuals[0].content.patches
+    return pixels_of(encoded.visuals[0].content)
 
 
 @pytest.mark.parametrize("mode", MODES)

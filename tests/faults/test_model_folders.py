@@ -352,15 +352,6 @@ def test_weights_beyond_the_range_of_the_dtype(bases, tmp_path):
     Embedder(tmp_path / "model", dtype="float32")
 
 
-def test_a_file_that_becomes_shorter(bases, tmp_path):
-    shutil.copytree(bases / TEXT, tmp_path / "model")
-    source = SafetensorsFolder(tmp_path / "model")
-    size = (tmp_path / "model" / "model.safetensors").stat().st_size
-    os.truncate(tmp_path / "model" / "model.safetensors", 4096)
-    with pytest.raises(ValueError, match=f"had {size} bytes and now has 4096"):
-        source.view("model.norm.weight")
-
-
 def test_causal_means_what_transformers_means(bases, tmp_path):
     """What is refused would give other vectors; the value that is allowed gives the same."""
     shutil.copytree(bases / TEXT, tmp_path / "model")

@@ -18,15 +18,18 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from PIL import Image
 
 from tests import runs, tiny
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+DOCUMENTS = (*PAGES, *sorted((ROOT / "docs").rglob("*.md")))
 TRAIN = ("--num-steps", "2", "--data.batch-size", "4", "--model.dtype", "float32")
 TRAIN += ("--memory.row-tokens", "128", "--optimizer.warmup-steps", "1", "--memory.remat", "none")
 
@@ -50,17 +53,19 @@ RULES = (
     Rule(r"pip install -e '\.\[\w+\]'$", "extra"),
     Rule(r"python launch/tpu/job\.py"),
     Rule(r".*(gs://|--tpu|--coordinator|--distributed)", "cloud"),
-    Rule(r"(python launch/plan\.py|python launch/fetch\.py)", "parse"),
+    Rule(r"(python launch/plan\.py|python launch/fetch\.py|lco plan)", "parse"),
+    Rule(r".* --tasks SeaDoc", "parse"),
+    Rule(r"python launch/seadoc\.py", "parse"),
     Rule(r"python launch/prepare_data\.py all_nli"),
     Rule(r"python launch/prepare_data\.py", "parse"),
     Rule(r".* --help$"),
     Rule(r"(python launch/train\.py|lco train) .*configs/(lab|quick)", "parse"),
     Rule(r"(python launch/train\.py|lco train) ", more=TRAIN),
-    Rule(r"python launch/embed\.py"),
+    Rule(r"(python launch/embed\.py|lco embed)"),
     Rule(r"lco search", instead=(("FOLDER", "photos"),)),
     Rule(r"python launch/export\.py"),
     Rule(r"python launch/evaluate\.py .*--tasks STS12", "parse"),
-    Rule(r"python launch/evaluate\.py", instead=(("offline", "EmojiSimilarity"),)),
+    Rule(r"(python launch/evaluate\.py|lco evaluate)", instead=(("offline", "EmojiSimilarity"),)),
     Rule(r"python launch/analyze\.py", more=("--num-pairs", "8", "--k", "3")),
     Rule(r"python launch/scaling\.py --published"),
     Rule(r"python launch/scaling\.py --grid", "parse"),
@@ -122,9 +127,8 @@ def folder(tmp_path_factory):
     for name in ("launch", "data", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "configs", folder / "configs")
-    models = {"Qwen2.5-Omni-3B": "qwen2_5_omni_thinker", "Qwen2.5-VL-7B-Instruct": "qwen2_5_vl"}
-    for name, family in models.items():
-        tiny.write(folder / "Qwen" / name, family, num_layers=1)
+    for name in ("Qwen/Qwen2.5-Omni-3B", "LCO-Embedding/LCO-Embedding-Omni-3B"):
+        tiny.write(folder / name, "qwen2_5_omni_thinker", num_layers=1)
     for place in ("path/to/smollm2-135m", "MODEL"):
         tiny.write(folder / place, num_layers=1)
     triplets = runs.write_triplets(folder / "my.jsonl", 16)
@@ -156,6 +160,8 @@ def _write_media(folder):
     for number in range(8):
         Image.new("RGB", (56, 56), (30 * number, 0, 0)).save(folder / f"photos/{number}.png")
     (folder / "photos/note.txt").write_text("a red square")
+    shutil.copy(folder / "photos/7.png", folder / "cat.png")
+    soundfile.write(folder / "meow.wav", np.sin(np.arange(16_000) / 9), 16_000)
     pairs = {
         "photo": [f"{number}.png" for number in range(8)],
         "caption": [f"a square of shade {number}" for number in range(8)],

@@ -1,5 +1,7 @@
 """The vision tower against transformers: images, clips, mixtures, budgets, meshes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,3 +172,27 @@ def test_attention_in_pieces_equals_all_rows_at_once(monkeypatch, sizes, most, p
     found, actual = run(most)
     assert found == pieces
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), actual, expected)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 2)], ids=str)
+def test_the_kernel_of_tpus_equals_plain_attention(sizes):
+    rng = np.random.default_rng(0)
+    segments = np.sort(rng.integers(0, 4, (2, 2, 512)), axis=2).astype(np.int32)
+    values = rng.normal(size=(4, 2, 1024, 2, 80)).astype(np.float32)
+
+    def run(attention):
+        with jax.set_mesh(meshes.make(sizes)):
+            arrays = tuple(jax.device_put(x, act_spec("G P N H")) for x in values)
+            own = jax.device_put(segments, act_spec("G K T"))
+
+            def loss(arrays):
+                context = attention(*arrays[:3], own)
+                return (context * arrays[3]).sum(), context
+
+            alone = jax.jit(lambda arrays: attention(*arrays[:3], own))(arrays)
+            return jax.tree.map(np.asarray, (alone, jax.jit(jax.grad(loss, has_aux=True))(arrays)))
+
+    found = run(functools.partial(vision._attend_by_kernel, interpret=True))
+    expected = run(vision._attend_in_rows)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(one - other) < 2e-6 * np.linalg.norm(other)

@@ -27,6 +27,7 @@ from lco_jax.runtime.axes import act_spec
 from tests import runs, tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+PACKAGE = Path(__file__).parents[2] / "lco_jax"
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
@@ -182,3 +183,21 @@ def test_there_is_no_such_stage(monkeypatch, capsys):
     options = ("--config", CONFIGS / "seadoc_high.py", "--topology", "v5e:2x4", "--stage", "write")
     assert plan(monkeypatch, *options) == 2
     assert "the config has read, refine" in capsys.readouterr().err
+
+
+def test_a_plan_is_explained(config_file, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "plan.json"
+    options = ("--config", config_file, "--topology", "v5e:2x4", "--json", file, "--explain")
+    assert plan(monkeypatch, *options) == 0
+    found = json.loads(file.read_text())["explanation"]
+    assert list(found) == ["compute (FLOPs)", "memory (bytes)", "links (bytes sent)"]
+    for items in found.values():
+        shares = [item["share"] for item in items]
+        assert shares == sorted(shares, reverse=True)
+        assert 0.1 < sum(shares) <= 1
+    flops = found["compute (FLOPs)"]
+    assert any("nn/feed_forward.py" in line for item in flops for line in item["source"])
+    sources = [line for items in found.values() for item in items for line in item["source"]]
+    assert all((PACKAGE / line.split(":")[0]).is_file() for line in sources)
+    said = capsys.readouterr().out
+    assert "nn/feed_forward.py" in said

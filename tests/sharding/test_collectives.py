@@ -8,7 +8,7 @@ import pytest
 from lco_jax.config import Memory, MeshConfig
 from lco_jax.plan.abstract import abstract_run, count
 from lco_jax.plan.hlo import Program
-from lco_jax.plan.hlo_cost import collectives
+from lco_jax.plan.hlo_cost import collectives, costs
 from tests import meshes, runs, tiny
 
 EXAMPLES_PER_SHARD = 4
@@ -30,7 +30,7 @@ def measure(config, shards, exchange):
     with jax.set_mesh(meshes.make((shards, 1, 1))):
         run = abstract_run(grown)
         compiled = run.step.lower(run.state, run.batch, run.preamble).compile()
-    return run, collectives(Program(compiled.as_text()))
+    return run, collectives(costs(Program(compiled.as_text())))
 
 
 def total(rows, kind):

@@ -16,9 +16,9 @@ import pytest
 from lco_jax.config import CheckpointConfig, Evaluation, MeshConfig, OptimizerConfig
 from lco_jax.config.io import ScienceChangedError, to_json
 from lco_jax.train.checkpoint import CheckpointError, Checkpoints
+from lco_jax.train.finite import DivergedError
 from lco_jax.train.loop import train
 from lco_jax.train.metrics import read_metrics
-from lco_jax.train.progress import DivergedError
 from tests import runs, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +122,7 @@ def test_resume_on_another_mesh(config, uninterrupted, tmp_path):
     assert losses(tmp_path) == pytest.approx(uninterrupted, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_previous_checkpoint(config, uninterrupted, tmp_path):
     failed = in_subprocess(config, tmp_path, "fill_disk")
     assert failed.returncode == 1
@@ -131,6 +132,7 @@ def test_full_disk_leaves_the_previous_checkpoint(config, uninterrupted, tmp_pat
     assert losses(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_falls_back_to_the_one_before(config, tmp_path, caplog):
     short = dataclasses.replace(config, evaluation=None)
     train(short, str(tmp_path))

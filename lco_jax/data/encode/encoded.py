@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float32, Int, Int32, UInt8
 
 from lco_jax.data.encode.positions import Grid
 from lco_jax.models.tokens import Kind as Kind
@@ -12,8 +12,11 @@ from lco_jax.models.tokens import Kind as Kind
 class Visual(NamedTuple):
     """An image or a video, as the vision tower reads it."""
 
-    patches: Float32[np.ndarray, "p W"]
+    patches: UInt8[np.ndarray, "p W"]
+    """Levels of red, green and blue; of a still image those of one frame (see `Patches`)."""
     grid: Grid
+    statistics: Float32[np.ndarray, "2 3"]
+    """Mean and standard deviation with which the device normalises them."""
 
 
 class Audio(NamedTuple):

@@ -23,6 +23,7 @@ from lco_jax.data.media.sources import (
     Waveform,
     open_media,
 )
+from lco_jax.runtime.disks import writing
 
 _CHUNK_BYTES = 2**20
 
@@ -85,11 +86,12 @@ class FeatureCache:
             arrays[f"features{index}"] = values.view(f"u{values.itemsize}")
             arrays[f"grid{index}"] = np.array(part.grid or (), np.float64)
         path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
         draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)
-        draft.replace(path)
+        with writing(path, sum(x.nbytes for x in arrays.values())):
+            path.parent.mkdir(exist_ok=True)
+            with draft.open("wb") as file:
+                np.savez(file, **arrays)
+            draft.replace(path)
 
     def _part(self, features: np.ndarray, grid: np.ndarray) -> Known:
         *sizes, seconds = grid.tolist() or (None,)

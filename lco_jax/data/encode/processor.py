@@ -180,14 +180,14 @@ class Processor:
             return (self._read_audio(source, options),)
         if kind == "image":
             patches = image_patches(load_image(source), options.of_pixels(self._image))
-            return (Visual(patches.values, Grid(*patches.grid)),)
+            return (Visual(patches.levels, Grid(*patches.grid), patches.statistics),)
         config = options.of_video(self._video)
         video = load_video(source, config, start_s=options.start or 0.0, end_s=options.end)
         patches = video_patches(video, config)
         seconds = seconds_per_grid(video, config)
         if self.family.video_rate == "asked":
             seconds = config.pixels.temporal_patch_size / config.fps
-        visual = Visual(patches.values, Grid(*patches.grid, seconds))
+        visual = Visual(patches.levels, Grid(*patches.grid, seconds), patches.statistics)
         if self._reads_audio_of_videos and not is_animation(source):
             with contextlib.suppress(NoAudioError):
                 return visual, self._read_audio(source, options)

@@ -66,7 +66,9 @@ class Row:
         """
         digest = hashlib.blake2b(encoded.hash.tobytes(), digest_size=8)
         for medium in self._media:
-            digest.update(np.ascontiguousarray(medium.content[0]).data)
+            content = medium.content
+            digest.update(repr((content[0].shape, getattr(content, "grid", None))).encode())
+            digest.update(np.ascontiguousarray(content[0]).data)
         targets = encoded.targets
         if targets is not None:  # media stand in the prompt, before all that is learned
             before = len(self._tokens) - len(self._given)

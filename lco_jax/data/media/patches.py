@@ -1,6 +1,5 @@
 """From frames of equal size to rows of patches, exactly as transformers does it."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -12,13 +11,16 @@ from lco_jax.data.media.config import MAX_ASPECT_RATIO, PixelConfig
 
 
 class Patches(NamedTuple):
-    """An image or a video as the vision tower reads it."""
+    """An image or a video in bytes, as it travels to the device."""
 
-    values: Float32[np.ndarray, "P C"]
+    levels: UInt8[np.ndarray, "P C"]
     """Rows in the order (time, merge unit row, unit column, row in unit, column in unit); columns
-    in the order (channel, frame of the patch, row, column)."""
+    in the order (channel, frame of the patch, row, column). A still image has one frame a patch,
+    which the vision tower sees as often as its patches have frames."""
     grid: tuple[int, int, int]
     """Patches along time, height and width."""
+    statistics: Float32[np.ndarray, "2 3"]
+    """Mean and standard deviation of each channel, of levels between 0 and 1."""
 
 
 def smart_resize(
@@ -56,9 +58,9 @@ def smart_resize(
 
 
 def patchify(frames: UInt8[np.ndarray, "T Y X 3"], config: PixelConfig) -> Patches:
-    """Normalised patches of frames whose sides are multiples of `config.unit_px`.
+    """The patches of frames whose sides are multiples of `config.unit_px`.
 
-    The last frame is repeated until frames fill their patches, so an image is a video of one frame.
+    A single frame stays one; otherwise the last is repeated until frames fill their patches.
 
     Raises:
         ValueError: no frames, or sides that are no such multiples.
@@ -71,36 +73,48 @@ def patchify(frames: UInt8[np.ndarray, "T Y X 3"], config: PixelConfig) -> Patch
             f"frames of shape {frames.shape} cannot be cut into patches: expected at least one "
             f"frame, and sides that are multiples of {config.unit_px}"
         )
-    missing = -num_frames % config.temporal_patch_size
+    per_patch = 1 if num_frames == 1 else config.temporal_patch_size
+    missing = -num_frames % per_patch
     frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-    # Bytes are put in order before they become floats: a quarter of the memory is moved.
     levels = rearrange(
         frames,
-        "(t f) (gy my y) (gx mx x) c -> c (t gy gx my mx) (f y x)",
-        f=config.temporal_patch_size,
+        "(t f) (gy my y) (gx mx x) c -> (t gy gx my mx) (c f y x)",
+        f=per_patch,
         my=config.merge_size,
         mx=config.merge_size,
         y=config.patch_size,
         x=config.patch_size,
     )
-    table = _normalised_levels(config.mean, config.std)
-    values = np.empty((levels.shape[1], 3, levels.shape[2]), np.float32)
-    for channel in range(3):
-        values[:, channel] = table[channel][levels[channel]]
     grid = (
-        len(frames) // config.temporal_patch_size,
+        len(frames) // per_patch,
         height // config.patch_size,
         width // config.patch_size,
     )
-    return Patches(rearrange(values, "p c v -> p (c v)"), grid)
+    statistics = np.array([config.mean, config.std], np.float32)
+    return Patches(np.ascontiguousarray(levels), grid, statistics)
 
 
-@functools.cache
-def _normalised_levels(
-    mean: tuple[float, ...], std: tuple[float, ...]
-) -> Float32[np.ndarray, "3 256"]:
-    """What each of the 256 grey levels becomes, per channel."""
+def repeat_frames(
+    levels: UInt8[np.ndarray, "P C"], frames: int, pixels: int
+) -> UInt8[np.ndarray, "P D"]:
+    """Patches of `frames` frames of so many `pixels`; those of a still image are repeated."""
+    parts = levels.reshape(len(levels), 3, -1, pixels)
+    if parts.shape[2] == frames:
+        return levels
+    return np.repeat(parts, frames, axis=2).reshape(len(levels), -1)
+
+
+def pixel_values(
+    levels: UInt8[np.ndarray, "P C"],
+    statistics: Float32[np.ndarray, "2 3"],
+    frames: int,
+    pixels: int,
+) -> Float32[np.ndarray, "P D"]:
+    """Patches as transformers gives them to a vision tower, bit for bit: normalised, of `frames`
+    frames of so many `pixels`. The device computes them itself: `lco_jax.models.pixels`.
+    """
     # Rounded to float32 after the division by 255 and again after each step, like upstream.
-    levels = (np.arange(256) * (1 / 255)).astype(np.float32)
-    mean_, std_ = (np.array(values, np.float32)[:, None] for values in (mean, std))
-    return (levels - mean_) / std_
+    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
+    table = (scaled - statistics[0][:, None]) / statistics[1][:, None]
+    parts = repeat_frames(levels, frames, pixels).reshape(len(levels), 3, -1)
+    return np.stack([table[c][parts[:, c]] for c in range(3)], 1).reshape(len(levels), -1)

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from lco_jax.data.encode.encoded import Content, Encoded
 from lco_jax.data.media.mel import num_audio_tokens
+from lco_jax.data.media.patches import repeat_frames
 from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
-from lco_jax.models.config import ModelConfig
+from lco_jax.models.config import ModelConfig, VisionConfig
 
 
 class MediaShape(NamedTuple):
@@ -23,12 +24,17 @@ class MediaShape(NamedTuple):
     audio_chunks: int = 0
     known_features: int = 0
     """Of media that a tower has seen before."""
+    patch_frames: int = 0
+    """Of which pixels travel: one a patch where there are still images alone."""
 
 
 class VisionBatch(NamedTuple):
     """Patches, by chunk and data shard; see `PatchLayout`."""
 
-    patches: Float32[np.ndarray, "C G P W"]
+    patches: UInt8[np.ndarray, "C G P W"]
+    """Levels of red, green and blue, which the device normalises."""
+    statistics: Float32[np.ndarray, "C G 2 3"]
+    """Mean and standard deviation of each channel."""
     windows: Int32[np.ndarray, "C G X S"]
     frames: Int32[np.ndarray, "C G X T"]
     coordinates: Int32[np.ndarray, "C G P 2"]
@@ -88,6 +94,9 @@ class MediaPacker:
             ValueError: a frame fits into no allowed row.
         """
         shortest, rows, chunks, known = 0, [0] * len(self._frame_rows), 0, 0
+        frames = max(
+            (patch_frames(item, self._vision) for own in shards for item in own), default=0
+        )
         for items in shards:
             chunks = max(chunks, sum(_num_chunks(item) for item in items))
             known = max(known, sum(len(m.places) for item in items for m in item.known))
@@ -100,15 +109,16 @@ class MediaPacker:
                 budget = PatchBudget(self._vision, self._frame_rows[index])
                 budget.add(grids)
                 rows[index] = max(rows[index], budget.num_rows)
-        return shortest, chunks, known, *rows
+        return shortest, chunks, known, frames, *rows
 
     def choose_shape(self, demand: Sequence[int]) -> MediaShape:
         """The shape of a step, from the maximum over processes of what `measure` gives."""
-        shortest, chunks, known, *rows = demand
+        shortest, chunks, known, frames, *rows = demand
         rest = [round_coarsely(size) if size else 0 for size in (chunks, known)]
         if not shortest:
             return MediaShape(0, 0, *rest)
-        return MediaShape(self._frame_rows[shortest - 1], round_coarsely(rows[shortest - 1]), *rest)
+        num_rows = round_coarsely(rows[shortest - 1])
+        return MediaShape(self._frame_rows[shortest - 1], num_rows, *rest, frames)
 
     def fill(
         self,
@@ -146,9 +156,11 @@ class MediaPacker:
     def _fill_vision(self, shards, token_starts, shape, slots) -> VisionBatch:
         config = self._vision
         num_patches = shape.patch_rows * shape.frame_row
-        sizes = config.sizes
-        width = sizes["C"] * sizes["T"] * sizes["Y"] * sizes["X"]
-        patches = np.zeros((len(shards), num_patches, width), np.float32)
+        pixels = config.patch_px**2
+        width = config.num_channels * shape.patch_frames * pixels
+        patches = np.zeros((len(shards), num_patches, width), np.uint8)
+        # Of a shard without images, where any finite values do.
+        statistics = np.ones((len(shards), 2, config.num_channels), np.float32)
         units_of = patches.reshape(len(shards), -1, config.unit_patches, width)
         layouts = []
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
@@ -158,12 +170,13 @@ class MediaPacker:
             for content, places in _media(items, starts, "visuals"):
                 own = units[first : first + len(places)]
                 first += len(own)
+                statistics[number] = content.statistics
                 if self._copies_pixels:
-                    patches_of = content.patches.reshape(-1, config.unit_patches, width)
-                    units_of[number, own] = patches_of
+                    levels = repeat_frames(content.patches, shape.patch_frames, pixels)
+                    units_of[number, own] = levels.reshape(-1, config.unit_patches, width)
                 slots.flat[places] = own
         stacked = (np.stack(array) for array in zip(*(x[:3] for x in layouts), strict=True))
-        return VisionBatch(patches, *stacked)
+        return VisionBatch(patches, statistics, *stacked)
 
     def _fill_audio(self, shards, token_starts, shape, slots) -> AudioBatch:
         config = self._audio
@@ -218,6 +231,13 @@ def _audio_features(
     counts = num_audio_tokens(frames)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(chunks * chunk_tokens, counts) + within
+
+
+def patch_frames(item: Encoded, config: VisionConfig) -> int:
+    """How many frames a patch of the item's images and videos has; 0 if it has none of them."""
+    pixels = config.num_channels * config.patch_px**2 if item.visuals else 1
+    widths = (medium.content.patches.shape[1] for medium in item.visuals)
+    return max((width // pixels for width in widths), default=0)
 
 
 def _grids(items: Sequence[Encoded]) -> list:

@@ -12,9 +12,9 @@ from lco_jax.data.pack.media_batch import MediaShape
 from lco_jax.data.pack.patch_layout import PatchBudget
 from lco_jax.data.pack.rounding import round_coarsely, round_rows
 
-Kind = tuple[int, bool, bool]
+Kind = tuple[int, bool, bool, int]
 """The row of the vision tower that the largest frame takes (0: no images), whether there are
-audio, and whether there are media whose features are known."""
+audio, whether there are media whose features are known, and the frames that a patch brings."""
 
 
 @dataclass
@@ -85,5 +85,6 @@ def round_up(kind: Kind, row_tokens: int, demand: Demand, *, several: bool) -> S
         fine(demand.patch_rows),
         round_coarsely(demand.audio_chunks),
         round_coarsely(demand.known_features),
+        kind[-1],
     )
     return Shape(row_tokens, fine(demand.rows), media)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill, place
-from lco_jax.data.pack.media_batch import MediaPacker, MediaShape
+from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
 from lco_jax.data.pack.media_bins import Bin, Demand, Kind, round_up
 from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
@@ -84,13 +84,20 @@ class MediaStream:
     def _kind(self, item: Encoded) -> Kind:
         grids = [medium.content.grid for medium in item.visuals]
         row = choose_frame_row(grids, self._frame_rows, self._config.vision) if grids else 0
-        return row, bool(item.audios), bool(item.known)
+        frames = patch_frames(item, self._config.vision)
+        return row, bool(item.audios), bool(item.known), frames
 
     def _agree_on_kinds(
         self, encoded: Sequence[Encoded], members: dict[Kind, list[int]]
     ) -> dict[Kind, "_Members"]:
         """The kinds that any process has."""
-        kinds = list(itertools.product((0, *self._frame_rows), (False, True), (False, True)))
+        either = (False, True)
+        frames = (1, self._config.vision.frames_per_patch) if self._config.vision else ()
+        visual = [(0, 0), *itertools.product(self._frame_rows, frames)]
+        kinds = [
+            (row, audio, known, count)
+            for (row, count), audio, known in itertools.product(visual, either, either)
+        ]
         wanted = []
         for kind in kinds:
             own = [encoded[index] for index in members.get(kind, ())]
@@ -194,14 +201,15 @@ class MediaStream:
 
     def _limit(self, kind: Kind, longest: int) -> Shape:
         """What a shard may hold."""
-        frame_row, has_audio, has_known = kind
+        frame_row, has_audio, has_known, frames = kind
         row = self._row_tokens[choose_row(self._row_tokens, longest)]
         patch_rows = max(1, self._patches // frame_row) if frame_row else 0
         chunks = 0
         if has_audio:
             chunks = max(1, self._tokens // (self._config.audio.chunk_rows // 2))
         rows = max(1, self._tokens // row)
-        media = MediaShape(frame_row, patch_rows, chunks, rows * row if has_known else 0)
+        num_known = rows * row if has_known else 0
+        media = MediaShape(frame_row, patch_rows, chunks, num_known, frames)
         return Shape(row, rows, media)
 
     def _bin(self, kind: Kind) -> Bin:

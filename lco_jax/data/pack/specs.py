@@ -14,7 +14,7 @@ BATCH_SPECS = Batch(
 )
 """Where the arrays of a batch of texts live on the mesh."""
 MEDIA_SPECS = MediaBatch(
-    vision=VisionBatch(*(act_spec(f"C G {rest}") for rest in ("P X", "X X", "X X", "P X"))),
+    vision=VisionBatch(*(act_spec(f"C G {rest}") for rest in ("P X", "X X", "X X", "X X", "P X"))),
     audio=AudioBatch(act_spec("C G X X X"), act_spec("C G X")),
     slots=act_spec("C B S"),
     known=act_spec("C G X X"),

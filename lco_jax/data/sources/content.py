@@ -1,4 +1,4 @@
-"""The bytes of data files: mapped, fetched or unpacked, so that any part can be read."""
+"""The bytes of data files, local, fetched or unpacked, of which any part can be read."""
 
 import contextlib
 import gzip
@@ -7,19 +7,70 @@ import mmap
 import os
 import shutil
 import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
 from etils import epath
 
-Content = mmap.mmap | bytes
+from lco_jax.runtime.disks import read_into, writing
+
 _COPIED_BYTES = 1 << 20
 
 
+class FileBytes:
+    """The bytes that a local file had when it was opened, read when they are asked for. Any number
+    of threads may ask.
+
+    Whoever asks gets ShrunkError where the file has become shorter, and DiskError where the disk
+    fails.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - until nobody asks any more
+        weakref.finalize(self, self._file.close)
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._block = 0, b""  # where it starts, and what was looked through last
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        first, block = self._block
+        if first <= start and stop <= first + len(block):
+            return block[start - first : stop - first]
+        return self._read(start, stop)
+
+    def find(self, sign: bytes, start: int) -> int:
+        """Where a byte is next (-1: nowhere)."""
+        while start < self._size:
+            first, block = self._block
+            if not first <= start < first + len(block):
+                first = start
+                block = self._read(start, min(start + _COPIED_BYTES, self._size))
+                self._block = first, block
+            place = block.find(sign, start - first)
+            if place >= 0:
+                return first + place
+            start = first + len(block)
+        return -1
+
+    def _read(self, start: int, stop: int) -> bytes:
+        content = bytearray(max(stop - start, 0))
+        read_into(self._file, memoryview(content), start)
+        return bytes(content)
+
+
+Content = FileBytes | mmap.mmap | bytes
+"""Mapped is only what nobody else can shorten."""
+
+
 def open_content(path: str) -> Content:
-    """The bytes of a file: mapped if it is local, fetched as a whole if remote, and unpacked if its
-    name ends in `.gz`.
+    """The bytes of a file: read when they are asked for if it is local, fetched as a whole if
+    remote, and unpacked if its name ends in `.gz`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -33,28 +84,25 @@ def open_content(path: str) -> Content:
             return keep(lambda copy: shutil.copyfileobj(file, copy, _COPIED_BYTES))
     if "://" in path:
         return location.read_bytes()
-    with open(location, "rb") as file:
-        return _mapped(file)
+    return FileBytes(os.fspath(location))
 
 
 def keep(write: Callable[[IO[bytes]], object]) -> Content:
     """What `write` writes into a nameless file on the disk, mapped."""
-    with tempfile.TemporaryFile(prefix="lco_jax_") as copy:
+    with writing(tempfile.gettempdir()), tempfile.TemporaryFile(prefix="lco_jax_") as copy:
         write(copy)
         copy.flush()
-        return _mapped(copy)
+        if not copy.tell():  # an empty file cannot be mapped
+            return b""
+        return mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def digest_of(content: Content, stop: int) -> str:
     """Hash of the first `stop` bytes."""
-    with memoryview(content) as data, data[:stop] as used:
-        return hashlib.blake2b(used, digest_size=8).hexdigest()
-
-
-def _mapped(file: IO[bytes]) -> Content:
-    if not os.fstat(file.fileno()).st_size:  # an empty file cannot be mapped
-        return b""
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    digest = hashlib.blake2b(digest_size=8)
+    for start in range(0, stop, _COPIED_BYTES):
+        digest.update(content[start : min(start + _COPIED_BYTES, stop)])
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from filelock import FileLock
 
 from lco_jax.config import Columns
+from lco_jax.runtime.disks import writing
 
 # TFDS takes a second to import, so that is done when a dataset is asked for.
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def prepare(name: str, data_dir: str | None = None, **options: str | int | None)
         if builder.is_prepared():
             _logger.info("%s is already prepared; remove %s to do it again", name, path)
             return path
-        builder.download_and_prepare()
+        with writing(path):
+            builder.download_and_prepare()
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     _logger.info("%s is ready in %s: %s", name, path, sizes)
     return path

@@ -1,6 +1,5 @@
 """Parquet files; errors name the row."""
 
-import hashlib
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import IO
@@ -8,7 +7,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lco_jax.data.sources.content import Content, keep, open_content
+from lco_jax.data.sources.content import Content, FileBytes, digest_of, keep, open_content
 from lco_jax.data.sources.table import Row, Table
 
 _BATCH_ROWS = 4096
@@ -27,7 +26,7 @@ class ParquetTable(Table):
         super().__init__(path)
         self._content: Content = open_content(path)
         try:
-            self._file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(self._content)))
+            self._file = pq.ParquetFile(_source(self._content))
             self.columns = tuple(self._file.schema_arrow.names)
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
@@ -54,8 +53,7 @@ class ParquetTable(Table):
         return values
 
     def digest(self, last: Row | None) -> str:
-        with memoryview(self._content) as data:
-            return hashlib.blake2b(data, digest_size=8).hexdigest()
+        return digest_of(self._content, len(self._content))
 
     def place_of(self, row: Row) -> str:
         return f"{self.path}: row {row.number}"
@@ -77,6 +75,13 @@ class ParquetTable(Table):
 
     def _unreadable(self, error: Exception) -> ValueError:
         return ValueError(f"{self.path} cannot be read as parquet: {error}")
+
+
+def _source(content: Content) -> str | pa.BufferReader:
+    """What pyarrow reads; a path is read, not mapped."""
+    if isinstance(content, FileBytes):
+        return content.path
+    return pa.BufferReader(pa.py_buffer(content))
 
 
 def _plain(field: pa.Field) -> pa.Field:
