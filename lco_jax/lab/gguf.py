@@ -16,8 +16,13 @@ from einops import rearrange
 from jaxtyping import Float
 from tokenizers import AddedToken, Tokenizer, models
 
+from lco_jax.lab.gguf_reader import Fields, Reader
 from lco_jax.lab.hub_folder import qwen2_tokenizer, write_json, write_weights
+from lco_jax.models.config import from_hf
 from lco_jax.models.families import QWEN2
+from lco_jax.models.json_files import check, naming
+from lco_jax.weights.finite import count_not_finite
+from lco_jax.weights.tables import HEAD, TABLES
 
 _TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -44,61 +49,53 @@ def convert_gguf(path: Path, folder: Path) -> None:
         ValueError: the file is no llama decoder, or holds tensors or a tokenizer not known here.
     """
     try:
-        reader = gguf.GGUFReader(path)
-    except (ValueError, IndexError) as error:
+        reader = Reader(path)
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path} is not a complete GGUF file: {error}") from error
-    fields = {name: field.contents() for name, field in reader.fields.items()}
+    scaling = [name for name in fields if name.startswith("llama.rope.scaling")]
+    if scaling:
+        raise ValueError(f"{path}: {scaling}: scaled rotary embeddings are not supported")
+    fields = check(Fields, fields, path)
     is_tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
     config = model_config(fields, is_tied=is_tied)
-    tensors = {
-        name: array.astype(ml_dtypes.bfloat16)
-        for name, array in hub_tensors(reader.tensors, config)
-    }
+    with naming(path):
+        tensors = {
+            name: array.astype(ml_dtypes.bfloat16)
+            for name, array in hub_tensors(reader.tensors, config)
+        }
+        tokenizer = build_tokenizer(fields)
     write_weights(folder, tensors)
-    build_tokenizer(fields).save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
     write_json(folder / "generation_config.json", token_ids)
     write_json(folder / "config.json", config)
 
 
-def model_config(fields: dict[str, Any], *, is_tied: bool) -> dict[str, Any]:
-    """The hub `config.json` of the decoder that the GGUF metadata `fields` describe.
-
-    Raises:
-        ValueError: the architecture is not llama, or its rotary embedding is scaled.
-    """
-    architecture = fields["general.architecture"]
-    if architecture != "llama":
-        raise ValueError(
-            f"general.architecture={architecture!r} of the GGUF file; expected 'llama'"
-        )
-    scaling = [name for name in fields if name.startswith("llama.rope.scaling")]
-    if scaling:
-        raise ValueError(f"GGUF fields {scaling}: scaled rotary embeddings are not supported")
-    hidden_size = fields["llama.embedding_length"]
-    num_heads = fields["llama.attention.head_count"]
+def model_config(fields: Fields, *, is_tied: bool) -> dict[str, Any]:
+    """The hub `config.json` of the decoder that the GGUF metadata `fields` describe."""
     return {
         "architectures": [QWEN2.torch_class],
         "model_type": QWEN2.name,
-        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
-        "hidden_size": hidden_size,
-        "intermediate_size": fields["llama.feed_forward_length"],
-        "num_hidden_layers": fields["llama.block_count"],
-        "num_attention_heads": num_heads,
-        "num_key_value_heads": fields["llama.attention.head_count_kv"],
-        "head_dim": fields.get("llama.rope.dimension_count", hidden_size // num_heads),
+        "vocab_size": len(fields.tokens),
+        "hidden_size": fields.hidden_size,
+        "intermediate_size": fields.intermediate_size,
+        "num_hidden_layers": fields.num_layers,
+        "num_attention_heads": fields.num_heads,
+        "num_key_value_heads": fields.num_kv_heads,
+        "head_dim": fields.head_dim or fields.hidden_size // fields.num_heads,
         "hidden_act": "silu",
-        "max_position_embeddings": fields["llama.context_length"],
-        "rope_theta": fields["llama.rope.freq_base"],
-        "rms_norm_eps": _shortest(fields["llama.attention.layer_norm_rms_epsilon"]),
+        "max_position_embeddings": fields.context_length,
+        "rope_theta": fields.rope_theta,
+        "rms_norm_eps": _shortest(fields.norm_eps),
         "use_sliding_window": False,
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "tie_word_embeddings": is_tied,
-        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+        "bos_token_id": fields.bos,
+        "eos_token_id": fields.eos,
+        "pad_token_id": fields.pad,
         "torch_dtype": "bfloat16",
     }
 
@@ -114,8 +111,15 @@ def hub_tensors(
     """The tensors of a llama GGUF under their hub names, in float32, with zero q, k, v biases.
 
     Raises:
-        ValueError: tensors of unknown name, or missing ones.
+        ValueError: tensors of unknown name or another shape, missing ones, or NaN in one.
     """
+    text = from_hf(config, "its metadata as config.json").text
+    table = TABLES[QWEN2.name]
+    shapes = {
+        table.name(key): row.layout.hub_shape(text.sizes)
+        for row in (*table.rows, HEAD)
+        for key in row.keys(text.num_layers)
+    }
     expected = dict(_TENSORS)
     if config["tie_word_embeddings"]:
         del expected["output.weight"]
@@ -132,6 +136,12 @@ def hub_tensors(
     num_heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for name, hub_name in expected.items():
         array = gguf.dequantize(found[name].data, found[name].tensor_type)
+        if array.shape != shapes[hub_name]:
+            raise ValueError(
+                f"tensor {name} has the shape {array.shape}, expected {shapes[hub_name]}"
+            )
+        if bad := count_not_finite(np.ascontiguousarray(array)):
+            raise ValueError(f"tensor {name}: {bad} values are NaN or infinite; fetch it again")
         projection = hub_name.split(".")[-2]
         if projection in num_heads:
             array = split_rotary_halves(array, num_heads[projection])
@@ -148,7 +158,7 @@ def split_rotary_halves(
     return rearrange(weight, "(n pair side) d -> (n side pair) d", n=num_heads, side=2)
 
 
-def build_tokenizer(fields: dict[str, Any]) -> Tokenizer:
+def build_tokenizer(fields: Fields) -> Tokenizer:
     """The byte-level BPE tokenizer stored in GGUF metadata, splitting words as Qwen2 does.
 
     transformers gives every `qwen2` folder Qwen2's word rule, whatever the folder says, so the
@@ -156,35 +166,30 @@ def build_tokenizer(fields: dict[str, Any]) -> Tokenizer:
     breaks meet blanks; the tokens of 16,824 WordNet glosses are the same under both.
 
     Raises:
-        ValueError: another kind of tokenizer, or another rule for splitting words.
+        ValueError: merges of tokens that are not there.
     """
-    kind = (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"])
-    if kind != ("gpt2", "smollm"):
-        raise ValueError(f"tokenizer {kind} of the GGUF file; expected ('gpt2', 'smollm')")
-    tokens = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = qwen2_tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    merges = [tuple(merge.split(" ")) for merge in fields.merges]
+    vocabulary = {token: index for index, token in enumerate(fields.tokens)}
+    try:
+        tokenizer = qwen2_tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    except Exception as error:  # of Rust, which has no class of its own
+        raise ValueError(f"its tokenizer cannot be built: {error}") from error
     special = [
         AddedToken(token, special=True, normalized=False)
-        for token, kind in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
+        for token, kind in zip(fields.tokens, fields.token_types, strict=True)
         if kind == gguf.TokenType.CONTROL
     ]
     tokenizer.add_special_tokens(special)
     return tokenizer
 
 
-def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
+def _tokenizer_config(fields: Fields) -> dict[str, Any]:
     """The hub `tokenizer_config.json`: roles of the special tokens and the chat template."""
-    tokens = fields["tokenizer.ggml.tokens"]
-    roles = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+    roles = {"bos": fields.bos, "eos": fields.eos, "pad": fields.pad, "unk": fields.unk}
     return {
         "tokenizer_class": "Qwen2Tokenizer",
-        **{
-            f"{role}_token": tokens[fields[f"tokenizer.ggml.{name}_token_id"]]
-            for role, name in roles.items()
-        },
-        "model_max_length": fields["llama.context_length"],
+        **{f"{role}_token": fields.tokens[token] for role, token in roles.items()},
+        "model_max_length": fields.context_length,
         "clean_up_tokenization_spaces": False,
-        "chat_template": fields["tokenizer.chat_template"],
+        "chat_template": fields.chat_template,
     }

@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 from lco_jax.lab.ctranslate2 import read_variables
 from lco_jax.models.config import AudioConfig
+from lco_jax.models.json_files import naming
 from lco_jax.weights.rows import WHISPER_ROWS
 
 _WHOLE = {
@@ -48,17 +49,25 @@ def read_encoder(file: Path) -> tuple[AudioConfig, dict[str, Any]]:
     variables = read_variables(file)
     tensors = _hub_tensors(file, variables)
     num_layers = sum(name.endswith(".fc1.bias") for name in tensors)
-    width, num_mels, _ = tensors["conv1.weight"].shape
-    config = AudioConfig(
-        num_layers=num_layers,
-        hidden_size=width,
-        intermediate_size=len(tensors["layers.0.fc1.bias"]),
-        num_heads=int(_take(file, variables, "num_heads")),
-        num_mels=num_mels,
-        chunk_frames=2 * len(tensors["embed_positions.weight"]),
-        out_size=None,
-        has_stored_positions=True,
-    )
+    sizes = tensors["conv1.weight"].shape
+    heads = _take(file, variables, "num_heads")
+    if len(sizes) != 3 or heads.size != 1 or int(heads.item()) < 1:
+        raise ValueError(
+            f"{file}: encoder/conv1/weight has the shape {sizes} and encoder/num_heads is {heads}; "
+            "expected a Whisper model"
+        )
+    with naming(file):
+        config = AudioConfig(
+            num_layers=num_layers,
+            hidden_size=sizes[0],
+            intermediate_size=tensors["layers.0.fc1.bias"].size,
+            num_heads=int(heads.item()),
+            num_mels=sizes[1],
+            chunk_frames=2 * (tensors["embed_positions.weight"].shape or (0,))[0],
+            out_size=None,
+            has_stored_positions=True,
+        )
+    _check_shapes(file, tensors, config)
     arrays = {}
     for row in WHISPER_ROWS:
         layers = [
@@ -91,11 +100,28 @@ def _hub_tensors(
     for layer in range(num_layers):
         for name in ("weight", "bias"):
             fused = _take(file, variables, f"{_FUSED}/{name}".format(L=layer))
+            if not fused.ndim or len(fused) % 3:
+                raise ValueError(
+                    f"{file}: {name} of layer {layer}'s {_FUSED.rpartition('/')[2]} has the shape "
+                    f"{fused.shape}; query, key and value must be as large"
+                )
             for part, values in zip("qkv", np.split(fused, 3), strict=True):
                 tensors[f"layers.{layer}.self_attn.{part}_proj.{name}"] = values
         if tensors.pop(f"layers.{layer}.self_attn.k_proj.bias").any():
             raise ValueError(f"{file}: layer {layer} has a key bias; Whisper has none")
     return tensors
+
+
+def _check_shapes(file: Path, tensors: dict[str, np.ndarray], config: AudioConfig) -> None:
+    for row in WHISPER_ROWS:
+        expected = row.layout.hub_shape(config.sizes)
+        for _, place in row.keys(config.num_layers):
+            name = row.name(place)
+            if tensors[name].shape != expected or tensors[name].dtype.kind != "f":
+                raise ValueError(
+                    f"{file}: {name} has {tensors[name].dtype} values and the shape "
+                    f"{tensors[name].shape}; expected floats and {expected}"
+                )
 
 
 def _take(file: Path, variables: dict[str, np.ndarray], name: str) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Sizes of a model, read from the `config.json` of its checkpoint."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lco_jax.models.families import FAMILIES
+from lco_jax.models.hf_schemas import Reader, Whole
+from lco_jax.models.json_files import check, read_object
 from lco_jax.models.text_config import TextConfig
 from lco_jax.models.tokens import Kind, MediaTokens, read_media_tokens
 from lco_jax.models.tower_config import AudioConfig, VisionConfig
@@ -59,35 +60,54 @@ def read_config(folder: Path) -> ModelConfig:
     """The sizes of the checkpoint in `folder`.
 
     Raises:
-        ValueError: no `config.json`, or one that `from_hf` refuses.
+        ValueError: no `config.json`, or one that `from_hf` refuses; or the folder holds an adapter.
     """
-    file = Path(folder) / "config.json"
+    folder = Path(folder)
+    file, adapter = folder / "config.json", folder / "adapter_config.json"
+    if adapter.exists():
+        base = read_object(adapter).get("base_model_name_or_path")
+        raise ValueError(
+            f"{folder} holds an adapter of the model {base!r} ({adapter.name}), which is not read; "
+            "merge it into that model (with peft: merge_and_unload, then save_pretrained) and give "
+            "the folder of the result"
+        )
     if not file.exists():
         raise ValueError(f"{folder} is not a model folder: it has no config.json")
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}; fetch it again") from error
-    return from_hf(config)
+    return from_hf(read_object(file), str(file))
 
 
-def from_hf(config: dict[str, Any]) -> ModelConfig:
+def from_hf(config: dict[str, Any], where: str = "config.json") -> ModelConfig:
     """Read the sizes out of a `config.json`, flat (as on the hub) or nested (as transformers 5).
 
+    Args:
+        where: what errors call the file.
+
     Raises:
-        ValueError: unknown family, missing field, or a feature the decoder does not have.
+        ValueError: unknown family, missing or wrong field, or a feature the model does not have.
     """
-    name = config.get("model_type")
+    name = check(Whole, config, where).model_type
     if name not in FAMILIES:
-        raise ValueError(f"model_type={name!r} is not supported; supported are {tuple(FAMILIES)}")
+        raise ValueError(
+            f"{where}: model_type={name!r} is not supported; supported are {tuple(FAMILIES)}"
+        )
     family = FAMILIES[name]
+    if family.thinker and not config.get("thinker_config"):
+        raise ValueError(f"{where}: lacks 'thinker_config'")
     outer = family.reader_level(config)
-    return ModelConfig(
-        family=name,
-        text=family.read_text(config, outer),
-        media_tokens=read_media_tokens(outer, family.tokens),
-        **{tower: read(outer) for tower, read in family.towers.items()},
-    )
+    where = where if outer is config else f"{where}: thinker_config"
+    check(Reader, outer, where)
+    text = family.read_text(config, outer, where)
+    towers = {tower: read(outer, where) for tower, read in family.towers.items()}
+    if family.towers and text.mrope_section is None:
+        raise ValueError(f"{where}: lacks 'mrope_section' among the rope parameters of the text")
+    for tower, read in towers.items():
+        if read is not None and read.out_size != text.hidden_size:
+            raise ValueError(
+                f"{where}: features of the {tower} tower have {read.out_size} values, token "
+                f"embeddings {text.hidden_size} (hidden_size); they must be equal"
+            )
+    tokens = read_media_tokens(outer, family.tokens, text.vocab_size, where)
+    return ModelConfig(family=name, text=text, media_tokens=tokens, **towers)
 
 
 def public_config(name: str) -> ModelConfig:
@@ -101,4 +121,4 @@ def public_config(name: str) -> ModelConfig:
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
         raise ValueError(f"{name} is no model folder, and its sizes are not known; known: {known}")
-    return from_hf(json.loads(file.read_text()))
+    return from_hf(read_object(file), str(file))

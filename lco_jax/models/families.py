@@ -48,9 +48,9 @@ class Family:
     describes it under `thinker_config`, and `torch_class` loads it alone."""
 
     # What config.json says of the model.
-    read_text: Callable[[dict[str, Any], dict[str, Any]], TextConfig] = read_text
-    towers: Mapping[Tower, Callable[[dict[str, Any]], VisionConfig | AudioConfig | None]] = field(
-        default_factory=dict
+    read_text: Callable[[dict[str, Any], dict[str, Any], str], TextConfig] = read_text
+    towers: Mapping[Tower, Callable[[dict[str, Any], str], VisionConfig | AudioConfig | None]] = (
+        field(default_factory=dict)
     )
     tokens: tuple[str, ...] = ()
     """The fields of `MediaTokens` that stand in it."""

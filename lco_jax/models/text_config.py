@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lco_jax.models.hf_schemas import Text
+from lco_jax.models.json_files import check
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -48,49 +51,47 @@ def text_level(outer: dict[str, Any]) -> dict[str, Any]:
     return outer.get("text_config", outer)
 
 
-def read_text(config: dict[str, Any], outer: dict[str, Any]) -> TextConfig:
+def read_text(
+    config: dict[str, Any], outer: dict[str, Any], where: str, *, has_qkv_bias: bool = True
+) -> TextConfig:
     """The decoder in a config.
 
     Args:
         config: the whole file.
         outer: the level that describes towers and decoder (of an Omni model: its thinker's).
+        where: what errors call that level.
+        has_qkv_bias: of all models of the family.
 
     Raises:
-        ValueError: missing field, or a feature the decoder does not have.
+        ValueError: missing or wrong field, or a feature the decoder does not have.
     """
-    text = text_level(outer)
-
-    def read(name: str) -> Any:
-        if name not in text:
-            raise ValueError(f"config.json of a {config['model_type']} model lacks {name!r}")
-        return text[name]
-
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "mrope"):
-        raise ValueError(f"rope type {kind!r} is not supported; supported are default and mrope")
-    if text.get("use_sliding_window"):
-        raise ValueError("use_sliding_window=true is not supported; no Qwen2.5 checkpoint uses it")
-    if text.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"hidden_act={text['hidden_act']!r} is not supported; expected 'silu'")
-    theta = rope.get("rope_theta") or read("rope_theta")
-    sections = rope.get("mrope_section")
-    num_heads = read("num_attention_heads")
-    head_dim = text.get("head_dim") or read("hidden_size") // num_heads
+    level = text_level(outer)
+    where = where if level is outer else f"{where}: text_config"
+    text = check(Text, level, where)
+    if text.attention_bias not in (None, has_qkv_bias):
+        raise ValueError(
+            f"{where}: attention_bias={text.attention_bias} is not supported; "
+            f"expected {has_qkv_bias}"
+        )
+    rope, head_dim = text.rope, text.head_dim or text.hidden_size // text.num_attention_heads
+    sections = rope.mrope_section
     if sections is not None and sum(sections) * 2 != head_dim:
-        raise ValueError(f"mrope_section={sections} must sum to head_dim / 2 = {head_dim // 2}")
+        raise ValueError(
+            f"{where}: mrope_section={sections} must sum to head_dim / 2 = {head_dim // 2}"
+        )
     # Omni's text_config carries a class default of true; the outermost level that says it decides.
-    tied = [level[_TIED] for level in (config, outer, text) if _TIED in level]
+    tied = [level[_TIED] for level in (config, outer, level) if level.get(_TIED) is not None]
     return TextConfig(
-        vocab_size=read("vocab_size"),
-        num_layers=read("num_hidden_layers"),
-        hidden_size=read("hidden_size"),
-        intermediate_size=read("intermediate_size"),
-        num_heads=num_heads,
-        num_kv_heads=text.get("num_key_value_heads") or num_heads,
+        vocab_size=text.vocab_size,
+        num_layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        num_heads=text.num_attention_heads,
+        num_kv_heads=text.num_key_value_heads or text.num_attention_heads,
         head_dim=head_dim,
-        rope_theta=float(theta),
+        rope_theta=rope.rope_theta or text.rope_theta,
         mrope_section=None if sections is None else tuple(sections),
-        norm_eps=float(read("rms_norm_eps")),
+        norm_eps=text.rms_norm_eps,
         tie_embeddings=bool(tied and tied[0]),
+        has_qkv_bias=has_qkv_bias,
     )

@@ -25,29 +25,44 @@ class MediaTokens:
     audio_end: int | None = None
 
 
-def read_media_tokens(outer: dict[str, Any], names: Sequence[str]) -> MediaTokens | None:
+def read_media_tokens(
+    outer: dict[str, Any], names: Sequence[str], vocab_size: int, where: str
+) -> MediaTokens | None:
     """The media tokens in a config (of an Omni model: of its thinker); None if it has none.
 
     Args:
         names: those of `MediaTokens` that checkpoints of the family have.
+        vocab_size: rows of the embedding table.
+        where: what errors call the config.
 
     Raises:
-        ValueError: it has some and lacks others, or gives one id to two of them.
+        ValueError: it has some and lacks others, or gives one id to two of them, or two to one, or
+            one beyond the table.
     """
-    found = {
-        name: outer[f"{name}_token_{ending}"]
-        for name in names
-        for ending in ("index", "id")
-        if outer.get(f"{name}_token_{ending}") is not None
-    }
+    found = {}
+    for name in names:
+        ids = {
+            outer[field]
+            for field in (f"{name}_token_index", f"{name}_token_id")
+            if outer.get(field) is not None
+        }
+        if len(ids) > 1:
+            raise ValueError(f"{where}: {name}_token_index and {name}_token_id differ: {ids}")
+        if ids:
+            found[name] = ids.pop()
     if not found:
         return None
     missing = [f"{name}_token_id" for name in names if name not in found]
     if missing:
         raise ValueError(
-            f"config.json names some media tokens and lacks {missing}; take them from the config "
+            f"{where} names some media tokens and lacks {missing}; take them from the config "
             "of the model that the checkpoint was made of"
         )
     if len(set(found.values())) < len(found):
-        raise ValueError(f"config.json gives one id to two media tokens: {found}")
+        raise ValueError(f"{where} gives one id to two media tokens: {found}")
+    for name, token in found.items():
+        if token >= vocab_size:
+            raise ValueError(
+                f"{where}: {name}_token_id={token} has no embedding, vocab_size is {vocab_size}"
+            )
     return MediaTokens(**found)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lco_jax.models.hf_schemas import Audio, Vision
+from lco_jax.models.json_files import check, naming
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -121,74 +124,65 @@ class AudioConfig:
         }
 
 
-def read_vision(outer: dict[str, Any]) -> VisionConfig | None:
+def read_vision(outer: dict[str, Any], where: str) -> VisionConfig | None:
     """The vision tower in a config (of an Omni model: in its thinker's), if it has one.
 
+    Args:
+        where: what errors call the config.
+
     Raises:
-        ValueError: missing field, or a feature the tower does not have.
+        ValueError: missing or wrong field, or a feature the tower does not have.
     """
-    if "vision_config" not in outer:
+    if outer.get("vision_config") is None:
         return None
-    vision = outer["vision_config"]
-
-    def read(*names: str) -> Any:
-        for name in names:
-            if name in vision:
-                return vision[name]
-        raise ValueError(f"vision_config of config.json lacks {names[0]!r}")
-
-    if vision.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"vision hidden_act={vision['hidden_act']!r} is not supported")
+    where = f"{where}: vision_config"
+    vision = check(Vision, outer["vision_config"], where)
     # Omni counts time outside its tower; the field of the same purpose inside is not used.
-    ids_per_second = outer.get("position_id_per_seconds") or read("tokens_per_second")
-    return VisionConfig(
-        num_layers=read("depth"),
-        hidden_size=read("hidden_size"),
-        intermediate_size=read("intermediate_size"),
-        num_heads=read("num_heads"),
-        out_size=read("out_hidden_size"),
-        full_layers=tuple(read("fullatt_block_indexes")),
-        num_channels=read("in_channels", "in_chans"),
-        patch_px=read("patch_size"),
-        window_px=read("window_size"),
-        merge_size=read("spatial_merge_size"),
-        frames_per_patch=read("temporal_patch_size"),
-        ids_per_second=float(ids_per_second),
-    )
+    ids_per_second = outer.get("position_id_per_seconds") or vision.tokens_per_second
+    for name, value in (
+        ("tokens_per_second", ids_per_second),
+        ("in_channels", vision.in_channels or vision.in_chans),
+    ):
+        if value is None:
+            raise ValueError(f"{where}: lacks {name!r}")
+    with naming(where):
+        return VisionConfig(
+            num_layers=vision.depth,
+            hidden_size=vision.hidden_size,
+            intermediate_size=vision.intermediate_size,
+            num_heads=vision.num_heads,
+            out_size=vision.out_hidden_size,
+            full_layers=tuple(vision.fullatt_block_indexes),
+            num_channels=3,
+            patch_px=vision.patch_size,
+            window_px=vision.window_size,
+            merge_size=vision.spatial_merge_size,
+            frames_per_patch=vision.temporal_patch_size,
+            ids_per_second=float(ids_per_second),
+        )
 
 
-def read_audio(outer: dict[str, Any]) -> AudioConfig | None:
+def read_audio(outer: dict[str, Any], where: str) -> AudioConfig | None:
     """The audio tower in a thinker's config, if it has one.
 
+    Args:
+        where: what errors call the config.
+
     Raises:
-        ValueError: missing field, or a feature the tower does not have.
+        ValueError: missing or wrong field, or a feature the tower does not have.
     """
-    if "audio_config" not in outer:
+    if outer.get("audio_config") is None:
         return None
-    audio = outer["audio_config"]
-
-    def read(name: str) -> Any:
-        if name not in audio:
-            raise ValueError(f"audio_config of config.json lacks {name!r}")
-        return audio[name]
-
-    neutral = {"activation_function": "gelu", "scale_embedding": False}
-    neutral |= dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0)
-    for name, value in neutral.items():
-        if audio.get(name, value) != value:
-            raise ValueError(f"audio {name}={audio[name]!r} is not supported; expected {value!r}")
-    if read("n_window") > read("max_source_positions"):
-        raise ValueError(
-            f"audio n_window={audio['n_window']} exceeds the number of positions, "
-            f"max_source_positions={audio['max_source_positions']}"
+    where = f"{where}: audio_config"
+    audio = check(Audio, outer["audio_config"], where)
+    with naming(where):
+        return AudioConfig(
+            num_layers=audio.encoder_layers,
+            hidden_size=audio.d_model,
+            intermediate_size=audio.encoder_ffn_dim,
+            num_heads=audio.encoder_attention_heads,
+            num_mels=audio.num_mel_bins,
+            chunk_frames=2 * audio.n_window,
+            out_size=audio.output_dim,
+            seconds_per_turn=float(outer.get("seconds_per_chunk") or 2),
         )
-    return AudioConfig(
-        num_layers=read("encoder_layers"),
-        hidden_size=read("d_model"),
-        intermediate_size=read("encoder_ffn_dim"),
-        num_heads=read("encoder_attention_heads"),
-        num_mels=read("num_mel_bins"),
-        chunk_frames=2 * read("n_window"),
-        out_size=read("output_dim"),
-        seconds_per_turn=float(outer.get("seconds_per_chunk", 2)),
-    )

@@ -16,6 +16,7 @@ from etils import epath
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.data.sources.mixture import is_same_sequence
+from lco_jax.models.json_files import read_object
 from lco_jax.runtime.code_digest import code_digest
 from lco_jax.runtime.code_digest import versions as library_versions
 from lco_jax.runtime.disks import replace_text, writing
@@ -73,12 +74,12 @@ def versions() -> dict[str, str]:
 def is_run_folder(path: str) -> bool:
     """Whether `path` holds a run of ours (and not a hub folder)."""
     file = epath.Path(path) / "config.json"
-    return file.exists() and _read(file).get("format") == _FORMAT
+    return file.exists() and read_object(file).get("format") == _FORMAT
 
 
 def read_manifest(workdir: str) -> Manifest:
     """The manifest of a run folder."""
-    content = _read(epath.Path(workdir) / "config.json")
+    content = read_object(epath.Path(workdir) / "config.json")
     config = from_json(content["config"])
     return Manifest(
         config,
@@ -94,13 +95,6 @@ def read_manifest(workdir: str) -> Manifest:
         tuple((until, code) for until, code in content.get("earlier_code", ())),
         content.get("versions", {}),
     )
-
-
-def _read(file: epath.Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
 
 
 def base_folder(ref: ModelRef, workdir: str, access: HubAccess | None = None) -> Path:

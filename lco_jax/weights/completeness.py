@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from lco_jax.models.config import ModelConfig
@@ -80,7 +81,7 @@ def _check_fit(source: SafetensorsFolder, part: Part, elsewhere: Collection[str]
     held, fitting = {*shapes, *elsewhere, _HEAD}, part.keys
     unread = [name for key, name in found.names.items() if key[0] not in held and key in fitting]
     rowless = shapes.keys() - {row.ours for row in table.rows}
-    missing, misshaped = [], []
+    missing, misshaped, integer = [], [], []
     for path in sorted(shapes.keys() - rowless):
         row = table.row(path)
         our_shape = shapes[path][len(row.stack) :]
@@ -89,14 +90,20 @@ def _check_fit(source: SafetensorsFolder, part: Part, elsewhere: Collection[str]
             if key not in found.names:
                 missing.append(table.name(key))
                 continue
-            shape = source.specs[found.names[key]].shape
-            if shape != expected:
-                misshaped.append(f"{found.names[key]} (expected {expected}, found {shape})")
+            name = found.names[key]
+            spec = source.specs[name]
+            if spec.shape != expected:
+                misshaped.append(
+                    f"{name} (expected {expected}, found {spec.shape} in {source.file(name).name})"
+                )
+            if not jnp.issubdtype(spec.dtype, jnp.floating):
+                integer.append(f"{name} ({spec.dtype})")
     problems = {
         "tensors that no parameter takes": found.unknown + unread,
         "missing tensors": missing,
         "tensors given twice under different names": found.doubled,
         "tensors of another shape": misshaped,
+        "tensors of integers, as quantised models have them": integer,
         "parameters without a row in the weight table": sorted(rowless),
     }
     lines = [

@@ -3,7 +3,6 @@
 Source: the safetensors format (8 bytes of header length, a JSON header, the tensors' bytes).
 """
 
-import json
 import math
 import mmap
 import os
@@ -11,20 +10,25 @@ import struct
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Annotated, BinaryIO, Literal
 
 import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped, UInt8
+from pydantic import Field
 
+from lco_jax.models.json_files import Schema, check, parse, read_object
 from lco_jax.runtime.disks import read_into
+from lco_jax.runtime.regular_files import check_regular
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 
-_MAX_HEADER_BYTES = 100_000_000
-"""The limit of the reference implementation."""
+_MAX_HEADER_BYTES = 16 << 20
+"""A hundred times what the largest public files take; the reference implementation reads more."""
+_MAX_VALUES = 1 << 48
+"""Of a tensor, dimensions of 0 left out: more than any file has, less than overflows."""
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -44,6 +48,20 @@ DTYPES = {
     "BOOL": np.dtype(np.bool_),
 }
 """By the name in a header."""
+
+
+class _Entry(Schema):
+    """A tensor in a header."""
+
+    dtype: Literal[tuple(DTYPES)]
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=16)]
+    data_offsets: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class _Index(Schema):
+    """What says which file a tensor is in."""
+
+    weight_map: Annotated[dict[str, str], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class SafetensorsFile:
             ValueError: the file is truncated, corrupt, or holds an unknown dtype.
         """
         self.path = Path(path)
+        check_regular(self.path)
         self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - as long as this
         weakref.finalize(self, self._file.close)
         header, data_start = _read_header(self._file, self.path)
@@ -86,9 +105,9 @@ class SafetensorsFile:
         self.specs: dict[str, TensorSpec] = {}
         self._offsets: dict[str, int] = {}
         end = 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            spec = TensorSpec(tuple(entry["shape"]), DTYPES[entry["dtype"]])
-            first, last = entry["data_offsets"]
+        for name, entry in sorted(header.items(), key=lambda item: item[1].data_offsets):
+            spec = TensorSpec(tuple(entry.shape), DTYPES[entry.dtype])
+            first, last = entry.data_offsets
             if first != end or last - first != spec.num_bytes:
                 raise ValueError(
                     f"{self.path}: tensor {name!r} of {spec.num_bytes} bytes is expected at bytes "
@@ -131,7 +150,7 @@ class SafetensorsFile:
         ]
 
 
-def _read_header(file: Any, path: Path) -> tuple[dict[str, Any], int]:
+def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, _Entry], int]:
     file_bytes = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     if len(prefix) < 8:
@@ -147,19 +166,22 @@ def _read_header(file: Any, path: Path) -> tuple[dict[str, Any], int]:
             f"{path}: expected a header of {header_bytes} bytes, found {file_bytes - 8}; "
             "the file is truncated, fetch it again"
         )
+    where = f"{path}: the header"
     try:
-        header = json.loads(file.read(header_bytes))
-        header.pop("__metadata__", None)
-        for entry in header.values():
-            first, last = entry["data_offsets"]
-            sizes = (first, last, *entry["shape"])
-            if not all(isinstance(size, int) and size >= 0 for size in sizes):
-                raise ValueError(f"negative or fractional sizes {sizes}")
-            if entry["dtype"] not in DTYPES:
-                raise ValueError(f"dtype {entry['dtype']!r} is not one of {sorted(DTYPES)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: the header is no safetensors header: {error}") from error
-    return header, 8 + header_bytes
+        text = file.read(header_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is no UTF-8 at byte {error.start}; fetch it again") from error
+    header = parse(text, where)
+    if not isinstance(header, dict):
+        raise ValueError(f"{where} is no safetensors header, which is an object ({{...}})")
+    header.pop("__metadata__", None)
+    entries = {
+        name: check(_Entry, entry, f"{where}: tensor {name!r}") for name, entry in header.items()
+    }
+    for name, entry in entries.items():
+        if math.prod(max(size, 1) for size in entry.shape) > _MAX_VALUES:
+            raise ValueError(f"{where}: tensor {name!r} has the shape {entry.shape}")
+    return entries, 8 + header_bytes
 
 
 class SafetensorsFolder:
@@ -184,11 +206,10 @@ class SafetensorsFolder:
 
     def _open_shards(self) -> None:
         index = self.folder / INDEX_NAME
-        try:
-            weight_map = dict(json.loads(index.read_text())["weight_map"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{index}: expected JSON with a 'weight_map': {error}") from error
+        weight_map = check(_Index, read_object(index), index).weight_map
         shards = sorted(set(weight_map.values()))
+        for shard in shards:
+            _check_inside(self.folder, shard)
         absent = [shard for shard in shards if not (self.folder / shard).exists()]
         if absent:
             raise FileNotFoundError(
@@ -225,6 +246,27 @@ class SafetensorsFolder:
     ) -> list[Shaped[np.ndarray, "..."]]:
         """Parts of a tensor, as `SafetensorsFile.read`."""
         return self._files[name].read(name, picks, allocate)
+
+    def file(self, name: str) -> Path:
+        """Where a tensor is."""
+        return self._files[name].path
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    """Raise ValueError if a file that the index names is elsewhere: strangers could have it read.
+
+    In the cache of the hub, files are links to its blobs.
+    """
+    place = PurePath(name)
+    root = folder.resolve()
+    homes = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
+    inside = not place.is_absolute() and ".." not in place.parts and "\0" not in name
+    real = (folder / name).resolve() if inside else None
+    if real is None or not any(real.is_relative_to(home) for home in homes):
+        raise ValueError(
+            f"{folder / INDEX_NAME}: weight_map names the file {name!r}, which is not in the "
+            "folder; copy it there"
+        )
 
 
 def _no_weights_message(folder: Path) -> str:

@@ -100,7 +100,7 @@ def load_params(
         elsewhere: paths of parameters that are not read because a checkpoint holds them.
 
     Raises:
-        ValueError: unknown, missing, doubly mapped or mis-shaped tensors.
+        ValueError: unknown, missing, doubly mapped or mis-shaped tensors, or NaN in one.
     """
     source = SafetensorsFolder(folder)
     params, scratch = {}, Scratch()
@@ -110,7 +110,12 @@ def load_params(
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)
                 names = [part.found.names[key] for key in row.keys(part.num_layers)]
-                reads = [partial(source.read, name, allocate=scratch.take) for name in names]
+                reads = {
+                    f"{source.file(name)}: tensor {name!r}": partial(
+                        source.read, name, allocate=scratch.take
+                    )
+                    for name in names
+                }
                 params[path] = load_stack(row, reads, leaf, pool)
     return unflatten_dict(params, sep="/")
 

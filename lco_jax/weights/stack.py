@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Shaped, UInt8
 
 from lco_jax.weights.files import Pick
-from lco_jax.weights.layout import Layout, copy_tiled
+from lco_jax.weights.finite import copy_finite
+from lco_jax.weights.layout import Layout
 from lco_jax.weights.tables import Row
 
 _ALIGNMENT = 64
@@ -36,12 +37,16 @@ class Scratch:
 
 
 def load_stack(
-    row: Row, reads: list[Read], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
+    row: Row, reads: Mapping[str, Read], wanted: jax.ShapeDtypeStruct, pool: ThreadPoolExecutor
 ) -> Shaped[Array, "*shape"]:
     """One parameter, whose layers are tensors of the hub, cast to the wanted dtype.
 
     Args:
-        reads: of each layer, in order; what one gives is used before the next.
+        reads: of each layer, in order, by what errors call it; what one gives is used before the
+            next.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
     """
     num_stacked = len(row.stack)
     sizes = row.layout.sizes(wanted.shape[num_stacked:])
@@ -58,10 +63,13 @@ def load_stack(
         for target, number in zip(targets, numbers[index[:num_stacked]].flat, strict=True):
             places[number].append((target, pick))
 
+    sources = list(reads.items())
+
     def fill(number: int) -> None:
+        where, read = sources[number]
         targets, picks = zip(*places[number], strict=True)
-        for target, part in zip(targets, reads[number](picks), strict=True):
-            copy_tiled(target, part)
+        for target, part in zip(targets, read(picks), strict=True):
+            copy_finite(target, part, where)
 
     list(pool.map(fill, places))
     array = jax.make_array_from_callback(wanted.shape, wanted.sharding, lambda i: shards[str(i)])

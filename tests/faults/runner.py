@@ -63,13 +63,61 @@ def run(
         return Outcome(*receiver.recv())
     except EOFError:
         process.join(limit_s)
-        code = process.exitcode or 0
-        said = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Outcome("killed", said)
+        return Outcome("killed", _how_it_ended(process.exitcode or 0))
     finally:
         process.kill()
         process.join()
         receiver.close()
+
+
+def run_many(
+    act: Callable[[Any], Any],
+    cases: Sequence[Any],
+    *,
+    names: Sequence[str],
+    expected: Callable[[Any], bool] | None = None,
+    limit_s: float = LIMIT_S,
+    limit_bytes: int = LIMIT_BYTES,
+) -> list[Outcome]:
+    """As `run(act, case, ...)` of every case, but in one process for as many as it survives."""
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(cases):
+        receiver, sender = _context.Pipe(duplex=False)
+        rest = list(cases[len(outcomes) :])
+        process = _context.Process(
+            target=_children, args=(sender, act, rest, tuple(names), expected, limit_bytes)
+        )
+        process.start()
+        sender.close()
+        try:
+            receiver.recv()  # that it has started, which takes long on a busy machine
+            for _ in rest:
+                if not receiver.poll(limit_s):
+                    outcomes.append(Outcome("hang", f"nothing after {limit_s:g} s"))
+                    break
+                outcomes.append(Outcome(*receiver.recv()))
+        except EOFError:
+            process.join(limit_s)
+            outcomes.append(Outcome("killed", _how_it_ended(process.exitcode or 0)))
+        finally:
+            process.kill()
+            process.join()
+            receiver.close()
+    return outcomes
+
+
+def _how_it_ended(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _children(sender, act, cases, names, expected, limit_bytes) -> None:
+    _limit_memory(limit_bytes)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    sender.send(None)
+    for case in cases:
+        sender.send(_judge(act, (case,), names, expected))
 
 
 def _child(sender, act, arguments, names, expected, limit_bytes) -> None:

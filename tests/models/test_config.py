@@ -17,6 +17,7 @@ TEXT = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 1e6,
 }
+MROPE = {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
 VISION_TOKENS = {"vision_start_token_id": 1, "vision_end_token_id": 2}
 AUDIO = {
     "encoder_layers": 3,
@@ -26,14 +27,14 @@ AUDIO = {
     "num_mel_bins": 128,
     "n_window": 100,
     "max_source_positions": 1500,
-    "output_dim": 48,
+    "output_dim": 32,
     "activation_function": "gelu",
     "scale_embedding": False,
     "dropout": 0.0,
 }
 THINKER = {
     "model_type": "qwen2_5_omni_thinker",
-    "text_config": TEXT,
+    "text_config": TEXT | MROPE,
     "audio_config": AUDIO,
     "image_token_index": 3,
     "video_token_index": 4,
@@ -46,7 +47,7 @@ THINKER = {
 
 
 def test_tokens_of_every_spelling():
-    flat = {**TEXT, "model_type": "qwen2_5_vl", "image_token_id": 3, "video_token_id": 4}
+    flat = {**TEXT, **MROPE, "model_type": "qwen2_5_vl", "image_token_id": 3, "video_token_id": 4}
     vision = MediaTokens(image=3, video=4, vision_start=1, vision_end=2)
     assert from_hf({**flat, **VISION_TOKENS}).media_tokens == vision
     every = MediaTokens(3, 4, 1, 2, audio=5, audio_start=6, audio_end=7)
@@ -100,7 +101,7 @@ def test_bad_tokens(change, message):
 def test_sizes_of_the_audio_tower():
     audio = from_hf(THINKER).audio
     assert (audio.num_layers, audio.hidden_size, audio.intermediate_size) == (3, 32, 64)
-    assert (audio.num_heads, audio.num_mels, audio.out_size) == (4, 128, 48)
+    assert (audio.num_heads, audio.num_mels, audio.out_size) == (4, 128, 32)
     assert (audio.chunk_frames, audio.chunk_rows, audio.seconds_per_turn) == (200, 100, 2.0)
     assert not audio.has_stored_positions
 
@@ -108,13 +109,13 @@ def test_sizes_of_the_audio_tower():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("activation_function", "relu", "activation_function='relu' is not supported"),
+        ("activation_function", "relu", "activation_function='relu' is not supported; .* 'gelu'"),
         ("scale_embedding", True, "scale_embedding=True is not supported; expected False"),
-        ("attention_dropout", 0.1, r"attention_dropout=0\.1 is not supported"),
+        ("attention_dropout", 0.1, r"attention_dropout=0\.1 is not supported; expected 0"),
         ("n_window", 1600, "n_window=1600 exceeds the number of positions"),
         ("n_window", 75, "chunks of 150 frames .* multiple of 4"),
         ("encoder_attention_heads", 5, "multiple of encoder_attention_heads=5"),
-        ("output_dim", None, "audio_config of config.json lacks 'output_dim'"),
+        ("output_dim", None, "config.json: audio_config: lacks 'output_dim'"),
     ],
 )
 def test_unsupported_audio_towers(field, value, message):

@@ -1,6 +1,7 @@
 """What a family is: one record and one table, and classes of transformers that fit them."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -89,7 +90,7 @@ def test_names_stand_in_the_records_alone():
 LLAMA = Family(
     "llama",
     torch_class="LlamaForCausalLM",
-    read_text=lambda *levels: dataclasses.replace(read_text(*levels), has_qkv_bias=False),
+    read_text=functools.partial(read_text, has_qkv_bias=False),
 )
 LLAMA_TABLE = Table(
     LLAMA.name,

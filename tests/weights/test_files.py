@@ -109,14 +109,14 @@ def test_trailing_bytes(folder):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b"no json", "no safetensors header"),
+        (b"no json", "the header is not JSON: Expecting value: line 1 column 1"),
         (b"[1, 2]", "no safetensors header"),
         (b'{"x": {"dtype": "F32", "shape": [1]}}', "data_offsets"),
         (b'{"x": {"dtype": "F13", "shape": [1], "data_offsets": [0, 4]}}', "F13"),
-        (b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "negative"),
+        (b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', r"shape\.0=-1"),
         (b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "8 bytes"),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "4 to 8"),
-        (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}', "no safetensors header"),
+        (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}', r"data_offsets=\[0\]"),
     ],
 )
 def test_corrupt_header(tmp_path, header, message):
@@ -129,7 +129,7 @@ def test_corrupt_header(tmp_path, header, message):
 def test_header_limit(tmp_path):
     file = tmp_path / "x.safetensors"
     file.write_bytes(struct.pack("<Q", 10**9) + b"{}")
-    with pytest.raises(ValueError, match="1000000000 bytes, at most 100000000"):
+    with pytest.raises(ValueError, match="1000000000 bytes, at most 16777216"):
         SafetensorsFile(file)
 
 

@@ -1,13 +1,14 @@
 """A checkpoint's tokenizer, and what its chat template writes around contents."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lco_jax.data.encode.encoded import Kind
 from lco_jax.data.encode.rendering import ChatTemplate, Conversation
-from lco_jax.models.families import FAMILIES
+from lco_jax.data.encode.tokenizer_files import check_ids, load, read_settings, read_template
+from lco_jax.models.families import FAMILIES, QWEN2
+from lco_jax.models.json_files import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,25 +30,13 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint, with the chat template that goes with it.
 
     Raises:
-        ValueError: the folder has no fast tokenizer or no chat template.
+        ValueError: the folder has no fast tokenizer or no chat template, or one that is damaged.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected a checkpoint with its tokenizer")
-    try:
-        tokenizer = _tokenizer_class(folder).from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: has no tokenizer that transformers can load") from error
+    tokenizer = load(_tokenizer_class(folder), folder)
     if not tokenizer.is_fast:
         raise ValueError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
-    # Multimodal checkpoints keep a template with the processor, which is what they are used with.
-    processor_template = folder / "chat_template.json"
-    if processor_template.exists():
-        tokenizer.chat_template = json.loads(processor_template.read_text())["chat_template"]
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"{folder}: the tokenizer has no chat template; use an instruction-tuned checkpoint, "
-            "or put its template into chat_template.jinja"
-        )
+    check_ids(tokenizer, folder)
+    tokenizer.chat_template = read_template(tokenizer, folder)
     return tokenizer
 
 
@@ -61,24 +50,16 @@ def _tokenizer_class(folder: Path) -> type:
     """
     import transformers
 
-    settings = _read_json(folder / "tokenizer_config.json")
-    family = _read_json(folder / "config.json").get("model_type")
+    settings = read_settings(folder)
+    config = folder / "config.json"
+    family = read_object(config).get("model_type") if config.exists() else None
     name = settings.get("tokenizer_class")
     if family in FAMILIES and "auto_map" not in settings:
-        if name in _OF_QWEN or (name in _AS_IN_FILE and family == "qwen2"):
+        if name in _OF_QWEN or (name in _AS_IN_FILE and family == QWEN2.name):
             return transformers.Qwen2Tokenizer
         if name in _AS_IN_FILE:
             return transformers.PreTrainedTokenizerFast
     return transformers.AutoTokenizer
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """The object in a file; empty if there is none, which is for the reader to complain of."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def open_template(

@@ -1,12 +1,16 @@
 """What a checkpoint says of the sizes of images, and how mteb's own wrapper reads media by it."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lco_jax.config import MediaConfig
+from lco_jax.models.config import read_config
+from lco_jax.models.json_files import Schema, check, naming, read_object
 
 _FILE = "preprocessor_config.json"
+_VIDEO_FILE = "video_preprocessor_config.json"
 _JOINT_FILE = "processor_config.json"
 """Newer checkpoints keep the settings of all media in it; it prevails."""
 _SPELLINGS = {
@@ -14,6 +18,47 @@ _SPELLINGS = {
     "image_max_pixels": ("longest_edge", "max_pixels"),
 }
 """Of the bounds of an image's pixels; the second prevails, and older files have it alone."""
+
+_Pixels = Annotated[int, Field(ge=1, le=1 << 40)]
+_Values = Annotated[float, Field(ge=-1000, le=1000)]
+_Deviation = Annotated[float, Field(gt=0, le=1000)]
+_STATISTICS = ("image_mean", "image_std")
+
+
+class _Size(Schema):
+    shortest_edge: _Pixels | None = None
+    longest_edge: _Pixels | None = None
+
+
+class _Settings(Schema):
+    """How images or the frames of videos are read; what is not read must be as on the hub."""
+
+    image_mean: Annotated[list[_Values], Field(min_length=3, max_length=3)] | None = None
+    image_std: Annotated[list[_Deviation], Field(min_length=3, max_length=3)] | None = None
+    min_pixels: _Pixels | None = None
+    max_pixels: _Pixels | None = None
+    size: _Size | None = None
+    patch_size: int | None = None
+    merge_size: int | None = None
+    temporal_patch_size: int | None = None
+    do_resize: Literal[True] | None = None
+    do_rescale: Literal[True] | None = None
+    do_normalize: Literal[True] | None = None
+    do_center_crop: Literal[False] | None = None
+    resample: Literal[3] | None = Field(None, description="3 is bicubic")
+    rescale_factor: Annotated[float, Field(ge=0.00392, le=0.00393)] | None = None
+    # Of the audio tower, whose settings stand in the same file.
+    feature_size: int | None = None
+    sampling_rate: Literal[16000] | None = None
+    hop_length: Literal[160] | None = None
+    n_fft: Literal[400] | None = None
+    dither: Annotated[float, Field(ge=0, le=0)] | None = None
+
+
+class _Joint(Schema):
+    image_processor: dict | None = None
+    video_processor: dict | None = None
+    feature_extractor: dict | None = None
 
 
 def wrapper_media(folder: Path) -> MediaConfig:
@@ -36,9 +81,58 @@ def wrapper_media(folder: Path) -> MediaConfig:
 
 
 def image_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a checkpoint's image processor; empty if it has none."""
-    return _read(folder / _FILE) | _read(folder / _JOINT_FILE).get("image_processor", {})
+    """The settings of a checkpoint's image processor; empty if it has none.
+
+    Raises:
+        ValueError: a file is damaged, or asks for what is not supported; with file and field.
+    """
+    joint = _read(folder / _JOINT_FILE)
+    check(_Joint, joint, folder / _JOINT_FILE)
+    found, images = {}, {}
+    for part, file in (
+        ("feature_extractor", _FILE),
+        ("video_processor", _VIDEO_FILE),
+        ("image_processor", _FILE),
+    ):
+        where, content = folder / file, _read(folder / file)
+        if joint.get(part) is not None:
+            where, content = f"{folder / _JOINT_FILE}: {part}", joint[part]
+        elif not content and part == "image_processor":
+            where, content = folder / _JOINT_FILE, joint
+        found[part] = check(_Settings, content, where)
+        with naming(where):
+            _check_sizes(found[part], folder)
+        images = content
+    for name in _STATISTICS:
+        of_videos, of_images = (
+            getattr(found[part], name) for part in ("video_processor", "image_processor")
+        )
+        if None not in (of_videos, of_images) and of_videos != of_images:
+            raise ValueError(
+                f"{folder}: {name}={of_videos} of videos and {of_images} of images differ, which "
+                "is not supported"
+            )
+    return images
+
+
+def _check_sizes(said: _Settings, folder: Path) -> None:
+    """That media are cut as the towers read them."""
+    if not (folder / "config.json").exists():
+        return
+    config = read_config(folder)
+    expected = {}
+    if config.vision is not None:
+        expected = {
+            "patch_size": config.vision.patch_px,
+            "merge_size": config.vision.merge_size,
+            "temporal_patch_size": config.vision.frames_per_patch,
+        }
+    if config.audio is not None:
+        expected["feature_size"] = config.audio.num_mels
+    for name, value in expected.items():
+        if getattr(said, name) not in (None, value):
+            raise ValueError(f"{name}={getattr(said, name)}, and the model's is {value}")
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_object(file) if file.exists() else {}

@@ -1,0 +1,241 @@
+"""What of a `config.json` is read, and which values of what is not read are allowed.
+
+Source: the configuration classes of transformers; its attention masks, which read `is_causal` and
+`attention_chunk_size` of every model.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lco_jax.models.json_files import Schema
+
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=10_000)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 24)]
+
+Sections = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=3, max_length=3)]
+
+
+def _none(value: float) -> float:
+    if value:
+        raise ValueError("is not supported; expected 0")
+    return value
+
+
+def _one(value: float) -> float:
+    if value != 1:
+        raise ValueError("is not supported; expected 1")
+    return value
+
+
+Zero = Annotated[float, AfterValidator(_none)]
+One = Annotated[float, AfterValidator(_one)]
+_DROPOUT = "it counts in training alone: set it to 0 to use the model without"
+_EXPERTS = "mixtures of experts are not supported, use a dense model"
+
+
+class Level(Schema):
+    """An object in a `config.json`, with what would change the results of any model and is not
+    supported."""
+
+    quantization_config: None = Field(
+        None,
+        description="quantised weights (AWQ, GPTQ, bitsandbytes, FP8) are not read: use the "
+        "checkpoint in bfloat16 that they were made of",
+    )
+    num_experts: Zero | None = Field(None, description=_EXPERTS)
+    num_local_experts: Zero | None = Field(None, description=_EXPERTS)
+    n_routed_experts: Zero | None = Field(None, description=_EXPERTS)
+    is_causal: Literal[True] | None = Field(
+        None, description="models in which tokens attend to later ones are not supported"
+    )
+    use_bidirectional_attention: Literal[False] | None = None
+    add_cross_attention: Literal[False] | None = None
+    is_encoder_decoder: Literal[False] | None = None
+    attention_chunk_size: None = None
+    attn_logit_softcapping: None = None
+    final_logit_softcapping: None = None
+    attention_multiplier: None = None
+    query_pre_attn_scalar: None = None
+    embedding_multiplier: One | None = None
+    residual_multiplier: One | None = None
+    logits_scaling: One | None = None
+    logit_scale: One | None = None
+    partial_rotary_factor: One | None = None
+    use_qk_norm: Literal[False] | None = None
+    qk_layernorm: Literal[False] | None = None
+    per_layer_config: None = None
+    transformers_weights: None = None
+    fusion_config: None = None
+
+
+class Rope(Schema):
+    """How positions turn the pairs of a head."""
+
+    rope_type: Literal["default", "mrope"] | None = None
+    type: Literal["default", "mrope"] | None = None
+    """As older files call it."""
+    rope_theta: Positive | None = None
+    mrope_section: Sections | None = None
+    mrope_interleaved: Literal[False] | None = None
+    partial_rotary_factor: One | None = None
+    factor: One | None = None
+    full_attention: None = None
+    sliding_attention: None = None
+
+
+class Text(Level):
+    """The decoder."""
+
+    vocab_size: TokenId
+    num_hidden_layers: Layers
+    hidden_size: Size
+    intermediate_size: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
+    rope_theta: Positive | None = None
+    rope_parameters: Rope | None = None
+    rope_scaling: Rope | None = None
+    """As older files call it."""
+    rms_norm_eps: Annotated[float, Field(gt=0, le=0.1)]
+    hidden_act: Literal["silu"] = "silu"
+    layer_types: list[Literal["full_attention"]] | None = None
+    use_sliding_window: bool | None = None
+    sliding_window: int | None = None
+    max_window_layers: int | None = None
+    attention_bias: bool | None = None
+    mlp_bias: Literal[False] | None = None
+    attention_dropout: Zero | None = Field(None, description=_DROPOUT)
+    tie_word_embeddings: bool | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Text":
+        if self.num_attention_heads % (self.num_key_value_heads or 1):
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} must be a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}"
+            )
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be a multiple of "
+                f"num_attention_heads={self.num_attention_heads} where there is no head_dim"
+            )
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(
+                f"layer_types has {len(self.layer_types)} entries for "
+                f"num_hidden_layers={self.num_hidden_layers}"
+            )
+        if self.rope_parameters and self.rope_scaling not in (None, self.rope_parameters):
+            raise ValueError(
+                f"rope_parameters={self.rope_parameters!r} and rope_scaling={self.rope_scaling!r} "
+                "must not differ"
+            )
+        rope = self.rope
+        if rope.rope_theta and self.rope_theta not in (None, rope.rope_theta):
+            raise ValueError(
+                f"rope_theta={self.rope_theta} and that of the rope parameters, {rope.rope_theta}, "
+                "must not differ"
+            )
+        if not (rope.rope_theta or self.rope_theta):
+            raise ValueError("lacks 'rope_theta'")
+        windows = self.use_sliding_window and self.sliding_window is not None
+        if windows and (self.max_window_layers or 0) < self.num_hidden_layers:
+            raise ValueError(
+                "use_sliding_window=true with "
+                f"max_window_layers={self.max_window_layers} is not supported: "
+                f"{self.num_hidden_layers} layers would need a sliding window"
+            )
+        return self
+
+    @property
+    def rope(self) -> Rope:
+        """Under either name."""
+        return self.rope_parameters or self.rope_scaling or Rope()
+
+
+class VisionRope(Schema):
+    """What the tower does; files of version 5 say so."""
+
+    rope_type: Literal["axial", "default"] | None = None
+    rope_theta: Literal[10000] | None = None
+
+
+class Vision(Level):
+    """The vision tower."""
+
+    depth: Layers
+    hidden_size: Size
+    intermediate_size: Size
+    num_heads: Size
+    out_hidden_size: Size
+    fullatt_block_indexes: list[int]
+    in_channels: Literal[3] | None = None
+    in_chans: Literal[3] | None = None
+    patch_size: Pixels
+    window_size: Pixels
+    spatial_merge_size: Annotated[int, Field(ge=1, le=16)]
+    temporal_patch_size: Annotated[int, Field(ge=1, le=64)]
+    tokens_per_second: Rate | None = None
+    hidden_act: Literal["silu"] = "silu"
+    rope_parameters: VisionRope | None = None
+
+
+class Audio(Level):
+    """The audio tower."""
+
+    encoder_layers: Layers
+    d_model: Size
+    encoder_ffn_dim: Size
+    encoder_attention_heads: Size
+    num_mel_bins: Size
+    n_window: Size
+    max_source_positions: Size
+    output_dim: Size
+    activation_function: Literal["gelu"] = "gelu"
+    scale_embedding: Literal[False] = False
+    dropout: Zero | None = Field(None, description=_DROPOUT)
+    attention_dropout: Zero | None = Field(None, description=_DROPOUT)
+    activation_dropout: Zero | None = Field(None, description=_DROPOUT)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Audio":
+        if self.n_window > self.max_source_positions:
+            raise ValueError(
+                f"n_window={self.n_window} exceeds the number of positions, "
+                f"max_source_positions={self.max_source_positions}"
+            )
+        return self
+
+
+class Reader(Level):
+    """The level that describes towers and decoder: of an Omni model, its thinker's."""
+
+    tie_word_embeddings: bool | None = None
+    position_id_per_seconds: Rate | None = None
+    seconds_per_chunk: Rate | None = None
+    text_config: dict | None = None
+    vision_config: dict | None = None
+    audio_config: dict | None = None
+    image_token_id: TokenId | None = None
+    image_token_index: TokenId | None = None
+    video_token_id: TokenId | None = None
+    video_token_index: TokenId | None = None
+    audio_token_id: TokenId | None = None
+    audio_token_index: TokenId | None = None
+    vision_start_token_id: TokenId | None = None
+    vision_end_token_id: TokenId | None = None
+    audio_start_token_id: TokenId | None = None
+    audio_end_token_id: TokenId | None = None
+
+
+class Whole(Level):
+    """The outermost level."""
+
+    model_type: str
+    tie_word_embeddings: bool | None = None
+    thinker_config: dict | None = None
