@@ -7,6 +7,7 @@ from rich.console import Console
 
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
+from lco_jax.runtime.caches import expand
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def main() -> int:
     arguments = parse(_Arguments, examples=_EXAMPLES)
     from lco_jax.lab.fetch import ensure_omni, ensure_smollm2, ensure_whisper
 
-    cache = arguments.cache.expanduser()
+    cache = expand(arguments.cache)
     console = Console(soft_wrap=True)
     try:
         console.print(f"weights: {ensure_smollm2(cache)}")

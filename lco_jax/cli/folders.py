@@ -4,6 +4,8 @@ import logging
 import os
 from pathlib import Path
 
+from lco_jax.runtime.caches import expand
+
 log = logging.getLogger(__name__)
 
 
@@ -14,7 +16,7 @@ def usable(path: Path, otherwise: str, option: str) -> Path | None:
         otherwise: what the program then goes on without.
         option: of the command line, which names another folder.
     """
-    path = Path(os.path.expanduser(path))
+    path = expand(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)

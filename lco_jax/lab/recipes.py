@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -25,8 +24,9 @@ from lco_jax.config import (
     Towers,
     TrainConfig,
 )
+from lco_jax.runtime.caches import cache_folder
 
-LAB_MODEL = str(Path("~/.cache/lco_jax/lab-omni").expanduser())
+LAB_MODEL = str(cache_folder() / "lab-omni")
 """The small omni model that `launch/fetch.py --omni` puts together."""
 _PIXELS = 56 * 56
 _MEDIA = MediaConfig(image_max_pixels=_PIXELS, video_min_pixels=_PIXELS, video_max_pixels=_PIXELS)

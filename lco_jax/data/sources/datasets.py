@@ -9,8 +9,10 @@ English titles and the text on them. Any other name is that of a folder.
 
 import contextlib
 import io
+import json
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from filelock import FileLock
 
 from lco_jax.config import Columns
+from lco_jax.runtime.caches import cache_folder
 from lco_jax.runtime.disks import writing
 
 # TFDS takes a second to import, so that is done when a dataset is asked for.
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from lco_jax.data.sources.builder import ArrayRecordBuilder
     from lco_jax.data.sources.prepared import PreparedRecords
 
-CACHE = Path("~/.cache/lco_jax").expanduser()
+CACHE = cache_folder()
 """Where fetched weights and prepared datasets are kept unless a caller says otherwise."""
 GROUP = "lco_jax.datasets"
 """Of the entry points by which packages make datasets known: `NAME = "MODULE:CLASS"`, the class an
@@ -34,6 +37,9 @@ GROUP = "lco_jax.datasets"
 
 _LANGUAGES = re.compile(r"[a-z]{2,3}(-[a-z]{2,3})*")
 """The name of a config that says which languages are paired."""
+
+_DESCRIPTIONS = ("dataset_info.json", "features.json")
+"""Beside the records of a prepared dataset."""
 
 _logger = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ def open_dataset(
             if found is None:
                 raise _unknown(name, folder)
             return open_prepared(found, split, columns)
+        _drop_damaged(name, folder)
         builder = _make_builder(name, folder)
         if builder.is_shipped and not builder.is_prepared():
             prepare(name, folder)
@@ -125,6 +132,37 @@ def describe_dataset(name: str) -> Description:
     else:
         languages = (builder.language,) if builder.language else ()
     return Description(builder.hub_id or name, languages)
+
+
+def _drop_damaged(name: str, folder: str) -> None:
+    """Remove what is left of a dataset that is made in no time and whose description is lost.
+
+    Raises:
+        ValueError: it takes longer to make.
+    """
+    root = Path(folder) / name.partition("/")[0]
+    if "://" in folder or not root.is_dir():
+        return
+    is_shipped = _find_entry(name).load().is_shipped
+    for version in sorted({file.parent for file in root.rglob("*.array_record*")}):
+        lost = next((file for file in _DESCRIPTIONS if not _is_object(version / file)), None)
+        if lost is None or version.name.startswith("incomplete"):  # that is being made
+            continue
+        if not is_shipped:
+            raise ValueError(
+                f"{version / lost}: is lost or damaged; remove {version} and prepare {name} again "
+                f"(python launch/prepare_data.py {name.replace('/', ' --config ')})"
+            )
+        _logger.warning("%s is lost or damaged: %s is made again", version / lost, name)
+        with _lock(name, folder):
+            shutil.rmtree(version, ignore_errors=True)
+
+
+def _is_object(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _data_dir(given: str | None) -> str:
