@@ -1,6 +1,5 @@
 """Texts that stand before those of items, by name."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from lco_jax.data.records import Item, describe
 from lco_jax.metrics.similarity import SIMILARITIES
+from lco_jax.models.json_files import read_object
 
 _SAVED_SETTINGS = "config_sentence_transformers.json"
 
@@ -21,12 +21,7 @@ def saved_settings(folder: Path) -> dict[str, Any]:
     file = folder / _SAVED_SETTINGS
     if not file.exists():
         return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} holds {type(settings).__name__}, expected an object")
+    settings = read_object(file)
     if settings.get("similarity_fn_name") not in SIMILARITIES:
         settings.pop("similarity_fn_name", None)  # of models with several vectors an item
     return settings
