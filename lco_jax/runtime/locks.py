@@ -14,6 +14,7 @@ import jax
 from etils import epath
 
 from lco_jax.runtime import processes
+from lco_jax.runtime.disks import writing
 from lco_jax.runtime.lease import PATIENCE_S, BucketLease, FileLease, Lease
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def only_writer(folder: str | os.PathLike) -> Iterator[None]:
 
     Raises:
         LockedError: another process writes there; the message names host and process.
+        DiskError: the disk has no room for the lock, or fails.
         OtherProcessError: the same, on the others that process 0 was joined with.
     """
     with _locked(epath.Path(folder), epath.Path(folder) / ".lock"):
@@ -61,10 +63,11 @@ def _locked(place: epath.Path, file: epath.Path) -> Iterator[None]:
 def _held(place: epath.Path, file: epath.Path) -> Iterator[None]:
     is_remote = "://" in str(file)
     is_new = not is_remote and not file.parent.exists()
-    if is_new:
-        file.parent.mkdir(parents=True, exist_ok=True)
     lease: Lease = BucketLease(file) if is_remote else FileLease(Path(file))
-    take(lease, str(place))
+    with writing(place):
+        if is_new:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        take(lease, str(place))
     try:
         with _given_back_at_signals(lease):
             yield

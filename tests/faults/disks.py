@@ -64,14 +64,14 @@ def _board(folder: Path) -> None:
 
 
 def _array(folder: Path) -> None:
-    parts = Parts(folder / "vectors.npy", "")
-    for _ in range(4):
-        parts.append(_vectors(), {})
+    parts = Parts(folder / "vectors.npy", {})
+    for number in range(4):
+        parts.add(number * len(_vectors()), _vectors(), {})
 
 
 def _table(folder: Path) -> None:
-    parts = Parts(folder / "vectors.parquet", "")
-    parts.append(np.zeros((1, 4), np.float32), {})
+    parts = Parts(folder / "vectors.parquet", {})
+    parts.add(0, np.zeros((1, 4), np.float32), {})
     parts.finish([Item("".join(map(chr, np.random.default_rng(0).integers(32, 50000, 1 << 16))))])
 
 

@@ -39,10 +39,10 @@ def hold(folder, ready, seconds):
 def holding(folder):
     """A process that has the lock of a folder."""
     ready = runner._context.Event()
-    process = runner._context.Process(target=hold, args=(folder, ready, 100))
+    process = runner._context.Process(target=hold, args=(folder, ready, 600))
     process.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(300)
         yield process
     finally:
         process.kill()
@@ -71,7 +71,7 @@ def test_a_lock_ends_with_its_process(tmp_path, caplog, number):
     folder = tmp_path / "run"
     with holding(folder) as first:
         os.kill(first.pid, number)
-        first.join(60)
+        first.join(300)
         assert first.exitcode == (1 if number == signal.SIGINT else -number)
     killed = number == signal.SIGKILL
     assert not folder.exists() or names(folder) == [".lock", ".lock.json"] * killed
