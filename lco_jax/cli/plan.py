@@ -76,7 +76,6 @@ _BRIEF = (
     "mesh.tensor",
     "memory.remat",
     "memory.row-tokens",
-    "memory.encode-chunks",
 )
 
 

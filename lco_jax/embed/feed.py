@@ -17,6 +17,7 @@ from lco_jax.config import Memory
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.processor import Processor
+from lco_jax.data.errors import RecordError
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.fits import fitting
 from lco_jax.data.pack.media_stream import MediaStream
@@ -186,7 +187,7 @@ class Feed:
             return
         texts = {index: str(error) for index, error in own.items()}
         for said in processes.gather(self._key("errors in words"), json.dumps(texts)):
-            own = {int(i): ValueError(text) for i, text in json.loads(said).items()} | own
+            own = {int(i): RecordError(text) for i, text in json.loads(said).items()} | own
         if self.strict:
             first = min(own)
             raise placed(own[first], first)

@@ -11,11 +11,16 @@ _log = logging.getLogger(__name__)
 _FOLDER = "~/.cache/lco_jax"
 
 
-@functools.cache
 def cache_folder() -> Path:
     """`~/.cache/lco_jax`; where there is no home, or none that can be written to, a folder among
     the temporary files, which is then said.
     """
+    return _folder_in(os.environ.get("HOME"))
+
+
+@functools.cache
+def _folder_in(home: str | None) -> Path:
+    """The same; it is looked for, and said, once for each home."""
     try:
         folder = Path(_FOLDER).expanduser()
         reason = "cannot be written to"

@@ -121,7 +121,8 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
     """
     ref, traits = config.model, traits_of(config.objective)
     with processes.all_or_none("run folder"):
-        check_same_run(workdir, config, None, places_vary=True)
+        # Of a run to start from, a copy is made in this folder next: not in that of another run.
+        check_same_run(workdir, config, None, places_vary=not is_run_folder(ref.path))
     merge_base(ref, workdir)
     with processes.all_or_none("opening of model and data"):
         folder = base_folder(ref, workdir)

@@ -220,7 +220,7 @@ def omni():
     text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 512}
     mrope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
     sizes = {"num_key_value_heads": 1, "intermediate_size": 8, "rope_parameters": mrope}
-    audio = {"d_model": 8, "encoder_layers": 0, "encoder_attention_heads": 1, "output_dim": 8}
+    audio = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 1, "output_dim": 8}
     config = Qwen2_5OmniThinkerConfig(
         text_config={**text, **sizes},
         vision_config={

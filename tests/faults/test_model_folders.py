@@ -202,7 +202,11 @@ FAULTS = {
         content("special_tokens_map.json", "{"),
         "special_tokens_map.json is ",
     ),
-    "Jinja": (TEXT, content("chat_template.jinja", "a\n{% if"), "chat_template.jinja: line 2"),
+    "Jinja": (
+        TEXT,
+        content("chat_template.jinja", "a\n{% if"),
+        "chat_template.jinja: the chat template is no Jinja: TemplateSyntaxError in line 2",
+    ),
     "template list": (
         TEXT,
         content("chat_template.json", "[1]"),

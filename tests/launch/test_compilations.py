@@ -1,6 +1,7 @@
 """Compiled programs are kept between starts, unless they cannot be or are not to be."""
 
 import logging
+import tempfile
 
 import jax
 
@@ -25,11 +26,20 @@ def test_a_bucket_is_left_to_jax():
     assert jax.config.jax_compilation_cache_dir == "gs://bucket/xla"
 
 
-def test_a_home_that_cannot_be_written_to_is_a_warning(tmp_path, monkeypatch, caplog):
+def test_without_a_home_they_are_temporary(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))  # no folder can be made below a file
     with caplog.at_level(logging.WARNING):
         Compilations().keep_compilations()
+    (record,) = caplog.records
+    assert str(tmp_path / "file") in record.getMessage()
+    assert jax.config.jax_compilation_cache_dir.startswith(tempfile.gettempdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        Compilations(compilation_cache=str(tmp_path / "file/xla")).keep_compilations()
     (record,) = caplog.records
     assert "--compilation-cache" in record.getMessage()
     assert not jax.config.jax_compilation_cache_dir

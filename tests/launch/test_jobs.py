@@ -302,7 +302,7 @@ def test_what_every_host_will_be_told_is_read_first(
 
 def test_the_command_of_the_readme(tmp_path, monkeypatch):
     """Letter for letter, but for the folder that it writes to."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "docs/pod.md").read_text()
     lines = iter(readme[readme.index("python launch/tpu/job.py") :].splitlines())
     command = next(lines)
     while command.endswith("\\"):

@@ -194,6 +194,10 @@ def test_vectors_of_embed(run, checkpoint, tmp_path, monkeypatch, suffix, caplog
         other = tmp_path / "other"
         shutil.copytree(checkpoint, other)
         _, out, _ = run(output, "a fox", "--json", model=other)
+        assert not json.loads(out)["warnings"]  # a copy is the same model
+        with (other / "tokenizer_config.json").open("a") as file:
+            file.write("\n")
+        _, out, _ = run(output, "a fox", "--json", model=other)
         assert "made by" in json.loads(out)["warnings"][0]
     else:
         assert "does not say which model" in found["warnings"][0]

@@ -1,5 +1,6 @@
 """Pages say what is there: links lead somewhere, sizes are those of the models, the site builds."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -30,7 +31,11 @@ def test_the_readme_is_short():
 
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # The theme's own news is no warning of ours.
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert built.returncode == 0, built.stderr
     assert "WARNING" not in built.stderr
     assert "truncate_dim" in (tmp_path / "reference/api.html").read_text()

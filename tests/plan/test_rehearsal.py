@@ -130,7 +130,7 @@ def test_a_host_that_cannot_read_its_examples_is_refused(config, tmp_path):
         ({"mesh": MeshConfig(8)}, "needs 8 devices, found 16"),
         ({"mesh": MeshConfig(-1, 1, 16)}, "mesh.tensor=16 does not divide attention heads"),
         ({"memory": Memory(encode_chunks=2)}, "batch_size=16 is less than encode_chunks=2"),
-        ({"memory": Memory(row_tokens=(16,))}, "hosts 0-3 are refused: an item of"),
+        ({"memory": Memory(row_tokens=(16,))}, "tokens does not fit into rows of 16"),
         ({"model": ModelRef("./nowhere")}, "no model folder, and its sizes are not known"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -112,7 +112,7 @@ def test_missing_unknown_and_misshaped(damaged):
         load(folder)
     message = str(caught.value)
     assert f"1 missing tensors: {NORM}" in message
-    assert "merger.mlp.0.bias (expected (128,), found (127,))" in message
+    assert "merger.mlp.0.bias (expected (128,), found (127,) in model.safetensors)" in message
     assert "2 tensors that no parameter takes: visual.merger.mlp.4.bias" in message
     assert "visual.blocks.4.norm1.weight" in message
     folders.load(folder)  # the decoder alone is whole

@@ -148,8 +148,7 @@ class Processor:
     @property
     def media_settings(self) -> tuple:
         """What the contents of media depend on besides their bytes."""
-        reading = reading_to_json(self.media)
-        return reading, self._image, self._video, self._mel, self._reads_audio_of_videos
+        return (reading_to_json(self.media), *self._tower_media.settings)
 
     def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | RecordError:
         try:

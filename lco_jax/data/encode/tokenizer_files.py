@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import tokenizers
-from jinja2.ext import Extension, loopcontrols
 
 from lco_jax.models.json_files import Schema, check, read_object, read_text
 
@@ -34,16 +32,6 @@ class Settings(Schema):
 
 class _ProcessorTemplate(Schema):
     chat_template: str
-
-
-class _Generation(Extension):
-    """Blocks that mark what the model says."""
-
-    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(["name:endgeneration"], drop_needle=True)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -146,7 +134,7 @@ def read_template(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str | d
     """The chat template that goes with a checkpoint.
 
     Raises:
-        ValueError: there is none, or it is no template; with the file and the line.
+        ValueError: there is none, or it is too long. What is wrong with it, `rendering` finds.
     """
     file = folder / PROCESSOR_TEMPLATE
     if file.exists():
@@ -162,22 +150,9 @@ def read_template(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str | d
             f"or put its template into {TEMPLATE}"
         )
     for template in found.values() if isinstance(found, dict) else [found]:
-        _check_template(template, file)
+        if len(template) > _MAX_TEMPLATE_BYTES:
+            raise ValueError(
+                f"{file}: the chat template has {len(template)} characters, at most "
+                f"{_MAX_TEMPLATE_BYTES} are read"
+            )
     return found
-
-
-def _check_template(template: str, file: Path) -> None:
-    if len(template) > _MAX_TEMPLATE_BYTES:
-        raise ValueError(
-            f"{file}: the chat template has {len(template)} characters, at most "
-            f"{_MAX_TEMPLATE_BYTES} are read"
-        )
-    environment = jinja2.Environment(extensions=[_Generation, loopcontrols])
-    try:
-        environment.compile(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(
-            f"{file}: line {error.lineno} of the chat template: {error.message}"
-        ) from error
-    except (RecursionError, SyntaxError, MemoryError, OverflowError) as error:
-        raise ValueError(f"{file}: the chat template is no template: {error}") from error

@@ -63,6 +63,11 @@ class TowerMedia:
             media.audio_in_video and self._family.audio_takes_turns and "audio" in kinds
         )
 
+    @property
+    def settings(self) -> tuple:
+        """What is read of a medium depends on, besides its bytes and limits."""
+        return self._image, self._video, self._mel, self._reads_audio_of_videos
+
     def read(self, kind: Kind, source: MediaSource) -> _Read:
         """A medium as its tower reads it; a video with its audio has two parts.
 

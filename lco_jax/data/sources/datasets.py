@@ -74,7 +74,7 @@ def open_dataset(
             return open_prepared(found, split, columns)
         _drop_damaged(name, folder)
         builder = _make_builder(name, folder)
-        if builder.is_shipped and not builder.is_prepared():
+        if getattr(builder, "is_shipped", False) and not builder.is_prepared():
             prepare(name, folder)
             builder = _make_builder(name, folder)
         if not builder.is_prepared():
@@ -143,7 +143,7 @@ def _drop_damaged(name: str, folder: str) -> None:
     root = Path(folder) / name.partition("/")[0]
     if "://" in folder or not root.is_dir():
         return
-    is_shipped = _find_entry(name).load().is_shipped
+    is_shipped = getattr(_find_entry(name).load(), "is_shipped", False)
     for version in sorted({file.parent for file in root.rglob("*.array_record*")}):
         lost = next((file for file in _DESCRIPTIONS if not _is_object(version / file)), None)
         if lost is None or version.name.startswith("incomplete"):  # that is being made
