@@ -8,4 +8,5 @@ source launch/venv.sh
 setup_venv requirements-dev.txt
 ruff check
 ruff format --check
-python -m pytest -n 2 "$@"
+# Tests of a file share what they are made with: it is made by one worker only.
+python -m pytest -n 2 --dist loadfile "$@"
