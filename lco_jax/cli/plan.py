@@ -121,15 +121,14 @@ def main() -> int:
 
 
 def _search(runs: dict[str, TrainConfig], front: _Front, topology) -> int:
-    from lco_jax.plan.search import describe, search
+    from lco_jax.plan.search import describe, fastest, search
 
     best = {}
     for name, config in runs.items():
         found = list(search(config, topology, front.search))
         print(describe(found, _command(name)))
-        fitting = [one.plan for one in found if one.plan.fits]
-        if fitting:
-            best[name] = min(fitting, key=lambda plan: plan.roofline.step_s)
+        if one := fastest(found):
+            best[name] = one.plan
     _write(best, front.json)
     return DONE if len(best) == len(runs) else FAILED
 

@@ -5,7 +5,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,9 +26,6 @@ class Schema(BaseModel):
     all but those of fields that are read. A field's description is what its errors advise."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
-
-    ignored: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are no misspellings of others, and that nothing depends on."""
 
 
 _S = TypeVar("_S", bound=Schema)
@@ -111,7 +108,7 @@ def check(schema: type[_S], content: Any, where: Any) -> _S:
         more = f"; and {len(said) - _MAX_LISTED} more" if len(said) > _MAX_LISTED else ""
         raise ValueError(f"{where}: {'; '.join(said[:_MAX_LISTED])}{more}") from None
     read = {field.alias or name for name, field in schema.model_fields.items()}
-    for name in content.keys() - read - schema.ignored:
+    for name in content.keys() - read:
         near = difflib.get_close_matches(name, read - content.keys(), 1, _LIKENESS)
         if near:
             raise ValueError(

@@ -101,6 +101,12 @@ def search(config: TrainConfig, topology: Topology, num_compiled: int) -> Iterat
             return
 
 
+def fastest(found: list[Found]) -> Found | None:
+    """Of what was compiled and fits."""
+    fitting = (one for one in found if one.plan.fits)
+    return min(fitting, key=lambda one: one.plan.roofline.step_s, default=None)
+
+
 def describe(found: list[Found], command: str) -> str:
     """What was compiled, and the command of the fastest."""
     rows = {}
@@ -113,9 +119,7 @@ def describe(found: list[Found], command: str) -> str:
             if one.plan.fits
             else f"does not fit: {one.plan.problem}"
         )
-    fitting = [one for one in found if one.plan.fits]
-    if fitting:
-        best = min(fitting, key=lambda one: one.plan.roofline.step_s)
+    if best := fastest(found):
         rows["the fastest"] = f"{command} {best.options}".strip()
     return text_table("search", rows.items())
 

@@ -1,8 +1,9 @@
 """What a run was before it goes on: other lengths, other settings of bad media, other code."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from lco_jax.config import TrainConfig
 from lco_jax.config.io import ON_ERROR
@@ -10,6 +11,8 @@ from lco_jax.runtime.code_digest import code_digest
 from lco_jax.train.manifest import is_run_folder, read_manifest, versions
 
 log = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 
 def earlier_lengths(
@@ -44,7 +47,7 @@ def earlier_lengths(
         "a run of %d steps",
         *(now, before, step, now),
     )
-    return (*((min(until, step), length) for until, length in old.earlier), (step, before))
+    return _noted(old.earlier, step, before)
 
 
 def earlier_on_error(
@@ -59,8 +62,7 @@ def earlier_on_error(
         return old.earlier_on_error
     step = reached()
     log.info("from step %d on, %s is %s instead of %s", step, ON_ERROR, now, before)
-    kept = ((min(until, step), value) for until, value in old.earlier_on_error)
-    return (*kept, (step, before))
+    return _noted(old.earlier_on_error, step, before)
 
 
 def earlier_code(workdir: str, reached: Callable[[], int]) -> tuple[tuple[int, str], ...]:
@@ -89,5 +91,11 @@ def earlier_code(workdir: str, reached: Callable[[], int]) -> tuple[tuple[int, s
         *(step, workdir, old.code or "of an earlier revision", code_digest()),
         *(old.git_revision or "of that time", "".join(f", {text}" for text in libraries)),
     )
-    kept = tuple((min(until, step), code) for until, code in old.earlier_code)
-    return (*kept, (step, old.code or ""))
+    return _noted(old.earlier_code, step, old.code or "")
+
+
+def _noted(
+    earlier: Iterable[tuple[int, _Value]], step: int, before: _Value
+) -> tuple[tuple[int, _Value], ...]:
+    """What was before, until which step, in a run that goes on after `step`."""
+    return (*((min(until, step), value) for until, value in earlier), (step, before))

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from lco_jax.models.json_files import Schema, check, parse, read_object
 from lco_jax.runtime.disks import read_into
-from lco_jax.runtime.regular_files import check_regular
+from lco_jax.runtime.regular_files import open_regular
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -96,8 +96,7 @@ class SafetensorsFile:
             ValueError: the file is truncated, corrupt, or holds an unknown dtype.
         """
         self.path = Path(path)
-        check_regular(self.path)
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - as long as this
+        self._file = open_regular(self.path, buffering=0)
         weakref.finalize(self, self._file.close)
         header, data_start = _read_header(self._file, self.path)
         # For addresses only: whoever touches mapped bytes that are gone meanwhile dies.

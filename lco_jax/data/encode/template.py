@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from lco_jax.data.encode.encoded import Kind
 from lco_jax.data.encode.rendering import ChatTemplate, Conversation
-from lco_jax.data.encode.tokenizer_files import check_ids, load, read_settings, read_template
+from lco_jax.data.encode.tokenizer_files import (
+    check_ids,
+    load,
+    read_settings,
+    read_template,
+    template_file,
+)
 from lco_jax.models.families import FAMILIES, QWEN2
 from lco_jax.models.json_files import read_object
 
@@ -75,16 +81,10 @@ def open_template(
     conversations += [_turn_with(kind) for kind in kinds] + _answers()
     return ChatTemplate(
         tokenizer.get_chat_template(),
-        str(_template_file(folder)),
+        str(template_file(folder)),
         {**tokenizer.special_tokens_map, "tools": None, "documents": None},
         conversations,
     )
-
-
-def _template_file(folder: Path) -> Path:
-    """Where the template is from: transformers, too, prefers what is first here."""
-    files = [folder / name for name in ("chat_template.json", "chat_template.jinja")]
-    return next((file for file in files if file.exists()), folder / "tokenizer_config.json")
 
 
 def _turn(text: str, as_parts: bool) -> Conversation:

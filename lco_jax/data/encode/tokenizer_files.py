@@ -130,20 +130,22 @@ def _vocab_size(folder: Path) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def template_file(folder: Path) -> Path:
+    """Where the chat template is from: transformers, too, prefers what is first here."""
+    files = (folder / name for name in (PROCESSOR_TEMPLATE, TEMPLATE))
+    return next((file for file in files if file.exists()), folder / SETTINGS)
+
+
 def read_template(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str | dict[str, str]:
     """The chat template that goes with a checkpoint.
 
     Raises:
         ValueError: there is none, or it is too long. What is wrong with it, `rendering` finds.
     """
-    file = folder / PROCESSOR_TEMPLATE
-    if file.exists():
+    file = template_file(folder)
+    found = tokenizer.chat_template
+    if file.name == PROCESSOR_TEMPLATE:
         found = check(_ProcessorTemplate, read_object(file), file).chat_template
-    else:
-        file = folder / TEMPLATE
-        found = tokenizer.chat_template
-        if not file.exists():
-            file = folder / SETTINGS
     if not found:
         raise ValueError(
             f"{folder}: the tokenizer has no chat template; use an instruction-tuned checkpoint, "

@@ -88,6 +88,7 @@ def image_settings(folder: Path) -> dict[str, Any]:
     """
     joint = _read(folder / _JOINT_FILE)
     check(_Joint, joint, folder / _JOINT_FILE)
+    sizes = _sizes(folder)
     found, images = {}, {}
     for part, file in (
         ("feature_extractor", _FILE),
@@ -101,7 +102,7 @@ def image_settings(folder: Path) -> dict[str, Any]:
             where, content = folder / _JOINT_FILE, joint
         found[part] = check(_Settings, content, where)
         with naming(where):
-            _check_sizes(found[part], folder)
+            _check_sizes(found[part], sizes)
         images = content
     for name in _STATISTICS:
         of_videos, of_images = (
@@ -115,10 +116,10 @@ def image_settings(folder: Path) -> dict[str, Any]:
     return images
 
 
-def _check_sizes(said: _Settings, folder: Path) -> None:
-    """That media are cut as the towers read them."""
+def _sizes(folder: Path) -> dict[str, int]:
+    """How the towers of the model in the folder read media; empty if it has no model."""
     if not (folder / "config.json").exists():
-        return
+        return {}
     config = read_config(folder)
     expected = {}
     if config.vision is not None:
@@ -129,6 +130,11 @@ def _check_sizes(said: _Settings, folder: Path) -> None:
         }
     if config.audio is not None:
         expected["feature_size"] = config.audio.num_mels
+    return expected
+
+
+def _check_sizes(said: _Settings, expected: dict[str, int]) -> None:
+    """That media are cut as the towers read them."""
     for name, value in expected.items():
         if getattr(said, name) not in (None, value):
             raise ValueError(f"{name}={getattr(said, name)}, and the model's is {value}")
