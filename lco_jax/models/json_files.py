@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,7 +53,10 @@ def read_text(file: Path, max_bytes: int = _MAX_BYTES) -> str:
             with a byte-order mark).
     """
     with open_regular(file) as stream:
-        content = stream.read(max_bytes + 1)
+        # No more than there is: a read of a size makes room for all of it first.
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        content = stream.read(min(size, max_bytes) + 1)
     if len(content) > max_bytes:
         raise ValueError(
             f"{file} has more than {max_bytes} bytes, which is the most that is read; it is not "

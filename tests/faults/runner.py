@@ -111,12 +111,12 @@ def _how_it_ended(code: int) -> str:
 
 
 def _children(sender, act, cases, names, expected, limit_bytes) -> None:
-    _limit_memory(limit_bytes)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
     sender.send(None)
     for case in cases:
+        _limit_memory(limit_bytes)  # of this case: what earlier ones left mapped is not its own
         sender.send(_judge(act, (case,), names, expected))
 
 
@@ -130,7 +130,7 @@ def _child(sender, act, arguments, names, expected, limit_bytes) -> None:
 def _limit_memory(limit_bytes: int) -> None:
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + limit_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + limit_bytes, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

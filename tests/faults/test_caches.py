@@ -19,7 +19,7 @@ def test_without_a_home_caches_are_temporary_files(tmp_path, monkeypatch, caplog
     else:
         monkeypatch.setenv("HOME", home)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    caches.cache_folder.cache_clear()
+    caches._folder_in.cache_clear()
     try:
         expected = tmp_path / f"lco_jax-{os.getuid()}"
         assert caches.cache_folder() == expected
@@ -27,7 +27,7 @@ def test_without_a_home_caches_are_temporary_files(tmp_path, monkeypatch, caplog
         assert caches.expand("other") == caches.Path("other")
         assert caplog.text.count("caches are in") == 1
     finally:
-        caches.cache_folder.cache_clear()
+        caches._folder_in.cache_clear()
 
 
 def _unknown(number):
