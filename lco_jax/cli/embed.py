@@ -63,6 +63,7 @@ def main() -> int:
     """Parse, embed, say how many."""
     arguments = parse(_Arguments, examples=_EXAMPLES, brief=_BRIEF)
     columns = parse_columns(arguments.columns)
+    arguments.announce()
     from lco_jax.data.sources.items import open_items
     from lco_jax.embed.embed_file import check_output, embed_items
 

@@ -48,6 +48,7 @@ _EXAMPLES = (
 def main() -> int:
     """Parse, evaluate, show the scores."""
     arguments = parse(_Arguments, examples=_EXAMPLES)
+    arguments.announce()
     from lco_jax.runtime import start
 
     if arguments.tpu:

@@ -1,10 +1,15 @@
 """The options that say which model a program embeds with."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lco_jax.weights.access import check_name
+
 if TYPE_CHECKING:
     from lco_jax.embed.embedder import Embedder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,16 @@ class ModelOptions:
     """What `<|im_end|>` and the like mean in texts (default: as in the run, else characters)."""
     truncate_dim: int | None = None
     """Keep the first dimensions and normalise again."""
+
+    def announce(self) -> None:
+        """Say that the model is read, before the libraries are, which takes seconds.
+
+        Raises:
+            FileNotFoundError: its name can be none of a model.
+        """
+        if "://" not in self.model:
+            check_name(self.model)
+        log.info("reading the model %s", self.model)
 
     def open(self, **more: Any) -> "Embedder":
         """The model, with further arguments of `Embedder`.

@@ -92,6 +92,7 @@ def main() -> int:
         raise ValueError(f"--html {arguments.html} is a folder; give the name of a file")
     if arguments.html_megabytes < 0:
         raise ValueError(f"--html-megabytes {arguments.html_megabytes:g} must not be negative")
+    arguments.announce()
     from lco_jax.search.corpus import open_corpus
 
     corpus = open_corpus(arguments.corpus)
@@ -100,7 +101,6 @@ def main() -> int:
     from lco_jax.search.find import find
     from lco_jax.search.table import problems, show
 
-    log.info("reading the model %s", arguments.model)
     embedder = arguments.open()
     found = find(
         embedder,

@@ -1,5 +1,7 @@
-"""How models are fetched from the hub."""
+"""What names of models look like, and how models are fetched from the hub."""
 
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -15,3 +17,15 @@ class HubAccess(NamedTuple):
         options = {"token": self.token, "cache_dir": self.cache_folder}
         options["local_files_only"] = self.local_files_only or None
         return {name: value for name, value in options.items() if value is not None}
+
+
+def check_name(model: str | Path) -> None:
+    """Refuse what can be no model, without asking the hub.
+
+    Raises:
+        FileNotFoundError: it is neither a folder nor written like an id of the hub.
+    """
+    if Path(model).is_dir():
+        return
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
+        raise FileNotFoundError(f"model {str(model)!r} is neither a folder nor a hub id 'ORG/NAME'")

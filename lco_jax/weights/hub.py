@@ -1,7 +1,6 @@
 """Hub folders: read into sharded arrays, and written so that transformers loads them."""
 
 import json
-import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES, Family
 from lco_jax.models.text_config import text_level
 from lco_jax.runtime.disks import writing
-from lco_jax.weights.access import HubAccess
+from lco_jax.weights.access import HubAccess, check_name
 from lco_jax.weights.completeness import log_unread, match_parts
 from lco_jax.weights.files import SafetensorsFolder, TensorSpec
 from lco_jax.weights.layout import copy_tiled
@@ -61,10 +60,9 @@ def resolve_folder(
     Raises:
         FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
     """
+    check_name(model)
     if Path(model).is_dir():
         return Path(model)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)) or str(model).startswith("."):
-        raise FileNotFoundError(f"model {str(model)!r} is neither a folder nor a hub id 'ORG/NAME'")
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "spk_dict.pt"]
     options = (access or HubAccess()).options()
     try:

@@ -146,3 +146,43 @@ def test_help_has_the_defaults_of_a_config(monkeypatch, capsys):
     plan = LAUNCH / "plan.py"
     lines = help_of(monkeypatch, capsys, plan, "--config", str(config), "--stage", "read")
     assert "(default: Qwen/Qwen2.5-VL-3B-Instruct)" in " ".join(" ".join(lines).split())
+
+
+_SAID_FIRST = """
+import logging, os, sys
+from lco_jax.cli import embed, evaluate, search
+
+class Stop(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage(), sorted({"jax", "transformers", "torch"} & sys.modules.keys()))
+        sys.stdout.flush()
+        os._exit(0)
+
+logging.getLogger("lco_jax").addHandler(Stop())
+getattr(sys.modules["lco_jax.cli." + sys.argv.pop(1)], "main")()
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        ["embed", "--input", "a.jsonl", "--output", "a.npy"],
+        ["search", ".", "a red kangaroo"],
+        ["evaluate"],
+    ),
+    ids=lambda options: options[0],
+)
+def test_something_is_said_before_libraries_are_read(tmp_path, options):
+    name, *others = options
+    command = [sys.executable, "-c", _SAID_FIRST, name, "--model", str(tmp_path), *others]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"reading the model {tmp_path} []\n"
+
+
+def test_a_name_of_no_model_is_refused_before_libraries_are_read(tmp_path):
+    command = [sys.executable, "-X", "importtime", str(LAUNCH / "embed.py"), "--model", "nowhere"]
+    command += ["--input", "a.jsonl", "--output", str(tmp_path / "a.npy")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "'nowhere' is neither a folder nor a hub id" in done.stderr
+    assert not re.search(r"\| +(jax|transformers)$", done.stderr, re.MULTILINE)
