@@ -3,10 +3,12 @@
 import collections
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ class Outcome:
     `killed`."""
     said: str
     """The message, the traceback, or the name of the signal."""
+    cpu_s: float = math.nan
+    """Seconds of computing until then, of what has come to an end by itself."""
 
 
 GOOD = ("right", "refused")
@@ -134,7 +138,13 @@ def _limit_memory(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _judge(act, arguments, names, expected) -> tuple[str, str]:
+def _judge(act, arguments, names, expected) -> tuple[str, str, float]:
+    start = time.process_time()
+    kind, said = _kind_and_message(act, arguments, names, expected)
+    return kind, said, time.process_time() - start
+
+
+def _kind_and_message(act, arguments, names, expected) -> tuple[str, str]:
     """As `lco_jax.cli.exits.program` does: what it would tell in one line is no traceback."""
     from lco_jax.cli.exits import program
 
