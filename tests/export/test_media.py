@@ -91,7 +91,11 @@ def compared(folder):
 
 
 @pytest.mark.parametrize(
-    ("case", "kinds"), [("vl", PICTURES + CLIPS), ("omni", PICTURES + CLIPS + SOUNDS)]
+    ("case", "kinds"),
+    [
+        pytest.param("vl", PICTURES + CLIPS, marks=pytest.mark.slow),
+        ("omni", PICTURES + CLIPS + SOUNDS),
+    ],
 )
 def test_sentence_transformers_reads_media_as_we_do(beside_torchvision, embedders, case, kinds):
     run = beside_torchvision[case]

@@ -85,7 +85,7 @@ def test_ten_steps_on_a_csv_file(folder, trained):
     assert config.data.sources[0].paths == ("my.csv",)
 
 
-@pytest.mark.parametrize("name", ["my.csv", "my.parquet"])
+@pytest.mark.parametrize("name", ["my.csv", pytest.param("my.parquet", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_with_the_same_losses(
     folder, train, trained, tmp_path, monkeypatch, name
 ):

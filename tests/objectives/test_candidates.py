@@ -46,8 +46,14 @@ def idle(batch):
 
 
 # One mesh for each option, all meshes for all options together.
-CASES = [(config, (2, 2, 2)) for config in CONFIGS.values()]
-CASES += [(EVERYTHING, sizes) for sizes in ((1, 4, 1), (2, 2, 2), (8, 1, 1))]
+CASES = [(EVERYTHING, (2, 2, 2))]
+CASES += [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in (
+        *((config, (2, 2, 2)) for config in CONFIGS.values()),
+        *((EVERYTHING, sizes) for sizes in ((1, 4, 1), (8, 1, 1))),
+    )
+]
 
 
 @pytest.mark.parametrize("way", WAYS)

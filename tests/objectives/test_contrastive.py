@@ -81,7 +81,9 @@ def test_uniform_vectors_give_the_logarithm_of_the_number_of_candidates():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("blocks", [2, 5, 48])
+@pytest.mark.parametrize(
+    "blocks", [pytest.param(2, marks=pytest.mark.slow), 5, pytest.param(48, marks=pytest.mark.slow)]
+)
 def test_blocks_of_candidates_change_neither_value_nor_gradient(name, blocks):
     pooled, valid, content = map(jnp.asarray, make_batch(duplicates=name == "duplicates"))
 
@@ -101,7 +103,7 @@ def test_blocks_of_candidates_change_neither_value_nor_gradient(name, blocks):
         assert float(metrics[key]) == pytest.approx(float(expected), rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("sizes", meshes.SIZES[1:])
+@pytest.mark.parametrize("sizes", meshes.ALL_AXES)
 def test_devices_change_neither_value_nor_gradient(sizes):
     batch = make_batch()
     config = Contrastive(symmetric=True, mask_duplicates=True)

@@ -95,7 +95,9 @@ def test_in_any_budget(checkpoint, vectors, tokens, patches):
     np.testing.assert_allclose(other.encode(ITEMS), vectors, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str
+)
 def test_on_any_mesh(checkpoint, vectors, sizes):
     found = make_embedder(checkpoint.folder, sizes).encode(ITEMS)
     np.testing.assert_allclose(found, vectors, atol=1e-5)

@@ -136,7 +136,9 @@ def test_alone_and_beside_any_neighbours(embedder, vectors):
         np.testing.assert_allclose(embedder.encode(item), vector, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str
+)
 def test_on_any_mesh(checkpoint, vectors, sizes):
     found = make_embedder(checkpoint.folder, sizes).encode(ITEMS)
     np.testing.assert_allclose(found, vectors, atol=1e-5)

@@ -122,7 +122,7 @@ def test_neighbours_budget_and_rows_do_not_matter(tower):
         np.testing.assert_allclose(found[-len(alone) :], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", meshes.SIZES[1:], ids=str)
+@pytest.mark.parametrize("sizes", meshes.ALL_AXES, ids=str)
 def test_groups_on_a_mesh(tmp_path, sizes):
     checkpoint = tiny.write(tmp_path, "qwen2_5_vl", vision=tiny.DEEP_TOWER)
     groups = [[], *CASES.values()][:4]

@@ -52,7 +52,9 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "decoder", [None, Lora(rank=8, alpha=16, dropout=0.0)], ids=["frozen", "lora"]
+    "decoder",
+    [pytest.param(None, marks=pytest.mark.slow), Lora(rank=8, alpha=16, dropout=0.0)],
+    ids=["frozen", "lora"],
 )
 def test_learns_eight_images(checkpoint, tmp_path, decoder):
     source = JsonlSource(str(checkpoint / "captions.jsonl"))

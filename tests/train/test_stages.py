@@ -112,6 +112,7 @@ def losses(workdir):
     }
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_stage(stages, uninterrupted, tmp_path):
     with pytest.raises(Killed):
         train_stages(stages, str(tmp_path), make_evaluate=die_after_three_steps)
