@@ -2,17 +2,20 @@
 
 import collections
 import contextlib
+import faulthandler
+import functools
 import io
 import math
 import multiprocessing
 import os
 import resource
 import signal
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 LIMIT_S = 20.0
 LIMIT_BYTES = 2 << 30
@@ -32,7 +35,7 @@ class Outcome:
     that has none), `traceback` (an exception that a program would show as a bug), `hang`, or
     `killed`."""
     said: str
-    """The message, the traceback, or the name of the signal."""
+    """The message, the traceback, or the name of the signal and where it struck."""
     cpu_s: float = math.nan
     """Seconds of computing until then, of what has come to an end by itself."""
 
@@ -55,23 +58,19 @@ def run(
         names: of which the message of an error must have one, such as that of the damaged file.
         expected: a function of a module; whether a result is right (default: every one).
     """
-    receiver, sender = _context.Pipe(duplex=False)
-    process = _context.Process(
-        target=_child, args=(sender, act, arguments, tuple(names), expected, limit_bytes)
+    (outcome,) = run_many(
+        functools.partial(_spread, act),
+        [arguments],
+        names=names,
+        expected=expected,
+        limit_s=limit_s,
+        limit_bytes=limit_bytes,
     )
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(limit_s):
-            return Outcome("hang", f"nothing after {limit_s:g} s")
-        return Outcome(*receiver.recv())
-    except EOFError:
-        process.join(limit_s)
-        return Outcome("killed", _how_it_ended(process.exitcode or 0))
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
+    return outcome
+
+
+def _spread(act: Callable[..., Any], arguments: tuple) -> Any:
+    return act(*arguments)
 
 
 def run_many(
@@ -86,49 +85,49 @@ def run_many(
     """As `run(act, case, ...)` of every case, but in one process for as many as it survives."""
     outcomes: list[Outcome] = []
     while len(outcomes) < len(cases):
-        receiver, sender = _context.Pipe(duplex=False)
         rest = list(cases[len(outcomes) :])
-        process = _context.Process(
-            target=_children, args=(sender, act, rest, tuple(names), expected, limit_bytes)
-        )
-        process.start()
-        sender.close()
-        try:
-            receiver.recv()  # that it has started, which takes long on a busy machine
-            for _ in rest:
-                if not receiver.poll(limit_s):
-                    outcomes.append(Outcome("hang", f"nothing after {limit_s:g} s"))
-                    break
-                outcomes.append(Outcome(*receiver.recv()))
-        except EOFError:
-            process.join(limit_s)
-            outcomes.append(Outcome("killed", _how_it_ended(process.exitcode or 0)))
-        finally:
-            process.kill()
-            process.join()
-            receiver.close()
+        with tempfile.NamedTemporaryFile() as said:
+            work = (said.name, act, rest, tuple(names), expected, limit_bytes)
+            outcomes += _outcomes(work, len(rest), said, limit_s)
     return outcomes
+
+
+def _outcomes(work: tuple, count: int, said: BinaryIO, limit_s: float) -> Iterator[Outcome]:
+    """Of as many cases as a process comes to."""
+    receiver, sender = _context.Pipe(duplex=False)
+    process = _context.Process(target=_children, args=(sender, *work))
+    process.start()
+    sender.close()
+    try:
+        receiver.recv()  # that it has started, which takes long on a busy machine
+        for _ in range(count):
+            if not receiver.poll(limit_s):
+                yield Outcome("hang", f"nothing after {limit_s:g} s")
+                return
+            yield Outcome(*receiver.recv())
+    except EOFError:
+        process.join(limit_s)
+        ended = _how_it_ended(process.exitcode or 0)
+        yield Outcome("killed", f"{ended}\n{said.read().decode(errors='replace')[:4000]}")
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
 
 
 def _how_it_ended(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _children(sender, act, cases, names, expected, limit_bytes) -> None:
-    with open(os.devnull, "w") as nothing:
+def _children(sender, said, act, cases, names, expected, limit_bytes) -> None:
+    with open(os.devnull, "w") as nothing, open(said, "w") as file:
         os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+        os.dup2(file.fileno(), 2)
+    faulthandler.enable()  # says where a signal has ended the process
     sender.send(None)
     for case in cases:
         _limit_memory(limit_bytes)  # of this case: what earlier ones left mapped is not its own
         sender.send(_judge(act, (case,), names, expected))
-
-
-def _child(sender, act, arguments, names, expected, limit_bytes) -> None:
-    _limit_memory(limit_bytes)
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 1)
-    sender.send(_judge(act, arguments, names, expected))
 
 
 def _limit_memory(limit_bytes: int) -> None:
