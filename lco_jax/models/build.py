@@ -33,6 +33,12 @@ def lora_of(trainable: Trainable | None) -> Lora | None:
     return decoder if isinstance(decoder, Lora) else None
 
 
+def trains_weights_of_layers(trainable: Params) -> bool:
+    """Whether more than low-rank factors train in the layers of the decoder."""
+    paths = jax.tree_util.tree_leaves_with_path(trainable.get("layers", {}))
+    return any(path[-1].key not in ("lora_a", "lora_b") for path, _ in paths)
+
+
 def build(
     config: ModelConfig,
     trainable: Trainable | None,

@@ -6,26 +6,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
+from lco_jax.models.places import Media, place_features, places_in_item
 from lco_jax.nn.attention import Mask, attend, row_mask
 from lco_jax.nn.dropout import TokenDropout
 from lco_jax.nn.feed_forward import SwiGlu
 from lco_jax.nn.linear import Embedding, Linear, apply_all, contract
 from lco_jax.nn.norm import RMSNorm
 from lco_jax.nn.rope import Rotation, mrope, rotate
-from lco_jax.nn.stack import Remat, scan_layers, stacked
+from lco_jax.nn.stack import Remat, last_layer, scan_layers, stacked
 from lco_jax.runtime.axes import act_spec
 
 KeyValue = tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]]
 Past = tuple[KeyValue, Int[Array, ""]]
 """Slots of keys and values, and the first of those that new tokens take."""
 Tap = Callable[[Float[Array, "B S D"]], Any]
-Media = tuple[Float[Array, "G X D"], Int[Array, "B S"]]
-"""The features of each shard's media, and for each token which of them takes its place (-1:
-none)."""
+Pool = Callable[[Shaped[Array, "B S *x"]], Shaped[Array, "J I *x"]]
+"""Picks tokens out of the rows."""
 
 
 class Context(NamedTuple):
@@ -36,6 +36,12 @@ class Context(NamedTuple):
     dropout: TokenDropout | None = None
     preamble: KeyValue | None = None
     past: Past | None = None
+
+    def of(self, pool: Pool | None) -> "Context":
+        """The same with the dropout of the tokens that `pool` picks."""
+        return (
+            self if pool is None else self._replace(dropout=self.dropout and self.dropout.of(pool))
+        )
 
     def in_layer(self, index: Int[Array, ""]) -> "Context":
         """The same with the dropout of a layer."""
@@ -57,10 +63,10 @@ class Attention(nnx.Module):
         self.output = linear("output", "N H -> D", False)
 
     def __call__(
-        self, x: Float[Array, "B S D"], context: Context
+        self, x: Float[Array, "B S D"], context: Context, pool: Pool | None = None
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
-        """The attended values, and the keys and values for what follows: for rows that have this
-        as a preamble, or for the tokens after it.
+        """The attended values (of the tokens that `pool` picks), and the keys and values for what
+        follows: for rows that have this as a preamble, or for the tokens after it.
         """
         rotation, mask, dropout, preamble, past = context
         lora_x = dropout(x, 0) if dropout else x
@@ -71,6 +77,8 @@ class Attention(nnx.Module):
             key = jax.lax.dynamic_update_slice_in_dim(keys, key, place, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(values, value, place, axis=1)
         attended = attend(query, key, value, mask, preamble)
+        if pool is not None:
+            attended, dropout = pool(attended), context.of(pool).dropout
         lora_attended = dropout(attended, 1) if dropout else attended
         return self.output(attended, lora_attended), (key, value)
 
@@ -85,11 +93,12 @@ class Layer(nnx.Module):
         self.mlp = SwiGlu(config.sizes, lora=lora, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B S D"], context: Context
+        self, x: Float[Array, "B S D"], context: Context, pool: Pool | None = None
     ) -> tuple[Float[Array, "B S D"], KeyValue]:
-        attended, key_value = self.attention(self.attention_norm(x), context)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x), context.dropout), key_value
+        """New states (of the tokens that `pool` picks), and the keys and values of all tokens."""
+        attended, key_value = self.attention(self.attention_norm(x), context, pool)
+        x = (x if pool is None else pool(x)) + attended
+        return x + self.mlp(self.mlp_norm(x), context.of(pool).dropout), key_value
 
 
 class TextModel(nnx.Module):
@@ -135,6 +144,8 @@ class TextModel(nnx.Module):
         dropout_key: PRNGKeyArray | None = None,
         remat: Remat = "none",
         tap: Tap | None = None,
+        pool: Pool | None = None,
+        skips: bool = True,
     ) -> tuple[Float[Array, "B S D"], Any]:
         """Hidden states before the final norm, and `tap` of every layer's output.
 
@@ -142,19 +153,31 @@ class TextModel(nnx.Module):
             dropout_key: turns dropout on.
             tap: applied to the embeddings and to each layer's output; its results are stacked
                 to a leading `L + 1`.
+            pool: picks the tokens whose states are wanted, from those and for `tap`.
+            skips: of the last layer compute only what these need; not if weights of the layers
+                (other than low-rank factors) are differentiated.
         """
         inputs = self.begin(tokens, positions, segments, preamble, media, dropout_key)
+        picked = pool or (lambda x: x)
 
         def run(layer: Layer, index: Int[Array, ""], carry):
             carry, _ = inputs.run_layer(layer, index, carry)
-            return carry, tap(carry[0]) if tap else None
+            return carry, tap(picked(carry[0])) if tap else None
 
-        (x, _), taps = scan_layers(
-            run, self.layers, inputs.carry, num_layers=self.config.num_layers, remat=remat
+        depth = self.config.num_layers
+        is_last_apart = pool is not None and skips
+        (x, x_shared), taps = scan_layers(
+            run, self.layers, inputs.carry, num_layers=depth - is_last_apart, remat=remat
         )
+        ends = [] if not tap else [tap(picked(inputs.carry[0]))]
+        if is_last_apart:
+            x = inputs.run_last(last_layer(self.layers), depth - 1, (x, x_shared), pool)
+            ends += [tap(x)] if tap else []
+        else:
+            x = picked(x)
         if tap:
-            first = tap(inputs.carry[0])
-            taps = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, taps)
+            ends = [jax.tree.map(lambda end: end[None], end) for end in ends]
+            taps = jax.tree.map(lambda *parts: jnp.concatenate(parts), ends[0], taps, *ends[1:])
         return x, taps
 
     def begin(
@@ -215,36 +238,13 @@ class TextModel(nnx.Module):
     def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
         dropout = None
         if dropout_key is not None and self.dropout_rate > 0:
-            places = _places_in_item(segments)
+            places = places_in_item(segments)
             dropout = TokenDropout(dropout_key, self.dropout_rate, segments, places)
         embeddings = self.embed(tokens).astype(self.dtype)
         if media is not None:
-            embeddings = _place_features(embeddings, *media)
+            embeddings = place_features(embeddings, *media)
         mask = row_mask(segments, self.config.head_dim)
         return _Rows(embeddings, Context(self.rotation(positions), mask, dropout))
-
-
-def _place_features(
-    embeddings: Float[Array, "B S D"], features: Float[Array, "G X D"], slots: Int[Array, "B S"]
-) -> Float[Array, "B S D"]:
-    """`embeddings` with the features of media in the place of the tokens that stand for them."""
-
-    def place(embeddings: Array, features: Array, slots: Array) -> Array:
-        found = features[0][jnp.maximum(slots, 0)].astype(embeddings.dtype)
-        return jnp.where(slots[..., None] >= 0, found, embeddings)
-
-    # Features never leave their shard: `slots` counts within it.
-    specs = (act_spec("B S D"), act_spec("G X D"), act_spec("B S"))
-    return jax.shard_map(place, in_specs=specs, out_specs=specs[0])(embeddings, features, slots)
-
-
-def _places_in_item(segments: Int[Array, "B S"]) -> Int[Array, "B S"]:
-    """How many tokens of the same item precede each token."""
-    order = jnp.broadcast_to(jnp.arange(segments.shape[1]), segments.shape)
-    begins = jnp.concatenate(
-        [jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1
-    )
-    return order - jax.lax.cummax(jnp.where(begins, order, 0), axis=1)
 
 
 class _Rows(NamedTuple):
@@ -272,3 +272,16 @@ class LayerInputs:
             x_shared, preamble = layer(x_shared, self._shared.context.in_layer(index))
         x, key_value = layer(x, self._rows.context.in_layer(index)._replace(preamble=preamble))
         return (x, x_shared), (key_value, preamble)
+
+    def run_last(
+        self, layer: Layer, index: int, carry: tuple[Array, Array | None], pool: Pool
+    ) -> Float[Array, "J I D"]:
+        """The states of the tokens that `pool` picks after the last layer. Their rows give keys and
+        values, but have no output and no feed-forward; nor has the preamble.
+        """
+        x, x_shared = carry
+        preamble = None
+        if self._shared is not None:
+            _, preamble = layer(x_shared, self._shared.context.in_layer(index))
+        context = self._rows.context.in_layer(index)._replace(preamble=preamble)
+        return layer(x, context, pool)[0]

@@ -1,6 +1,7 @@
 """Dropout whose mask belongs to a token, not to its place in a packed row."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,10 @@ class TokenDropout:
     def in_layer(self, layer: Int[Array, ""]) -> "TokenDropout":
         """The same dropout with other masks."""
         return TokenDropout(jax.random.fold_in(self.key, layer), self.rate, *self.tokens)
+
+    def of(self, pool: Callable[[Array], Array]) -> "TokenDropout":
+        """The same for the tokens that `pool` picks."""
+        return TokenDropout(self.key, self.rate, *map(pool, self.tokens))
 
     def __call__(self, x: Float[Array, "B S *D"], place: int) -> Float[Array, "B S *D"]:
         """Drop entries of `x`; `place` tells the inputs within a layer apart."""

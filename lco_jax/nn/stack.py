@@ -36,14 +36,33 @@ def scan_layers(
     num_layers: int,
     remat: Remat = "none",
 ) -> tuple[Any, Any]:
-    """Run `layer_fn(layer, index, carry) -> (carry, tap)` over all layers; taps come stacked."""
+    """Run `layer_fn(layer, index, carry) -> (carry, tap)` over the first `num_layers` layers; taps
+    come stacked. Where these are not all, only low-rank factors may be differentiated.
+    """
+    indices = jax.numpy.arange(num_layers)
+    if num_layers == len(jax.tree.leaves(layers)[0]):
+        return jax.lax.scan(_recomputed(_run(layer_fn), remat), carry, (layers, indices))
 
-    def body(carry: Any, xs: tuple[nnx.Module, Array]) -> tuple[Any, Any]:
-        return layer_fn(*xs, carry)
+    # A slice of the weights would be a copy of nearly all of them, so each layer takes its own out
+    # of the whole stack. Factors are small, and their gradients should come stacked.
+    graph, factors, rest = nnx.split(layers, nnx.LoRAParam, ...)
+    factors = jax.tree.map(lambda x: x[:num_layers], factors)
 
-    # Inside a scan the compiler cannot merge the recomputation with the forward pass.
-    body = _recomputed(body, remat)
-    return jax.lax.scan(body, carry, (layers, jax.numpy.arange(num_layers)))
+    def body(carry: Any, xs: tuple[nnx.State, Array]) -> tuple[Any, Any]:
+        factors, index = xs
+        own = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, 0, False), rest)
+        return layer_fn(nnx.merge(graph, factors, own), index, carry)
+
+    return jax.lax.scan(_recomputed(body, remat, picks=True), carry, (factors, indices))
+
+
+def last_layer(layers: nnx.Module) -> nnx.Module:
+    """The last layer of a stack."""
+    return jax.tree.map(lambda x: x[-1], layers)
+
+
+def _run(layer_fn: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda carry, xs: layer_fn(*xs, carry)
 
 
 def scan_kinds(
@@ -80,11 +99,26 @@ def scan_kinds(
     return jax.lax.scan(run_period, carry, by_period)[0]
 
 
-def _recomputed(body: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    if remat == "none":
+def _recomputed(
+    body: Callable[..., Any], remat: Remat, *, picks: bool = False
+) -> Callable[..., Any]:
+    """The body of a scan, and what of it is computed again in the backward pass. One that `picks`
+    its weights picks them again, or a copy of them all would be kept.
+    """
+    policies = {
+        "none": _all_but_picked,
+        "dots": jax.checkpoint_policies.save_only_these_names(_KEPT),
+        "full": None,
+    }
+    if remat == "none" and not picks:
         return body
-    kept = jax.checkpoint_policies.save_only_these_names(_KEPT)
-    return jax.checkpoint(body, policy=kept if remat == "dots" else None, prevent_cse=False)
+    # Inside a scan the compiler cannot merge the recomputation with the forward pass.
+    return jax.checkpoint(body, policy=policies[remat], prevent_cse=False)
+
+
+def _all_but_picked(primitive: Any, *_, **__) -> bool:
+    """A policy for `jax.checkpoint`: a slice and what only renames it are not worth keeping."""
+    return primitive.name not in ("dynamic_slice", "squeeze", "reshape")
 
 
 def _period(kinds: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
 from lco_jax.config import Contrastive, Memory
 from lco_jax.data.pack.batch import Batch
-from lco_jax.models.build import Params
+from lco_jax.models.build import Params, trains_weights_of_layers
 from lco_jax.nn.norm import l2_normalize
 from lco_jax.objectives.candidates import (
     Anchors,
@@ -31,6 +31,7 @@ def contrastive_objective(
     def loss_fn(
         trainable: Params, frozen: Params, key: PRNGKeyArray, batch: Batch, preamble: Array
     ):
+        trains_layers = trains_weights_of_layers(trainable)
         towers_train = bool(trainable.keys() & {"vision", "audio"})
 
         def run_towers(trainable: Params, chunk: Batch) -> Float[Array, "G X D"] | None:
@@ -40,7 +41,15 @@ def contrastive_objective(
             model = nnx.merge(graph, trainable, frozen)
             if towers_train:
                 features = run_towers(trainable, chunk)
-            return encode(model, chunk, preamble, features, dropout_key=key, remat=memory.remat)[0]
+            return encode(
+                model,
+                chunk,
+                preamble,
+                features,
+                dropout_key=key,
+                remat=memory.remat,
+                trains_layers=trains_layers,
+            )[0]
 
         def frozen_features(chunk: Batch) -> Float[Array, "G X D"] | None:
             return None if towers_train else run_towers(trainable, chunk)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from lco_jax.data.pack.batch import Batch
 from lco_jax.models.omni import OmniModel
@@ -32,20 +32,23 @@ def encode(
     dropout_key: PRNGKeyArray | None = None,
     remat: Remat = "none",
     tap: Tap | None = None,
+    trains_layers: bool = False,
 ) -> tuple[Float[Array, "J I D"], Any]:
     """Last-token states of the items of one chunk (arrays without `C`), after the final norm.
 
     `features` are those of the chunk's media; `tap` may reduce each layer's states further: it
-    gets the same pooled items.
+    gets the same pooled items. Unless weights of the layers train (`trains_layers`), the last one
+    does for all other tokens only what the pooled ones attend to.
     """
 
-    def pool(hidden: Float[Array, "B S D"]) -> Float[Array, "J I D"]:
+    def pool(x: Shaped[Array, "B S *x"]) -> Shaped[Array, "J I *x"]:
         # Items never leave their shard: `pool` counts positions within the shard's rows.
+        spec = jax.typeof(x).sharding.spec
         return jax.shard_map(
-            lambda h, index: h.reshape(-1, h.shape[-1])[index],
-            in_specs=(act_spec("B S D"), act_spec("J I")),
-            out_specs=act_spec("J I D"),
-        )(hidden, chunk.pool)
+            lambda x, index: x.reshape(-1, *x.shape[2:])[index],
+            in_specs=(spec, act_spec("J I")),
+            out_specs=jax.P(*act_spec("J I"), *spec[2:]),
+        )(x, chunk.pool)
 
     hidden, taps = model(
         chunk.tokens,
@@ -55,6 +58,8 @@ def encode(
         media=None if features is None else (features, chunk.media.slots),
         dropout_key=dropout_key,
         remat=remat,
-        tap=(lambda x: tap(pool(x))) if tap else None,
+        tap=tap,
+        pool=pool,
+        skips=not trains_layers,
     )
-    return model.final_norm(pool(hidden)).astype(jnp.float32), taps
+    return model.final_norm(hidden).astype(jnp.float32), taps

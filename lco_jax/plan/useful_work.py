@@ -20,8 +20,9 @@ class UsefulWork:
     patches: int
     flops: float
     """4 N for each token of the decoder, whose weights are frozen or nearly so; for each patch
-    twice the vision tower's matrix weights, forward only. Attention, the language model's head and
-    the gradients of trained matrices are not in it."""
+    twice the vision tower's matrix weights, forward only. Where only pooled tokens count, the last
+    layer's queries, output and feed-forward are left out for all others. Attention, the language
+    model's head and the gradients of trained matrices are not in it."""
 
     @property
     def tokens(self) -> int:
@@ -41,6 +42,8 @@ def useful_work(config: TrainConfig, model: ModelConfig) -> UsefulWork:
         patches = pictured * model.vision.unit_patches
         flops += 2.0 * tower_weights(model.vision) * patches
     flops += 4.0 * matrix_weights(model.text) * (text_tokens + pictured)
+    if not traits_of(config.objective).has_targets:
+        flops -= 4.0 * _unpooled_weights(model.text) * (text_tokens + pictured - items)
     return UsefulWork(text_tokens, pictured, patches, flops)
 
 
@@ -49,6 +52,12 @@ def matrix_weights(text: TextConfig) -> int:
     size = text.sizes
     heads = 2 * size["N"] + 2 * size["K"]
     return size["L"] * size["D"] * (heads * size["H"] + 3 * size["F"])
+
+
+def _unpooled_weights(text: TextConfig) -> int:
+    """Of the last layer, those that no other token than the pooled one needs."""
+    size = text.sizes
+    return size["D"] * (2 * size["N"] * size["H"] + 3 * size["F"])
 
 
 def tower_weights(vision: VisionConfig) -> int:

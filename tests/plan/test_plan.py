@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import re
 import sys
@@ -21,6 +22,7 @@ from lco_jax.plan import plan as plans
 from lco_jax.plan import suggestions
 from lco_jax.plan.hlo import Program
 from lco_jax.plan.hlo_cost import matmul_flops
+from lco_jax.plan.search import rank
 from lco_jax.plan.topologies import find_topology
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime.axes import act_spec
@@ -201,3 +203,38 @@ def test_a_plan_is_explained(config_file, tmp_path, monkeypatch, capsys):
     assert all((PACKAGE / line.split(":")[0]).is_file() for line in sources)
     said = capsys.readouterr().out
     assert "nn/feed_forward.py" in said
+
+
+def test_a_search_names_the_fastest_that_fits(config_file, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "plan.json"
+    options = ("--config", config_file, "--topology", "v5e:2x4", "--mesh.tensor", 2)
+    assert plan(monkeypatch, *options, "--search", 1, "--json", file) == 0
+    found = json.loads(file.read_text())
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    command = said.split("the fastest ")[1].split(" └")[0]
+    words = command.replace("python launch/plan.py ", "").split()
+    assert words[: len(options)] == list(map(str, options))
+    assert "--search" not in words
+    # The command gives that plan.
+    again = tmp_path / "again.json"
+    assert plan(monkeypatch, *words, "--json", again) == 0
+    assert json.loads(again.read_text())["roofline"] == found["roofline"]
+
+
+def test_settings_are_ranked_by_what_they_cost():
+    config = load_config(CONFIGS / "lco_omni_7b_text.py")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=1056))
+    found = rank(config, find_topology("v6e:8x8"))
+    first = found[0]
+    # The model and what its layers keep fit on a chip: nothing is sent, nothing computed twice.
+    assert (first.config.mesh.tensor, first.config.mesh.fsdp) == (1, 1)
+    assert first.config.memory.remat == "dots"
+    assert first.config.memory.encode_chunks == 1
+    steps = [one.estimate.step_s for one in found]
+    assert all(one <= other + 1e-4 for one, other in itertools.pairwise(steps))
+    (full,) = (one for one in found if one.options == "--mesh.data 64 --memory.remat full")
+    assert full.estimate.num_bytes < first.estimate.num_bytes
+    assert full.estimate.step_s > first.estimate.step_s
+    # There a shard of every chip would have more idle slots, and its weights more to send.
+    names = {one.config.mesh.tensor for one in rank(config, find_topology("v5e:16x16"))[:50]}
+    assert 1 not in names
