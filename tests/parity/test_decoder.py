@@ -52,10 +52,10 @@ CASES = {
         3,
         {"num_attention_heads": 9, "rope_parameters": scaled("yarn", 4.0)},
     ),
-    "qwen3, all biases": ("qwen3", False, 1, {"attention_bias": True}),
+    "qwen3 without biases": ("qwen3", False, 1, {"attention_bias": False}),
 }
 LINEARS = {"q": "query", "k": "key", "v": "value", "o": "output"}
-MORE = ("llama, all biases", "mistral, 3 heads", "qwen3, all biases")
+MORE = ("llama, all biases", "mistral, 3 heads", "qwen3 without biases")
 LENGTHS = (11, 1, 7, 16)
 
 
