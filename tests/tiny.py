@@ -6,6 +6,10 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -13,11 +17,20 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from tests.tokenizers import MEDIA_IDS, write_tokenizer
 
 VOCABULARY = 512
+_DECODERS = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16, "attention_bias": True}),
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+}
+"""Of models that read texts alone: their classes, and what sets them apart."""
 _VL_ROLES = ("vision_start", "vision_end", "image", "video")
 SMALL_TOWER = {
     "depth": 1,
@@ -72,11 +85,13 @@ def write(
     num_layers: int = 3,
     vision: dict | None = None,
     audio: dict | None = None,
+    changes: dict | None = None,
     seed: int = 0,
 ) -> Tiny:
     """Write a checkpoint with its tokenizer; weights, biases and norms are all random.
 
-    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `SMALL_EAR`).
+    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `SMALL_EAR`), `changes`
+    are of the config of a model that reads texts alone.
     """
     text = {
         "vocab_size": VOCABULARY,
@@ -93,10 +108,11 @@ def write(
     mrope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
     vision = {**(vision or SMALL_TOWER), "out_hidden_size": text["hidden_size"]}
     torch.manual_seed(seed)
-    if family == "qwen2":
-        plain = {"rope_type": "default", "rope_theta": 1e4}
-        config = Qwen2Config(**text, rope_parameters=plain, tie_word_embeddings=tied)
-        model = Qwen2ForCausalLM(config)
+    if family in _DECODERS:
+        config_class, model_class, own = _DECODERS[family]
+        own = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}} | own
+        config = config_class(**(text | own | (changes or {})), tie_word_embeddings=tied)
+        model = model_class(config)
     elif family == "qwen2_5_vl":
         config = Qwen2_5_VLConfig(
             text_config={**text, "rope_parameters": mrope},

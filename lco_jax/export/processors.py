@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lco_jax.data.encode.processor import Processor
+from lco_jax.data.encode.wrapper_media import processor_settings
 from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ
 
 IMAGE_FILE = "preprocessor_config.json"
@@ -22,7 +23,7 @@ _SHARE_OF_CONTEXT = 0.9
 
 def write_processor(folder: Path, processor: Processor) -> None:
     """Write sizes and rates of media into a hub folder; its other settings stay."""
-    joint = read_settings(folder / JOINT_FILE)
+    said = processor_settings(folder)
     (folder / JOINT_FILE).unlink(missing_ok=True)
     vision, media = processor.config.vision, processor.media
     classes = processor.family.torch_media
@@ -32,9 +33,9 @@ def write_processor(folder: Path, processor: Processor) -> None:
         "merge_size": vision.merge_size,
         "temporal_patch_size": vision.frames_per_patch,
     }
-    image = _audio_settings(processor) | joint.get("feature_extractor", {})
-    image |= joint.get("image_processor", {}) | read_settings(folder / IMAGE_FILE)
-    image |= {
+    image = {
+        **_audio_settings(processor),
+        **said,
         **shared,
         "image_processor_type": classes.image_processor,
         "size": _size(media.image_min_pixels, media.image_max_pixels),

@@ -1,8 +1,7 @@
-"""GGUF files of the llama architecture, rewritten as ordinary hub folders of model type `qwen2`.
+"""GGUF files of the llama architecture, rewritten as ordinary hub folders of that model type.
 
-A llama decoder is a Qwen2 decoder whose q, k and v biases are zero, so the converted folder gives
-the same logits through `Qwen2ForCausalLM`. Weights are dequantised and stored in bfloat16; the
-tokenizer and its chat template come out of the same file.
+Weights are dequantised and stored in bfloat16; the tokenizer and its chat template come out of the
+same file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,10 +18,10 @@ from tokenizers import AddedToken, Tokenizer, models
 from lco_jax.lab.gguf_reader import Fields, Reader
 from lco_jax.lab.hub_folder import qwen2_tokenizer, write_json, write_weights
 from lco_jax.models.config import from_hf
-from lco_jax.models.families import QWEN2
+from lco_jax.models.families import LLAMA
 from lco_jax.models.json_files import check, naming
 from lco_jax.weights.finite import count_not_finite
-from lco_jax.weights.tables import HEAD, TABLES
+from lco_jax.weights.tables import TABLES
 
 _TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -76,8 +75,8 @@ def convert_gguf(path: Path, folder: Path) -> None:
 def model_config(fields: Fields, *, is_tied: bool) -> dict[str, Any]:
     """The hub `config.json` of the decoder that the GGUF metadata `fields` describe."""
     return {
-        "architectures": [QWEN2.torch_class],
-        "model_type": QWEN2.name,
+        "architectures": [LLAMA.torch_class],
+        "model_type": LLAMA.name,
         "vocab_size": len(fields.tokens),
         "hidden_size": fields.hidden_size,
         "intermediate_size": fields.intermediate_size,
@@ -89,7 +88,8 @@ def model_config(fields: Fields, *, is_tied: bool) -> dict[str, Any]:
         "max_position_embeddings": fields.context_length,
         "rope_theta": fields.rope_theta,
         "rms_norm_eps": _shortest(fields.norm_eps),
-        "use_sliding_window": False,
+        "attention_bias": False,
+        "mlp_bias": False,
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "tie_word_embeddings": is_tied,
@@ -108,16 +108,16 @@ def _shortest(value: float) -> float:
 def hub_tensors(
     tensors: Iterable[gguf.ReaderTensor], config: dict[str, Any]
 ) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
-    """The tensors of a llama GGUF under their hub names, in float32, with zero q, k, v biases.
+    """The tensors of a llama GGUF under their hub names, in float32.
 
     Raises:
         ValueError: tensors of unknown name or another shape, missing ones, or NaN in one.
     """
     text = from_hf(config, "its metadata as config.json").text
-    table = TABLES[QWEN2.name]
+    table = TABLES[LLAMA.name]
     shapes = {
         table.name(key): row.layout.hub_shape(text.sizes)
-        for row in (*table.rows, HEAD)
+        for row in table.rows
         for key in row.keys(text.num_layers)
     }
     expected = dict(_TENSORS)
@@ -146,8 +146,6 @@ def hub_tensors(
         if projection in num_heads:
             array = split_rotary_halves(array, num_heads[projection])
         yield hub_name, array
-        if projection in ("q_proj", "k_proj", "v_proj"):
-            yield hub_name.replace("weight", "bias"), np.zeros(array.shape[0], np.float32)
 
 
 def split_rotary_halves(
@@ -161,7 +159,7 @@ def split_rotary_halves(
 def build_tokenizer(fields: Fields) -> Tokenizer:
     """The byte-level BPE tokenizer stored in GGUF metadata, splitting words as Qwen2 does.
 
-    transformers gives every `qwen2` folder Qwen2's word rule, whatever the folder says, so the
+    The class that the folder names, Qwen2's, builds that rule whatever the folder says, so the
     folder says it too and all readers agree. The file's own rule ("smollm") differs where line
     breaks meet blanks; the tokens of 16,824 WordNet glosses are the same under both.
 

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 from pydantic import Field, model_validator
 
-from lco_jax.models.hf_schemas import Layers, Positive, Size, TokenId
+from lco_jax.models.field_types import Layers, Positive, Size, TokenId
 from lco_jax.models.json_files import Schema
 from lco_jax.runtime.regular_files import read_regular
 

@@ -51,6 +51,8 @@ _FIRST_FEATURES = 0.1
 """Of the spread that features would have if projections kept that of their inputs: near that of
 token embeddings, whose place they take."""
 _PROJECTIONS = ("audio/output/kernel", "vision/merger/output/kernel")
+_BIASED = tuple(f"self_attn.{part}_proj.weight" for part in "qkv")
+"""Weights beside which an omni model has a bias."""
 _VISION = {
     "depth": 4,
     "hidden_size": 192,
@@ -98,7 +100,7 @@ def assemble_omni(decoder: Path, whisper: Path, folder: Path, *, seed: int = 0) 
     """Write the model into the existing `folder`.
 
     Args:
-        decoder: hub folder of SmolLM2 (type `qwen2`, with its spare control tokens).
+        decoder: hub folder of SmolLM2, with its spare control tokens.
         whisper: `model.bin` of a Whisper model, whose encoder becomes the audio tower. What
             projects its features, and all of the vision tower, is random.
         seed: of the random weights.
@@ -146,6 +148,7 @@ def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
         "rope_theta": sizes.rope_theta,
     }
     dropped = ("architectures", "model_type", "torch_dtype", "dtype", "tie_word_embeddings")
+    dropped += ("attention_bias", "mlp_bias")  # of llama decoders
     decoder = {key: value for key, value in text.items() if key not in dropped}
     ids = dict(zip(MARKERS, _SPARE.values(), strict=True))
     part_types = QWEN2_5_OMNI_THINKER.part_types
@@ -183,8 +186,13 @@ def _config(text: Mapping[str, Any], whisper: Path) -> dict[str, Any]:
 
 
 def _decoder_tensors(source: SafetensorsFolder) -> Iterator[tuple[str, np.ndarray]]:
+    """The decoder's tensors, with biases of zero where the omni model has some and it has none."""
     for name in source.specs:
-        yield name, np.ascontiguousarray(source.view(name))
+        array = np.ascontiguousarray(source.view(name))
+        yield name, array
+        bias = name.removesuffix("weight") + "bias"
+        if name.endswith(_BIASED) and bias not in source.specs:
+            yield bias, np.zeros(array.shape[0], array.dtype)
 
 
 def _tower_tensors(

@@ -9,7 +9,7 @@ from typing import Any
 from lco_jax.models.families import FAMILIES
 from lco_jax.models.hf_schemas import Reader, Whole
 from lco_jax.models.json_files import check, read_object
-from lco_jax.models.text_config import TextConfig
+from lco_jax.models.text_config import TextConfig, read_text
 from lco_jax.models.tokens import Kind, MediaTokens, read_media_tokens
 from lco_jax.models.tower_config import AudioConfig, VisionConfig
 
@@ -96,7 +96,7 @@ def from_hf(config: dict[str, Any], where: str = "config.json") -> ModelConfig:
     outer = family.reader_level(config)
     where = where if outer is config else f"{where}: thinker_config"
     check(Reader, outer, where)
-    text = family.read_text(config, outer, where)
+    text = read_text(config, outer, where, family.decoder)
     towers = {tower: read(outer, where) for tower, read in family.towers.items()}
     if family.towers and text.mrope_section is None:
         raise ValueError(f"{where}: lacks 'mrope_section' among the rope parameters of the text")

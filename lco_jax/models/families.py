@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lco_jax.config import Tower
-from lco_jax.models.text_config import TextConfig, read_text
+from lco_jax.models.text_config import DecoderTraits
 from lco_jax.models.tokens import Kind
 from lco_jax.models.tower_config import AudioConfig, VisionConfig, read_audio, read_vision
 
@@ -48,7 +48,7 @@ class Family:
     describes it under `thinker_config`, and `torch_class` loads it alone."""
 
     # What config.json says of the model.
-    read_text: Callable[[dict[str, Any], dict[str, Any], str], TextConfig] = read_text
+    decoder: DecoderTraits = field(default_factory=DecoderTraits)
     towers: Mapping[Tower, Callable[[dict[str, Any], str], VisionConfig | AudioConfig | None]] = (
         field(default_factory=dict)
     )
@@ -57,7 +57,10 @@ class Family:
     part_types: Mapping[str, str] = field(default_factory=dict)
     """The `model_type` of each part that it nests, by the part's field; as on the hub."""
 
-    # How media become tokens.
+    # How texts and media become tokens.
+    tokenizer: Literal["named", "qwen", "file"] = "named"
+    """What transformers reads tokenizers with: the class that the folder names, Qwen2's whatever it
+    names, or what takes `tokenizer.json` as it is."""
     video_rate: Literal["own", "asked"] = "own"
     """Frames are as far apart as in the file, or as they were asked for."""
     audio_takes_turns: bool = False
@@ -92,7 +95,38 @@ class Family:
 
 _VISION_TOKENS = ("image", "video", "vision_start", "vision_end")
 
-QWEN2 = Family("qwen2", torch_class="Qwen2ForCausalLM")
+QWEN2 = Family("qwen2", torch_class="Qwen2ForCausalLM", tokenizer="qwen")
+_COMMON = {"rms_norm_eps": 1e-6, "rope_theta": 1e4}
+LLAMA = Family(
+    "llama",
+    torch_class="LlamaForCausalLM",
+    decoder=DecoderTraits(biases="asked", assumed=_COMMON),
+)
+MISTRAL = Family(
+    "mistral",
+    torch_class="MistralForCausalLM",
+    decoder=DecoderTraits(
+        biases="none",
+        assumed={
+            **_COMMON,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+            # It has no such fields: a window holds in all layers.
+            "use_sliding_window": True,
+            "max_window_layers": 0,
+        },
+    ),
+    tokenizer="file",
+)
+QWEN3 = Family(
+    "qwen3",
+    torch_class="Qwen3ForCausalLM",
+    decoder=DecoderTraits(
+        biases="asked",
+        has_qk_norm=True,
+        assumed={**_COMMON, "head_dim": 128, "num_key_value_heads": 32},
+    ),
+)
 QWEN2_5_VL = Family(
     "qwen2_5_vl",
     torch_class="Qwen2_5_VLForConditionalGeneration",
@@ -123,7 +157,6 @@ QWEN2_5_OMNI_THINKER = Family(
 )
 QWEN2_5_OMNI = replace(QWEN2_5_OMNI_THINKER, name="qwen2_5_omni", thinker=QWEN2_5_OMNI_THINKER)
 
-FAMILIES = {
-    family.name: family for family in (QWEN2, QWEN2_5_VL, QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER)
-}
+_ALL = (QWEN2, QWEN3, LLAMA, MISTRAL, QWEN2_5_VL, QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER)
+FAMILIES = {family.name: family for family in _ALL}
 """By name."""

@@ -6,35 +6,27 @@ Source: the configuration classes of transformers; its attention masks, which re
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from lco_jax.models.field_types import (
+    Layers,
+    One,
+    Pixels,
+    Positions,
+    Positive,
+    Rate,
+    Size,
+    TokenId,
+    Zero,
+)
 from lco_jax.models.json_files import Schema
+from lco_jax.models.rope_schema import Rope
 
-Size = Annotated[int, Field(ge=1, le=1 << 20)]
-Layers = Annotated[int, Field(ge=1, le=1000)]
-Positive = Annotated[float, Field(gt=0, le=1e12)]
-Pixels = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0, le=10_000)]
-TokenId = Annotated[int, Field(ge=0, lt=1 << 24)]
-
-Sections = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=3, max_length=3)]
-
-
-def _none(value: float) -> float:
-    if value:
-        raise ValueError("is not supported; expected 0")
-    return value
-
-
-def _one(value: float) -> float:
-    if value != 1:
-        raise ValueError("is not supported; expected 1")
-    return value
-
-
-Zero = Annotated[float, AfterValidator(_none)]
-One = Annotated[float, AfterValidator(_one)]
 _DROPOUT = "it counts in training alone: set it to 0 to use the model without"
+_WINDOWS = (
+    "sliding windows are not supported; if no text is longer than sliding_window, vectors are the "
+    "same without: set sliding_window to null, and layer_types to full_attention"
+)
 _EXPERTS = "mixtures of experts are not supported, use a dense model"
 
 
@@ -73,21 +65,6 @@ class Level(Schema):
     fusion_config: None = None
 
 
-class Rope(Schema):
-    """How positions turn the pairs of a head."""
-
-    rope_type: Literal["default", "mrope"] | None = None
-    type: Literal["default", "mrope"] | None = None
-    """As older files call it."""
-    rope_theta: Positive | None = None
-    mrope_section: Sections | None = None
-    mrope_interleaved: Literal[False] | None = None
-    partial_rotary_factor: One | None = None
-    factor: One | None = None
-    full_attention: None = None
-    sliding_attention: None = None
-
-
 class Text(Level):
     """The decoder."""
 
@@ -98,13 +75,15 @@ class Text(Level):
     num_attention_heads: Size
     num_key_value_heads: Size | None = None
     head_dim: Size | None = None
+    max_position_embeddings: Positions | None = None
+    original_max_position_embeddings: Positions | None = None
     rope_theta: Positive | None = None
     rope_parameters: Rope | None = None
     rope_scaling: Rope | None = None
     """As older files call it."""
     rms_norm_eps: Annotated[float, Field(gt=0, le=0.1)]
     hidden_act: Literal["silu"] = "silu"
-    layer_types: list[Literal["full_attention"]] | None = None
+    layer_types: list[Literal["full_attention"]] | None = Field(None, description=_WINDOWS)
     use_sliding_window: bool | None = None
     sliding_window: int | None = None
     max_window_layers: int | None = None
@@ -135,20 +114,32 @@ class Text(Level):
                 f"rope_parameters={self.rope_parameters!r} and rope_scaling={self.rope_scaling!r} "
                 "must not differ"
             )
-        rope = self.rope
-        if rope.rope_theta and self.rope_theta not in (None, rope.rope_theta):
+        if (self.head_dim or self.hidden_size // self.num_attention_heads) % 2:
             raise ValueError(
-                f"rope_theta={self.rope_theta} and that of the rope parameters, {rope.rope_theta}, "
-                "must not differ"
+                "heads must have an even width, that of head_dim or hidden_size / "
+                f"num_attention_heads: head_dim={self.head_dim}, hidden_size={self.hidden_size}, "
+                f"num_attention_heads={self.num_attention_heads}"
             )
-        if not (rope.rope_theta or self.rope_theta):
+        own, theta = self.rope.rope_theta, self.rope_theta
+        if own and theta not in (None, own):
+            raise ValueError(
+                f"rope_theta={theta} and that of the rope parameters, {own}, must not differ"
+            )
+        if not (own or theta):
             raise ValueError("lacks 'rope_theta'")
+        trained = self.original_max_position_embeddings
+        inner = self.rope.original_max_position_embeddings
+        if trained and inner not in (None, trained):
+            raise ValueError(
+                f"original_max_position_embeddings={trained} and that of the rope parameters, "
+                f"{inner}, must not differ"
+            )
         windows = self.use_sliding_window and self.sliding_window is not None
         if windows and (self.max_window_layers or 0) < self.num_hidden_layers:
+            count = self.num_hidden_layers - (self.max_window_layers or 0)
             raise ValueError(
-                "use_sliding_window=true with "
-                f"max_window_layers={self.max_window_layers} is not supported: "
-                f"{self.num_hidden_layers} layers would need a sliding window"
+                f"sliding_window={self.sliding_window} in {count} of {self.num_hidden_layers} "
+                f"layers: {_WINDOWS}"
             )
         return self
 

@@ -4,11 +4,12 @@ import contextlib
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from lco_jax.runtime.regular_files import open_regular
 
@@ -111,21 +112,37 @@ def check(schema: type[_S], content: Any, where: Any) -> _S:
         said = [_describe(schema, one) for one in error.errors()]
         more = f"; and {len(said) - _MAX_LISTED} more" if len(said) > _MAX_LISTED else ""
         raise ValueError(f"{where}: {'; '.join(said[:_MAX_LISTED])}{more}") from None
-    read = {field.alias or name for name, field in schema.model_fields.items()}
-    for name in content.keys() - read:
-        near = difflib.get_close_matches(name, read - content.keys(), 1, _LIKENESS)
+    _refuse_misspelled(schema, content, where)
+    return found
+
+
+def _refuse_misspelled(schema: type[Schema], content: Mapping[str, Any], where: Any) -> None:
+    """Raise ValueError if a field that is not read, here or in an object within, has all but the
+    name of one that is."""
+    fields = {field.alias or name: field for name, field in schema.model_fields.items()}
+    for name, value in content.items():
+        if name in fields:
+            inner = _inner(fields[name])
+            if inner is not None and isinstance(value, Mapping):
+                _refuse_misspelled(inner, value, f"{where}: {name}")
+            continue
+        near = difflib.get_close_matches(name, fields.keys() - content.keys(), 1, _LIKENESS)
         if near:
             raise ValueError(
                 f"{where}: the field {name!r} is not known; rename it if {near[0]!r} is meant, or "
                 "remove it"
             )
-    return found
+
+
+def _inner(field: FieldInfo) -> type[Schema] | None:
+    """The schema of the objects that a field holds."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((x for x in kinds if isinstance(x, type) and issubclass(x, Schema)), None)
 
 
 def _describe(schema: type[Schema], error: Mapping[str, Any]) -> str:
     place = [str(part) for part in error["loc"]]
-    field = schema.model_fields.get(place[0]) if place else None
-    advice = f"; {field.description}" if field is not None and field.description else ""
+    advice = f"; {said}" if (said := _advice(schema, place)) else ""
     if error["type"] == "missing":
         return f"lacks {'.'.join(place)!r}{advice}"
     # Of alternatives pydantic adds the name of the type to the place.
@@ -139,6 +156,17 @@ def _describe(schema: type[Schema], error: Mapping[str, Any]) -> str:
         said = error["msg"].replace("Input should", "should", 1)
     shown = f"={_shown(error['input'])}" if name else ""
     return f"{name}{shown} {said}{advice}".strip()
+
+
+def _advice(schema: type[Schema], place: Sequence[str]) -> str | None:
+    """The description of the innermost field at a place that has one."""
+    advice, inner = None, schema
+    for name in place:
+        field = inner and inner.model_fields.get(name)
+        if not field:
+            break
+        advice, inner = field.description or advice, _inner(field)
+    return advice
 
 
 def _shown(value: Any) -> str:

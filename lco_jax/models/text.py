@@ -1,4 +1,4 @@
-"""The Qwen2.5 decoder."""
+"""The decoder of all families."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -60,7 +60,12 @@ class Attention(nnx.Module):
         self.query = linear("query", "D -> N H", config.has_qkv_bias)
         self.key = linear("key", "D -> K H", config.has_qkv_bias)
         self.value = linear("value", "D -> K H", config.has_qkv_bias)
-        self.output = linear("output", "N H -> D", False)
+        self.output = linear("output", "N H -> D", config.has_output_bias)
+        self.query_norm, self.key_norm = nnx.data(None), nnx.data(None)
+        if config.has_qk_norm:
+            of_heads = {"eps": config.norm_eps, "dtype": dtype, "over": "H"}
+            self.query_norm = RMSNorm(config.sizes, **of_heads)
+            self.key_norm = RMSNorm(config.sizes, **of_heads)
 
     def __call__(
         self, x: Float[Array, "B S D"], context: Context, pool: Pool | None = None
@@ -71,6 +76,8 @@ class Attention(nnx.Module):
         rotation, mask, dropout, preamble, past = context
         lora_x = dropout(x, 0) if dropout else x
         query, key, value = apply_all([self.query, self.key, self.value], x, lora_x)
+        if self.query_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, rotation), rotate(key, rotation)
         if past is not None:
             (keys, values), place = past
@@ -108,7 +115,7 @@ class TextModel(nnx.Module):
     All items may begin with the same `preamble` tokens, which then stand in no row: they are run
     once for the batch and every item attends to their keys and values.
 
-    Source: transformers Qwen2Model and Qwen2_5_VLTextModel.
+    Source: transformers Qwen2Model, LlamaModel, MistralModel, Qwen3Model, Qwen2_5_VLTextModel.
     """
 
     def __init__(
@@ -207,6 +214,7 @@ class TextModel(nnx.Module):
             head_dim=config.head_dim,
             theta=config.rope_theta,
             section=config.mrope_section,
+            scaling=config.rope_scaling,
         )
 
     def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:

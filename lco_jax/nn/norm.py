@@ -1,6 +1,7 @@
 """Normalisation, accumulated in float32."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +12,27 @@ from lco_jax.runtime.axes import weight_spec
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) · scale, cast to the input dtype before the scale.
+    """x / rms(x) · scale over the dimension `over`, cast to the input dtype before the scale.
 
-    Source: transformers Qwen2RMSNorm.
+    Source: transformers Qwen2RMSNorm; of the heads of queries and keys, Qwen3Attention.
     """
 
-    def __init__(self, sizes: Mapping[str, int], *, eps: float, dtype: jnp.dtype):
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        eps: float,
+        dtype: jnp.dtype,
+        over: Literal["D", "H"] = "D",
+    ):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones(sizes["D"], dtype, out_sharding=weight_spec("D")))
+        self.scale = nnx.Param(jnp.ones(sizes[over], dtype, out_sharding=weight_spec(over)))
 
-    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    def __call__(self, x: Float[Array, "*B O"]) -> Float[Array, "*B O"]:
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normed = (wide * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
-        # Moves D values: the scale is sharded like any weight, the activations' D is not.
+        # Moves its values: the scale is sharded like any weight, these activations' are whole.
         return normed * jax.reshard(self.scale[...], jax.P(None)).astype(x.dtype)
 
 

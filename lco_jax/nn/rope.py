@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lco_jax.nn.rope_scaling import RopeScaling, rope_frequencies
+
 Rotation = tuple[Float[Array, "B S h"], Float[Array, "B S h"]]
 """Cosine and sine for the H / 2 frequencies of every position."""
 
@@ -14,6 +16,7 @@ def mrope(
     head_dim: int,
     theta: float,
     section: tuple[int, ...] | None,
+    scaling: RopeScaling | None = None,
 ) -> Rotation:
     """The rotation of positions with a time, a height and a width axis.
 
@@ -22,11 +25,10 @@ def mrope(
 
     Source: transformers Qwen2_5_VLRotaryEmbedding and apply_multimodal_rotary_pos_emb.
     """
-    half = head_dim // 2
-    frequencies = theta ** (-np.arange(half, dtype=np.float32) / np.float32(half))
-    axis = np.repeat(np.arange(3), section) if section else np.zeros(half, np.int32)
+    frequencies, scale = rope_frequencies(head_dim, theta, scaling)
+    axis = np.repeat(np.arange(3), section) if section else np.zeros(len(frequencies), np.int32)
     angles = positions.astype(jnp.float32)[..., axis] * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    return scale * jnp.cos(angles), scale * jnp.sin(angles)
 
 
 def rotate(x: Float[Array, "B S N H"], rotation: Rotation) -> Float[Array, "B S N H"]:

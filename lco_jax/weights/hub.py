@@ -16,7 +16,7 @@ from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Shaped
 
-from lco_jax.models.config import ModelConfig
+from lco_jax.models.config import ModelConfig, read_config
 from lco_jax.models.families import FAMILIES, Family
 from lco_jax.models.text_config import text_level
 from lco_jax.runtime.disks import writing
@@ -59,20 +59,30 @@ def resolve_folder(
 
     Raises:
         FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
+        ValueError: a model on the hub that is not supported; its weights are then not fetched.
     """
     check_name(model)
     if Path(model).is_dir():
         return Path(model)
+    described = _download(str(model), revision, ["config.json", "adapter_config.json"], access)
+    if (described / "config.json").exists() or (described / "adapter_config.json").exists():
+        read_config(described)
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "spk_dict.pt"]
+    return _download(str(model), revision, patterns, access)
+
+
+def _download(
+    model: str, revision: str | None, patterns: list[str], access: HubAccess | None
+) -> Path:
     options = (access or HubAccess()).options()
     try:
         folder = huggingface_hub.snapshot_download(
-            str(model), revision=revision, allow_patterns=patterns, **options
+            model, revision=revision, allow_patterns=patterns, **options
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"model {str(model)!r} (revision {revision or 'main'}) is no local folder and could "
-            f"not be fetched from the hub: {error}"
+            f"model {model!r} (revision {revision or 'main'}) is no local folder and could not be "
+            f"fetched from the hub: {error}"
         ) from error
     return Path(folder)
 

@@ -94,19 +94,28 @@ def _norm(hub: str, ours: str) -> tuple[Row, Row]:
 
 HEAD = _weight("lm_head", "head", "V D -> D V")
 
+_QUERY = _linear("layers.{L}.self_attn.q_proj", "layers/attention/query", "(N H) D -> D N H")
+_KEY = _linear("layers.{L}.self_attn.k_proj", "layers/attention/key", "(K H) D -> D K H")
+_VALUE = _linear("layers.{L}.self_attn.v_proj", "layers/attention/value", "(K H) D -> D K H")
+_OUTPUT = _linear("layers.{L}.self_attn.o_proj", "layers/attention/output", "D (N H) -> N H D")
+
 TEXT_ROWS = (
     _row("embed_tokens.weight", "embed/table", "V D -> V D"),
     _scale("layers.{L}.input_layernorm", "layers/attention_norm"),
-    *_linear("layers.{L}.self_attn.q_proj", "layers/attention/query", "(N H) D -> D N H"),
-    *_linear("layers.{L}.self_attn.k_proj", "layers/attention/key", "(K H) D -> D K H"),
-    *_linear("layers.{L}.self_attn.v_proj", "layers/attention/value", "(K H) D -> D K H"),
-    _weight("layers.{L}.self_attn.o_proj", "layers/attention/output", "D (N H) -> N H D"),
+    *(weight for weight, _ in (_QUERY, _KEY, _VALUE, _OUTPUT)),
     _scale("layers.{L}.post_attention_layernorm", "layers/mlp_norm"),
     _weight("layers.{L}.mlp.gate_proj", "layers/mlp/gate", "F D -> D F"),
     _weight("layers.{L}.mlp.up_proj", "layers/mlp/up", "F D -> D F"),
     _weight("layers.{L}.mlp.down_proj", "layers/mlp/down", "D F -> F D"),
     _scale("norm", "final_norm"),
     HEAD,
+)
+"""Of every decoder."""
+QKV_BIASES = tuple(bias for _, bias in (_QUERY, _KEY, _VALUE))
+OUTPUT_BIAS = _OUTPUT[1:]
+QK_NORMS = (
+    _row("layers.{L}.self_attn.q_norm.weight", "layers/attention/query_norm/scale", "H -> H"),
+    _row("layers.{L}.self_attn.k_norm.weight", "layers/attention/key_norm/scale", "H -> H"),
 )
 
 

@@ -4,11 +4,22 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from lco_jax.models.families import QWEN2, QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER, QWEN2_5_VL
+from lco_jax.models.families import (
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    QWEN2_5_OMNI,
+    QWEN2_5_OMNI_THINKER,
+    QWEN2_5_VL,
+    QWEN3,
+)
 from lco_jax.weights.rows import (
     HEAD,
     OMNI_AUDIO_ROWS,
     OMNI_VISION_ROWS,
+    OUTPUT_BIAS,
+    QK_NORMS,
+    QKV_BIASES,
     TEXT_ROWS,
     UNUSED_OF_OMNI_AUDIO,
     VL_VISION_ROWS,
@@ -23,6 +34,8 @@ _DECODER_NAME = re.compile(
 )
 """Every spelling in circulation, the bare one of a decoder saved without its wrapper included."""
 _HEAD_NAME = re.compile(r"(?:model\.|language_model\.)?(lm_head\..+)")
+_COMPUTED = re.compile(r"(?:model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+"""What old files hold and every reader computes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,8 @@ class Table:
     """The rows of a model family, and how its checkpoints spell their names."""
 
     family: str
-    rows: tuple[Row, ...] = TEXT_ROWS
+    rows: tuple[Row, ...] = (*TEXT_ROWS, *QKV_BIASES)
+    """All that some checkpoint of the family has; its config says which."""
     prefix: str = ""
     """Written before every name, optional on reading."""
     wrapper: str = ""
@@ -72,6 +86,8 @@ class Table:
     towers: Mapping[str, Tower] = field(default_factory=dict)
     """By the name under which our tree holds them."""
     unused: tuple[str, ...] = ()
+    computed: re.Pattern[str] | None = None
+    """Names of tensors that are unused, too."""
     ignored: tuple[str, ...] = ()
 
     def row(self, path: str) -> Row:
@@ -105,7 +121,7 @@ class Table:
                 result.names[key] = name
             elif local.removeprefix("model.").startswith(prefixes):
                 result.towers.append(name)
-            elif local.removeprefix("model.").removeprefix(self.decoder) in self.unused:
+            elif self._is_unused(local):
                 result.unused.append(name)
             elif name.startswith(self.ignored):
                 result.ignored.append(name)
@@ -139,6 +155,11 @@ class Table:
             unused=tower.unused,
         )
 
+    def _is_unused(self, local: str) -> bool:
+        if self.computed and self.computed.fullmatch(local):
+            return True
+        return local.removeprefix("model.").removeprefix(self.decoder) in self.unused
+
     def _key(self, local: str) -> Key | None:
         for spelling in self.spellings:
             match = spelling.fullmatch(local)
@@ -161,6 +182,18 @@ TABLES = {
     table.family: table
     for table in (
         Table(QWEN2.name, adapter_decoder="model."),
+        Table(
+            QWEN3.name,
+            rows=(*TEXT_ROWS, *QKV_BIASES, *OUTPUT_BIAS, *QK_NORMS),
+            adapter_decoder="model.",
+        ),
+        Table(
+            LLAMA.name,
+            rows=(*TEXT_ROWS, *QKV_BIASES, *OUTPUT_BIAS),
+            adapter_decoder="model.",
+            computed=_COMPUTED,
+        ),
+        Table(MISTRAL.name, rows=TEXT_ROWS, adapter_decoder="model.", computed=_COMPUTED),
         Table(QWEN2_5_VL.name, towers={"vision": Tower("visual.", VL_VISION_ROWS)}),
         Table(QWEN2_5_OMNI.name, prefix="thinker.", **_OMNI),
         Table(QWEN2_5_OMNI_THINKER.name, wrapper="thinker.", **_OMNI),

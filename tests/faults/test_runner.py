@@ -25,7 +25,7 @@ def test_kinds(act, kind, path):
     limit_s = 2 if act is trial.hang else runner.LIMIT_S
     found = runner.run(act, path, names=[path.name], expected=trial.is_right, limit_s=limit_s)
     assert found.kind == kind, found
-    assert kind != "killed" or "SIG" in found.said and "in crash" in found.said
+    assert kind != "killed" or ("SIG" in found.said and "in crash" in found.said)
 
 
 def test_errors_and_results(path):

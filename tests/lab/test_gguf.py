@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lco_jax.lab.gguf import convert_gguf
 
@@ -127,12 +127,10 @@ def hub_folder(tmp_path: Path, weights: dict[str, np.ndarray]) -> Path:
 
 def test_weights_come_back_bit_for_bit(hub_folder, weights):
     converted = safetensors.numpy.load_file(hub_folder / "model.safetensors")
+    assert converted.keys() == weights.keys()
     for name, weight in weights.items():
         assert converted[name].dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(converted[name].astype(np.float32), weight, err_msg=name)
-    biases = converted.keys() - weights.keys()
-    assert len(biases) == 3 * NUM_LAYERS
-    assert all(name.endswith("_proj.bias") and not converted[name].any() for name in biases)
 
 
 def test_untied_head_is_kept(tmp_path, weights):
@@ -148,17 +146,17 @@ def test_logits_equal_those_of_transformers_own_reader(hub_folder):
     llama = AutoModelForCausalLM.from_pretrained(
         hub_folder.parent, gguf_file="tiny.gguf", dtype=torch.float32
     )
-    qwen2, info = AutoModelForCausalLM.from_pretrained(
+    converted, info = AutoModelForCausalLM.from_pretrained(
         hub_folder, output_loading_info=True, dtype=torch.float32
     )
-    assert type(llama).__name__ == "LlamaForCausalLM"
-    assert type(qwen2).__name__ == "Qwen2ForCausalLM"
+    assert type(llama) is type(converted) is LlamaForCausalLM
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert qwen2.config.rms_norm_eps == 1e-5
+    assert converted.config.rms_norm_eps == 1e-5
     tokens = torch.from_numpy(np.random.default_rng(2).integers(0, len(TOKENS), (2, 40)))
     with torch.no_grad():
-        torch.testing.assert_close(qwen2(tokens).logits, llama(tokens).logits, atol=1e-4, rtol=1e-5)
+        found, expected = converted(tokens).logits, llama(tokens).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
 def dequantize_by_hand(blocks: np.ndarray, quantization: gguf.GGMLQuantizationType) -> np.ndarray:
@@ -196,7 +194,7 @@ def test_tokenizer(hub_folder):
     tokenizer = AutoTokenizer.from_pretrained(hub_folder)
     text = "<|im_start|>user\nthe naïve 42 the\n\n  東京<|im_end|>"
     ids = tokenizer(text).input_ids
-    # Every reader agrees: transformers builds its own word rule, `tokenizers` reads the file's.
+    # Every reader agrees: transformers builds Qwen2's word rule, `tokenizers` reads the file's.
     assert ids == Tokenizer.from_file(str(hub_folder / "tokenizer.json")).encode(text).ids
     assert ids[0] == 1
     assert ids[-1] == 2

@@ -125,3 +125,101 @@ def test_unsupported_audio_towers(field, value, message):
         del config["audio_config"][field]
     with pytest.raises(ValueError, match=message):
         from_hf(config)
+
+
+# ------------------------------------------------------------------------- decoders of families
+
+LLAMA = {**TEXT, "model_type": "llama"}
+MISTRAL = {**TEXT, "model_type": "mistral", "num_key_value_heads": 4, "sliding_window": None}
+QWEN3 = {**TEXT, "model_type": "qwen3", "num_key_value_heads": 4}
+YARN = {"rope_type": "yarn", "factor": 4.0}
+
+
+def test_what_configs_leave_out_is_what_transformers_assumes():
+    bare = {key: value for key, value in LLAMA.items() if not key.startswith("r")}
+    wide = {"num_attention_heads": 32, "hidden_size": 64}
+    llama, mistral, qwen3 = (
+        from_hf({**bare, **wide, "model_type": kind, "sliding_window": None}).text
+        for kind in ("llama", "mistral", "qwen3")
+    )
+    for text in (llama, mistral, qwen3):
+        assert (text.rope_theta, text.norm_eps, text.rope_scaling) == (1e4, 1e-6, None)
+        assert not (text.has_qkv_bias or text.has_output_bias)
+    assert [text.num_kv_heads for text in (llama, mistral, qwen3)] == [32, 8, 32]
+    assert [text.head_dim for text in (llama, mistral, qwen3)] == [2, 2, 128]
+    assert [text.has_qk_norm for text in (llama, mistral, qwen3)] == [False, False, True]
+    inner = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    assert from_hf({**bare, **inner}).text.rope_theta == 5e5
+
+
+def test_biases():
+    for config in (LLAMA, QWEN3):
+        text = from_hf({**config, "attention_bias": True}).text
+        assert text.has_qkv_bias and text.has_output_bias
+    qwen2 = from_hf({**TEXT, "model_type": "qwen2"}).text
+    assert qwen2.has_qkv_bias and not qwen2.has_output_bias
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**MISTRAL, "attention_bias": True}, "attention_bias=True is not supported; exp.* False"),
+        ({**LLAMA, "mlp_bias": True}, "mlp_bias=True is not supported"),
+        ({**LLAMA, "head_dim": 7}, "an even width.* head_dim=7"),
+        (
+            {key: value for key, value in MISTRAL.items() if key != "sliding_window"},
+            "sliding_window=4096 in 2 of 2 layers: .* set sliding_window to null",
+        ),
+        ({**MISTRAL, "sliding_window": 64}, "sliding_window=64 in 2 of 2 layers"),
+        (
+            {**QWEN3, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1},
+            "sliding_window=64 in 1 of 2 layers",
+        ),
+        (
+            {**QWEN3, "layer_types": ["full_attention", "sliding_attention"]},
+            r"layer_types\.1='sliding_attention' .* set sliding_window to null",
+        ),
+        ({**TEXT, "model_type": "mixtral", "num_local_experts": 8}, "=8 .* use a dense model"),
+        ({**TEXT, "model_type": "qwen3_moe"}, "'qwen3_moe' is not supported; .*'qwen3', 'llama'"),
+        (
+            {**LLAMA, "quantization_config": {"quant_method": "gptq"}},
+            "quantization_config=.*AWQ, GPTQ, bitsandbytes, FP8.* checkpoint in bfloat16",
+        ),
+    ],
+)
+def test_decoders_that_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        from_hf(config)
+
+
+@pytest.mark.parametrize(
+    ("rope", "others", "message"),
+    [
+        ({"type": "dynamic", "factor": 2.0}, {}, "type='dynamic' is not .* the other texts of its"),
+        ({"rope_type": "longrope"}, {}, "rope_type='longrope' is not .* use another"),
+        ({"rope_type": "linear"}, {}, "lacks 'factor', which rope_type='linear' needs"),
+        ({"factor": 4.0}, {}, r"factor=4\.0 is not read with rope_type='default'; remove it"),
+        ({"type": "linear", "factor": 2.0, "beta_fast": 8.0}, {}, r"beta_fast=8\.0 is not read"),
+        ({"type": "linear", "rope_type": "yarn", "factor": 2.0}, {}, "must not differ"),
+        ({"rope_type": "linear", "factor": 0.5}, {}, r"factor=0\.5 should be greater"),
+        (YARN, {}, "lacks 'original_max_position_embeddings', which rope_type='yarn' needs"),
+        (
+            YARN | {"original_max_position_embeddings": 64},
+            {"original_max_position_embeddings": 32},
+            "=32 and that of the rope parameters, 64, must not differ",
+        ),
+        (
+            YARN | {"attention_factr": 1.0, "original_max_position_embeddings": 64},
+            {},
+            "rope_scaling: the field 'attention_factr' is not known; .* 'attention_factor'",
+        ),
+        (
+            {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0},
+            {},
+            r"high_freq_factor=4\.0 must exceed low_freq_factor=4\.0",
+        ),
+    ],
+)
+def test_rotations_that_are_refused(rope, others, message):
+    with pytest.raises(ValueError, match=message):
+        from_hf({**LLAMA, **others, "rope_scaling": rope})

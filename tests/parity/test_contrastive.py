@@ -72,9 +72,15 @@ def stack(factors, module, factor, which, shape):
     return values.reshape(shape) if factor == "A" else values.swapaxes(1, 2).reshape(shape)
 
 
-@pytest.mark.parametrize("encode_chunks", [1, 2])
-def test_gradient_equals_that_of_torch(tmp_path, encode_chunks):
-    tiny.write(tmp_path)
+@pytest.mark.parametrize(
+    ("family", "encode_chunks"),
+    [
+        *(("qwen2", 1), ("qwen2", 2)),
+        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("qwen3", "llama", "mistral")),
+    ],
+)
+def test_gradient_equals_that_of_torch(tmp_path, family, encode_chunks):
+    tiny.write(tmp_path, family)
     expected_loss, factors = torch_gradients(tmp_path)
     config, lora = read_config(tmp_path), Lora(rank=4, alpha=8, dropout=0.0)
     graph, trainable, frozen = build(config, lora, "float32")

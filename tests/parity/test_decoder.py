@@ -13,21 +13,60 @@ from lco_jax.models.config import read_config
 from lco_jax.weights.hub import load_params
 from tests import tiny
 
+
+def scaled(kind, factor, **others):
+    """Rotary embeddings of which several pairs turn otherwise within the rows here."""
+    if kind != "linear":
+        others |= {"original_max_position_embeddings": 32}
+    return {"rope_type": kind, "rope_theta": 1e4, "factor": factor, **others}
+
+
+LLAMA3 = scaled("llama3", 8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 CASES = {
-    "qwen2 tied": ("qwen2", True, 2),
-    "qwen2 untied, 1 kv head": ("qwen2", False, 1),
-    "vl": ("qwen2_5_vl", True, 2),
-    "vl untied, 4 kv heads": ("qwen2_5_vl", False, 4),
-    "omni thinker": ("qwen2_5_omni_thinker", False, 1),
+    "qwen2 tied": ("qwen2", True, 2, {}),
+    "qwen2 untied, 1 kv head": ("qwen2", False, 1, {}),
+    "vl": ("qwen2_5_vl", True, 2, {}),
+    "vl untied, 4 kv heads": ("qwen2_5_vl", False, 4, {}),
+    "omni thinker": ("qwen2_5_omni_thinker", False, 1, {}),
+    "llama, 5 heads": (
+        "llama",
+        False,
+        5,
+        {"hidden_size": 40, "num_attention_heads": 5, "rope_parameters": LLAMA3},
+    ),
+    "llama, all biases": ("llama", True, 2, {"attention_bias": True, "head_dim": 6}),
+    "mistral, 3 heads": (
+        "mistral",
+        False,
+        1,
+        {
+            "hidden_size": 36,
+            "num_attention_heads": 3,
+            "head_dim": 10,
+            "rope_parameters": scaled("linear", 2.0),
+        },
+    ),
+    "qwen3, 9 heads": (
+        "qwen3",
+        True,
+        3,
+        {"num_attention_heads": 9, "rope_parameters": scaled("yarn", 4.0)},
+    ),
+    "qwen3 without biases": ("qwen3", False, 1, {"attention_bias": False}),
 }
+LINEARS = {"q": "query", "k": "key", "v": "value", "o": "output"}
+MORE = ("llama, all biases", "mistral, 3 heads", "qwen3 without biases")
 LENGTHS = (11, 1, 7, 16)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=CASES.keys())
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(x, marks=[pytest.mark.slow] if x in MORE else []) for x in CASES],
+)
 def checkpoint(request, tmp_path_factory):
-    family, tied, kv_heads = CASES[request.param]
+    family, tied, kv_heads, changes = CASES[request.param]
     folder = tmp_path_factory.mktemp("checkpoint")
-    return tiny.write(folder, family, tied=tied, num_kv_heads=kv_heads)
+    return tiny.write(folder, family, tied=tied, num_kv_heads=kv_heads, changes=changes)
 
 
 def load(folder, trainable=None):
@@ -111,6 +150,19 @@ def test_gradient_of_the_next_token_loss(checkpoint):
             torch_weight = parameters[f"{name}self_attn.{hub}.weight"].grad
             kernel = attention[ours]["kernel"][layer]
             _same(kernel.reshape(kernel.shape[0], -1).T, torch_weight)
+        kernel = attention["output"]["kernel"][layer]
+        torch_weight = parameters[f"{name}self_attn.o_proj.weight"].grad
+        _same(kernel.reshape(-1, kernel.shape[-1]).T, torch_weight)
+        optional = {f"{hub}_proj.bias": (ours, "bias") for hub, ours in LINEARS.items()}
+        optional |= {
+            "q_norm.weight": ("query_norm", "scale"),
+            "k_norm.weight": ("key_norm", "scale"),
+        }
+        for hub, (ours, kind) in optional.items():
+            theirs = parameters.get(f"{name}self_attn.{hub}")
+            assert (kind in attention.get(ours, {})) == (theirs is not None)
+            if theirs is not None:
+                _same(attention[ours][kind][layer].ravel(), theirs.grad)
         for ours, hub in (("gate", "gate_proj"), ("up", "up_proj"), ("down", "down_proj")):
             _same(mlp[ours]["kernel"][layer].T, parameters[f"{name}mlp.{hub}.weight"].grad)
         norm = parameters[f"{name}input_layernorm.weight"].grad

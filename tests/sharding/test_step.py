@@ -78,6 +78,26 @@ def test_full_fine_tuning_with_every_option_of_the_loss(config):
     same(runs.run_steps(full, meshes.make((2, 2, 2))), runs.run_steps(full, meshes.make((1, 1, 1))))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen3", "llama", "mistral"])
+@pytest.mark.parametrize("trainable", [Full(), Lora(rank=4, alpha=8)], ids=["full", "factors"])
+def test_decoders_of_other_families(tmp_path, family, trainable):
+    changes = {"attention_bias": True} if family == "llama" else None
+    tiny.write(tmp_path, family, num_kv_heads=4, num_layers=2, changes=changes)
+    config = runs.make_config(tmp_path, runs.write_triplets(tmp_path / "triplets.jsonl"))
+    model = dataclasses.replace(config.model, trainable=trainable)
+    config = dataclasses.replace(config, model=model)
+    same(
+        runs.run_steps(config, meshes.make((1, 2, 4))),
+        runs.run_steps(config, meshes.make((1, 1, 1))),
+    )
+    vectors = [
+        Embedder(tmp_path, dtype="float32", mesh=meshes.make(sizes)).encode(["a fox", "two women"])
+        for sizes in ((1, 1, 1), (2, 2, 2))
+    ]
+    np.testing.assert_allclose(*vectors, atol=1e-5)
+
+
 _PROCESS = """
 import json, sys
 import jax

@@ -35,6 +35,10 @@ def _towers_inside(name: str) -> str:
 SPELLINGS: dict[str, tuple[str, Rename]] = {
     "qwen2": ("qwen2", lambda name: name),
     "qwen2 bare": ("qwen2", _swap("model.", "")),
+    "llama": ("llama", lambda name: name),
+    "mistral bare": ("mistral", _swap("model.", "")),
+    "qwen3": ("qwen3", lambda name: name),
+    "qwen3 bare": ("qwen3", _swap("model.", "")),
     "vl hub": ("qwen2_5_vl", lambda name: name),
     "vl in memory": ("qwen2_5_vl", _swap("model.", "model.language_model.")),
     "vl base class": ("qwen2_5_vl", _swap("model.", "language_model.")),

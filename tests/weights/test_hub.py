@@ -223,14 +223,40 @@ def test_resolve_local_folder(tmp_path):
 
 
 def test_resolve_hub_id(tmp_path, monkeypatch):
+    asked = []
+
     def download(name, *, revision, allow_patterns):
         if revision is None:
             raise LocalEntryNotFoundError("no connection")
         assert (name, revision) == ("org/model-1.5", "v2")
-        assert "*.safetensors" in allow_patterns and "*.bin" not in allow_patterns
+        asked.append(allow_patterns)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert resolve_folder("org/model-1.5", "v2") == tmp_path
+    first, second = asked
+    assert first == ["config.json", "adapter_config.json"]
+    assert "*.safetensors" in second and "*.bin" not in second
     with pytest.raises(FileNotFoundError, match=r"'org/model-1.5' .*no connection"):
         resolve_folder("org/model-1.5")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", {"model_type": "bert"}, "'bert' is not supported; supported are .*'llama'"),
+        ("config.json", {"model_type": "llama", "quantization_config": {}}, "FP8.* in bfloat16"),
+        ("adapter_config.json", {"base_model_name_or_path": "org/base"}, "merge it into"),
+    ],
+)
+def test_weights_that_could_not_be_used_are_not_fetched(
+    tmp_path, monkeypatch, name, content, message
+):
+    def download(model, *, revision, allow_patterns):
+        assert "*.safetensors" not in allow_patterns
+        (tmp_path / name).write_text(json.dumps(content))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ValueError, match=message):
+        resolve_folder("org/model")

@@ -32,6 +32,9 @@ def test_every_spelling_is_read(family, prefix, decoder):
     ("family", "query", "head"),
     [
         ("qwen2", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
+        ("qwen3", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
+        ("llama", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
+        ("mistral", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
         ("qwen2_5_vl", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
         (
             "qwen2_5_omni",
@@ -70,6 +73,16 @@ def test_towers_and_speech_are_told_apart():
     assert (found.towers, found.ignored, found.unknown) == (names[:5], names[5:7], names[7:])
     assert TABLES["qwen2_5_vl"].assign(names).unknown == names[2:]
     assert TABLES["qwen2"].assign(names).unknown == names
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_frequencies_in_old_files_are_not_read(family):
+    names = [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "layers.11.self_attn.rotary_emb.inv_freq",
+    ]
+    found = TABLES[family].assign([*names, "model.layers.0.self_attn.inv_freq"])
+    assert (found.unused, found.unknown) == (names, ["model.layers.0.self_attn.inv_freq"])
 
 
 def test_one_tensor_under_two_names_is_doubled():

@@ -13,7 +13,7 @@ from lco_jax.data.encode.tokenizer_files import (
     read_template,
     template_file,
 )
-from lco_jax.models.families import FAMILIES, QWEN2
+from lco_jax.models.families import FAMILIES
 from lco_jax.models.json_files import read_object
 
 if TYPE_CHECKING:
@@ -52,19 +52,17 @@ def _tokenizer_class(folder: Path) -> type:
     `AutoTokenizer` would take the same class with a model of the families here, but to choose it
     loads torch where that is installed, which takes as long as all other imports.
 
-    Source: transformers AutoTokenizer, which distrusts other classes in folders of `qwen2`.
+    Source: transformers AutoTokenizer, which distrusts what folders of some families name.
     """
     import transformers
 
     settings = read_settings(folder)
     config = folder / "config.json"
-    family = read_object(config).get("model_type") if config.exists() else None
+    family = FAMILIES.get(read_object(config).get("model_type")) if config.exists() else None
     name = settings.get("tokenizer_class")
-    if family in FAMILIES and "auto_map" not in settings:
-        if name in _OF_QWEN or (name in _AS_IN_FILE and family == QWEN2.name):
-            return transformers.Qwen2Tokenizer
-        if name in _AS_IN_FILE:
-            return transformers.PreTrainedTokenizerFast
+    if family and "auto_map" not in settings and name in (*_OF_QWEN, *_AS_IN_FILE):
+        is_qwens = name in _OF_QWEN if family.tokenizer == "named" else family.tokenizer == "qwen"
+        return transformers.Qwen2Tokenizer if is_qwens else transformers.PreTrainedTokenizerFast
     return transformers.AutoTokenizer
 
 

@@ -104,7 +104,8 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _most_tokens(text: str) -> int:
-    """A bound: byte-level BPE has no more tokens than bytes, before or after normalisation."""
+    """A bound: BPE of bytes has no more tokens than bytes, before or after normalisation, and
+    SentencePiece puts a blank before a text."""
     if text.isascii():
-        return len(text)
-    return max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode()))
+        return len(text) + 1
+    return max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode())) + 1

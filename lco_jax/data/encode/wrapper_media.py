@@ -30,8 +30,19 @@ class _Size(Schema):
     longest_edge: _Pixels | None = None
 
 
-class _Settings(Schema):
-    """How images or the frames of videos are read; what is not read must be as on the hub."""
+class _Heard(Schema):
+    """How audio is read: as on the hub."""
+
+    feature_size: int | None = None
+    sampling_rate: Literal[16000] | None = None
+    hop_length: Literal[160] | None = None
+    n_fft: Literal[400] | None = None
+    dither: Annotated[float, Field(ge=0, le=0)] | None = None
+
+
+class _Settings(_Heard):
+    """How images or the frames of videos are read, and audio, whose settings stand in the same
+    file; what is not read must be as on the hub."""
 
     image_mean: Annotated[list[_Values], Field(min_length=3, max_length=3)] | None = None
     image_std: Annotated[list[_Deviation], Field(min_length=3, max_length=3)] | None = None
@@ -47,12 +58,6 @@ class _Settings(Schema):
     do_center_crop: Literal[False] | None = None
     resample: Literal[3] | None = Field(None, description="3 is bicubic")
     rescale_factor: Annotated[float, Field(ge=0.00392, le=0.00393)] | None = None
-    # Of the audio tower, whose settings stand in the same file.
-    feature_size: int | None = None
-    sampling_rate: Literal[16000] | None = None
-    hop_length: Literal[160] | None = None
-    n_fft: Literal[400] | None = None
-    dither: Annotated[float, Field(ge=0, le=0)] | None = None
 
 
 class _Joint(Schema):
@@ -114,6 +119,21 @@ def image_settings(folder: Path) -> dict[str, Any]:
                 "is not supported"
             )
     return images
+
+
+def processor_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a checkpoint's processors of images and audio, as one file holds them: of
+    images what `image_settings` gives, wherever that stands.
+
+    Raises:
+        ValueError: as `image_settings`.
+    """
+    images, joint = image_settings(folder), _read(folder / _JOINT_FILE)
+    others = _read(folder / _FILE)
+    if joint.get("image_processor") is not None:
+        of_images = _Settings.model_fields.keys() - _Heard.model_fields.keys()
+        others = {name: value for name, value in others.items() if name not in of_images}
+    return {**others, **(joint.get("feature_extractor") or {}), **images}
 
 
 def _sizes(folder: Path) -> dict[str, int]:
