@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lco_jax.config import ProfileName
 from lco_jax.weights.access import check_name
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class ModelOptions:
     """Hub folder, hub id or run folder."""
     checkpoint: int | None = None
     """Step of a run folder (default: the best evaluated one, else the last)."""
-    profile: Literal["lco", "mteb"] | None = None
+    profile: ProfileName | None = None
     """Prompt recipe (default: that of the run or export)."""
     dtype: Literal["bfloat16", "float32"] | None = None
     """Of weights and activations."""

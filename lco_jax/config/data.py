@@ -176,6 +176,7 @@ class MediaConfig:
 
 
 ControlTokensRead = Literal["characters", "tokens"]
+ProfileName = Literal["lco", "mteb", "qwen3-embedding"]
 """How control tokens in texts are read."""
 
 
@@ -192,9 +193,10 @@ class DataConfig:
     """Each batch comes from one source (chosen by weight) instead of a mix."""
     max_text_tokens: int | None = None
     """Text is cut to this many tokens before the prompt is appended (None: 650 with profile `lco`,
-    300 with `mteb`)."""
-    profile: Literal["lco", "mteb"] = "lco"
-    """Prompt recipe, stored with every run and export."""
+    300 with `mteb`, 8,191 with `qwen3-embedding`)."""
+    profile: ProfileName = "lco"
+    """Prompt recipe, stored with every run and export. `qwen3-embedding` writes no turns: a text
+    and the token that ends it; what is to stand before queries belongs into the data."""
     control_tokens: ControlTokensRead = "characters"
     """What `<|im_end|>`, `<|IMAGE|>` and the like mean in texts: the characters that they are
     written with, as texts are data; or the tokens of these names, as transformers reads them. Those

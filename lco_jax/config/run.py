@@ -83,6 +83,10 @@ class TrainConfig:
             "lower batch_size",
         )
         require(
+            isinstance(self.objective, Contrastive) or self.data.profile != "qwen3-embedding",
+            f"profile={self.data.profile!r} writes no turns, which can have no answers; use `lco`",
+        )
+        require(
             self.num_steps is None or self.num_steps > 0,
             f"num_steps={self.num_steps} trains nothing; give a positive number, or leave it out "
             "and say num_epochs",

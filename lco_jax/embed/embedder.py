@@ -143,6 +143,7 @@ class Embedder(Face, Upstairs):
         self._step, self._dtype, self._base_folder = opened.step, opened.dtype, opened.base_folder
         saved = saved_settings(opened.base_folder) if opened.step is None else {}
         self.prompts: dict[str, str] = {"query": "", "document": ""}
+        self.prompts |= self.processor.prompter.prompts
         self.prompts |= {name: text or "" for name, text in (saved.get("prompts") or {}).items()}
         self.prompts |= dict(prompts or {})
         self.default_prompt_name = default_prompt_name or saved.get("default_prompt_name")

@@ -1,6 +1,7 @@
 """A model by name: hub folder, hub id or run folder, ready to embed or export."""
 
 import json
+import logging
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import jax
 from lco_jax.config import ControlTokensRead, MediaConfig
 from lco_jax.config.io import from_json
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.encode.prompt import check_profile
+from lco_jax.data.encode.profiles import check_profile
 from lco_jax.embed.arguments import check_positive
 from lco_jax.models.build import build
 from lco_jax.models.config import read_config
@@ -18,6 +19,8 @@ from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_run
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.hub import load_params, resolve_folder
 from lco_jax.weights.identity import Contents, model_files
+
+_log = logging.getLogger(__name__)
 
 
 def open_model(
@@ -79,6 +82,12 @@ def open_model(
     towers = available_towers(config)
     graph, _, shapes = build(config, None, dtype, towers=towers, with_head=with_head)
     recipe = _stored_recipe(folder)
+    if profile is None and not recipe and (folder / "modules.json").exists():
+        _log.warning(
+            "%s was made for sentence-transformers, with a recipe of its own, and is read with the "
+            "profile lco; if there is a profile for it, such as qwen3-embedding, ask for it",
+            folder,
+        )
     processor = Processor(
         folder,
         config,

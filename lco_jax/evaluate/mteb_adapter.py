@@ -80,8 +80,11 @@ class MtebEncoder:
         prompt_type: Any = None,
         **options: Any,
     ) -> np.ndarray:
-        """Unit vectors of all inputs of a data loader, in order."""
+        """Unit vectors of all inputs of a data loader, in order; those of queries or documents with
+        the embedder's prompt of that name."""
         _set_collator(inputs)
+        role = getattr(prompt_type, "value", prompt_type)
+        role = role if role in self.embedder.prompts else None
         empty = "" if self.embedder.processor.prompter.takes_empty else _EMPTY
         vectors = []
         with tempfile.TemporaryDirectory() as folder:
@@ -89,11 +92,11 @@ class MtebEncoder:
             for number, batch in enumerate(inputs):
                 waiting += batch_items(batch, Path(folder) / str(number), empty)
                 if len(waiting) >= (_MEDIA if waiting[-1].has_media else _TEXTS):
-                    vectors.append(self.embedder.encode(waiting))
+                    vectors.append(self.embedder.encode(waiting, prompt_name=role))
                     waiting = []
                     _empty(Path(folder))
             if waiting:
-                vectors.append(self.embedder.encode(waiting))
+                vectors.append(self.embedder.encode(waiting, prompt_name=role))
         return np.concatenate(vectors)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> "torch.Tensor":

@@ -89,7 +89,7 @@ def write_modules(folder: Path, processor: Processor, width: int) -> None:
     pooling = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
     model = {
         "model_type": "SentenceTransformer",
-        "prompts": {"query": "", "document": ""},
+        "prompts": {"query": "", "document": "", **prompter.prompts},
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
@@ -110,14 +110,18 @@ def write_modules(folder: Path, processor: Processor, width: int) -> None:
 
 
 def chat_template(prompter: Prompter) -> str:
-    """A template that renders one message with a text as `prompter` does."""
+    """A template that renders one message with a text as `prompter` does; where there are prompts,
+    sentence-transformers gives them as a message before it."""
     before = _literal(prompter.template_head)
     after = _literal(prompter.prompt + prompter.template_tail)
+    few = "messages | length == 1"
+    if prompter.prompts:
+        few = f"({few} or (messages | length == 2 and messages[0]['role'] == 'system'))"
     return (
-        "{%- if messages | length != 1 or messages[0]['content'] is not string -%}"
+        f"{{%- if not {few} or messages | rejectattr('content', 'string') | list -%}}"
         "{{- raise_exception('this model embeds one text at a time, without a prompt') -}}"
         "{%- endif -%}"
-        f"{{{{- {before} + messages[0]['content'] + {after} -}}}}"
+        f"{{{{- {before} + messages | map(attribute='content') | join + {after} -}}}}"
     )
 
 

@@ -15,6 +15,7 @@ from lco_jax.config import (
     MediaConfig,
     MeshConfig,
     ModelRef,
+    ProfileName,
     TrainConfig,
 )
 from lco_jax.models.build import Params, build
@@ -38,12 +39,14 @@ def write(
     num_layers: int | None = None,
     max_text_tokens: int = 60,
     media: MediaConfig | None = None,
+    profile: ProfileName = "lco",
 ) -> Path:
     """A run on `base` with one checkpoint, whose weights are far from the base's."""
     data = DataConfig(
         (JsonlSource("unread.jsonl"),),
         max_text_tokens=max_text_tokens,
         media=media or MediaConfig(),
+        profile=profile,
     )
     config = TrainConfig(
         model=ModelRef(str(base), trainable=trainable, dtype="float32", num_layers=num_layers),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.config import ControlTokensRead, MediaConfig
+from lco_jax.config import ControlTokensRead, MediaConfig, ProfileName
 from lco_jax.config.io import reading_to_json
 from lco_jax.data.encode.encoded import Content, Encoded, Kind
 from lco_jax.data.encode.feature_cache import MediaCache
@@ -54,7 +54,7 @@ class Processor:
         config: ModelConfig,
         *,
         media: MediaConfig | None = None,
-        profile: Literal["lco", "mteb"] = "lco",
+        profile: ProfileName = "lco",
         max_text_tokens: int | None = None,
         control_tokens: ControlTokensRead = "characters",
         cache: MediaCache | None = None,

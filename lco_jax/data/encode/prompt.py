@@ -3,19 +3,20 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int32
 
-from lco_jax.config import ControlTokensRead
+from lco_jax.config import ControlTokensRead, ProfileName
 from lco_jax.data.encode.encoded import Encoded, Kind
+from lco_jax.data.encode.profiles import PROFILES, check_profile
 from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
+    around_text,
     load_tokenizer,
     open_template,
     read_markup,
@@ -26,35 +27,8 @@ from lco_jax.data.errors import RecordError
 from lco_jax.data.media.sources import MediaSource, name_of
 from lco_jax.data.records import Item
 
-
-@dataclass(frozen=True)
-class _Profile:
-    max_text_tokens: int
-    order: tuple[Kind, ...]
-    """Of the media of an item; its text follows."""
-    dominant: tuple[Kind, ...]
-    """A mixture is called by the first of these that it has; empty: by none."""
-    takes_empty: bool = False
-    """Whether a text of no characters has a vector."""
-
-
-# Source: LCO-Emb released trainers and README (lco); mteb's LCO-Embedding wrapper (mteb).
-_PROFILES = {
-    "lco": _Profile(650, ("image", "video", "audio"), ()),
-    "mteb": _Profile(300, ("video", "audio", "image"), ("image", "video", "audio"), True),
-}
 _PLURALS: dict[Kind, str] = {"image": "images", "audio": "audio", "video": "videos"}
 _ASK_OF_MIXTURE = "\nSummarize the above in one word:"
-
-
-def check_profile(name: str) -> None:
-    """Refuse a prompt recipe that is not here.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if not isinstance(name, str) or name not in _PROFILES:
-        raise ValueError(f"profile={name!r} is none of {list(_PROFILES)}")
 
 
 class Prompter:
@@ -80,7 +54,7 @@ class Prompter:
     def __init__(
         self,
         tokenizer_folder: str | os.PathLike[str],
-        profile: Literal["lco", "mteb"] = "lco",
+        profile: ProfileName = "lco",
         max_text_tokens: int | None = None,
         kinds: Sequence[Kind] = (),
         control_tokens: ControlTokensRead = "characters",
@@ -89,20 +63,26 @@ class Prompter:
         if control_tokens not in get_args(ControlTokensRead):
             known = get_args(ControlTokensRead)
             raise ValueError(f"control_tokens={control_tokens!r} is none of {known}")
-        self._recipe = _PROFILES[profile]
+        self._recipe = PROFILES[profile]
         self.profile = profile
-        self.prompt = _ask("text")
+        self.prompt = _ask("text") if self._recipe.has_turns else ""
         """Follows an item that is a text."""
         self.max_text_tokens = (
             self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
         )
-        tokenizer = load_tokenizer(Path(tokenizer_folder))
-        template = open_template(tokenizer, Path(tokenizer_folder), kinds)
-        self.template_head, self.template_tail = split_template(template)
+        folder = Path(tokenizer_folder)
+        tokenizer = load_tokenizer(folder, with_template=self._recipe.has_turns)
         self._kinds = tuple(kinds)
-        self.markup = read_markup(template, self.template_head, kinds)
+        self.markup: dict[Kind, str] = {}
         """What the template writes for a medium, by kind."""
-        end = after_answer(template, tokenizer)
+        if self._recipe.has_turns:
+            template = open_template(tokenizer, folder, kinds)
+            self.template_head, self.template_tail = split_template(template)
+            self.markup = read_markup(template, self.template_head, kinds)
+            end = after_answer(template, tokenizer)
+        else:
+            self.template_head, self.template_tail = around_text(tokenizer, folder)
+            end = self.template_tail
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
         probes = [probe + self.prompt for probe in PROBES]
@@ -112,6 +92,11 @@ class Prompter:
         self._rest = self._text_after_head(probes, full)
         self.end_token = self._tokenizer.of_template([end])[0][0]
         """Ends a response."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """What stands before texts unless a caller says otherwise, by name."""
+        return self._recipe.prompts
 
     @property
     def takes_empty(self) -> bool:
@@ -238,6 +223,8 @@ class Prompter:
                 )
 
     def _what_is_read(self, refused: Kind) -> str:
+        if not self._recipe.has_turns:
+            return f"the profile {self.profile!r} is for texts alone"
         if refused in self._kinds:
             return f"the checkpoint's chat template knows no {refused}"
         return f"the model reads {' and '.join(['texts', *map(_PLURALS.get, self.markup)])} only"

@@ -32,8 +32,11 @@ _AS_IN_FILE = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Names of classes: of Qwen's own tokenizer, and of what reads tokenizer.json as it is."""
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(folder: Path, *, with_template: bool = True) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint, with the chat template that goes with it.
+
+    Args:
+        with_template: whether it must have one.
 
     Raises:
         ValueError: the folder has no fast tokenizer or no chat template, or one that is damaged.
@@ -42,7 +45,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.is_fast:
         raise ValueError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
     check_ids(tokenizer, folder)
-    tokenizer.chat_template = read_template(tokenizer, folder)
+    if with_template:
+        tokenizer.chat_template = read_template(tokenizer, folder)
     return tokenizer
 
 
@@ -141,6 +145,24 @@ def after_answer(template: ChatTemplate, tokenizer: "PreTrainedTokenizerBase") -
             "the tokenizer an eos_token"
         )
     return tokenizer.eos_token
+
+
+def around_text(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> tuple[str, str]:
+    """The tokens that a tokenizer puts before and after a text; where it puts none after it, the
+    one that ends texts.
+
+    Raises:
+        ValueError: it has no such token.
+    """
+    found = tokenizer.backend_tokenizer.encode(_SENTINEL)
+    text = [place for place, added in enumerate(found.special_tokens_mask) if not added]
+    before, after = found.tokens[: text[0]], found.tokens[text[-1] + 1 :]
+    if not after and tokenizer.eos_token is None:
+        raise ValueError(
+            f"{folder}: the tokenizer neither puts a token behind texts nor has an eos_token; give "
+            "it one (in tokenizer_config.json)"
+        )
+    return "".join(before), "".join(after) or tokenizer.eos_token
 
 
 def read_markup(template: ChatTemplate, head: str, kinds: Sequence[Kind]) -> dict[Kind, str]:

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from lco_jax.config import MediaConfig
+from lco_jax.config import MediaConfig, ProfileName
 from lco_jax.data.encode.encoded import Audio, Content, Kind, Visual
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.wrapper_media import image_settings
@@ -50,7 +49,7 @@ class TowerMedia:
         config: ModelConfig,
         media: MediaConfig,
         kinds: Sequence[Kind],
-        profile: Literal["lco", "mteb"],
+        profile: ProfileName,
     ):
         self._family = FAMILIES[config.family]
         self._image, self._video = _pixel_configs(folder, config, media)
