@@ -159,6 +159,8 @@ class _PreparedExamples(Sequence[Record]):
         return self._size
 
     def __getitem__(self, index: int) -> Record:
+        if index >= len(self):  # before it can be an error of a record: iteration ends so
+            raise IndexError(f"{self._name}: record {index} of {len(self)}")
         with belonging_to(f"{self._name}: record {index}"):
             return self._make(self._records[index])
 
