@@ -1,5 +1,6 @@
 """Prepared datasets of anybody's: found by folder or package, decoded, and what is what in them."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -10,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from lco_jax.config import Columns, DataConfig, TfdsSource
+from lco_jax.config import Columns, DataConfig, JsonlSource, TfdsSource
 from lco_jax.config.io import from_json, to_json
 from lco_jax.data.records import Exchange
 from lco_jax.data.sources.columns import infer_columns
@@ -236,3 +237,18 @@ def test_columns_as_json():
     # As runs before there were columns have written it.
     assert content["sources"][1].pop("columns") is None
     assert from_json(content) == config
+
+
+@pytest.mark.parametrize("max_examples", [None, 2])
+def test_a_pass_through_all_examples_ends(tmp_path, max_examples):
+    rows = [{"anchor": f"a {number}", "positive": f"b {number}"} for number in range(3)]
+    write(tmp_path, "pairs", {"anchor": TEXT, "positive": TEXT}, rows)
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    sources = (TfdsSource("pairs", data_dir=str(tmp_path)), JsonlSource(str(file)))
+    for source in sources:
+        opened = open_source(dataclasses.replace(source, max_examples=max_examples))
+        texts = [record.anchor.text for record in opened.records]
+        assert texts == [row["anchor"] for row in rows[:max_examples]]
+        with pytest.raises(IndexError):
+            opened.records[len(texts)]
