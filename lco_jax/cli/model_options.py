@@ -35,7 +35,11 @@ class ModelOptions:
 
         Raises:
             FileNotFoundError: its name can be none of a model.
+            ValueError: vectors are asked for that none can have.
         """
+        from lco_jax.embed.arguments import check_positive
+
+        check_positive("truncate_dim", self.truncate_dim)
         if "://" not in self.model:
             check_name(self.model)
         log.info("reading the model %s", self.model)
