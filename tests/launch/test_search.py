@@ -256,6 +256,6 @@ def test_usage_is_checked_before_the_model(tmp_path, monkeypatch, capsys, argume
     np.save(tmp_path / "nan.npy", np.full((2, 32), np.nan, np.float32))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(embedders, "Embedder", None)
-    monkeypatch.setattr(sys, "argv", ["launch/search.py", "--model", "none", *arguments])
+    monkeypatch.setattr(sys, "argv", ["launch/search.py", "--model", "org/none", *arguments])
     assert search.main() == 2
     assert message in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_a_failed_start_exits_with_1(monkeypatch, capsys):
 
 def test_several_processes_are_refused_where_one_works_alone(monkeypatch, capsys):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(sys, "argv", ["launch/evaluate.py", "--model", "model"])
+    monkeypatch.setattr(sys, "argv", ["launch/evaluate.py", "--model", "org/model"])
     assert evaluate.main() == 2
     assert "evaluate.py is for one process, and 2 were joined" in " ".join(
         capsys.readouterr().err.split()
