@@ -183,7 +183,7 @@ def test_what_writes_is_alone(tmp_path, monkeypatch, capsys):
                 start()
         pairs = ("--pairs", str(triplets))
         for main, more in ((analyze.main, pairs), (evaluate.main, ())):
-            arguments = ["program", "--model", "absent", "--output", str(place), *more]
+            arguments = ["program", "--model", "org/absent", "--output", str(place), *more]
             monkeypatch.setattr(sys, "argv", [*arguments, "--compilation-cache", "none"])
             assert main() == 1
             assert f"error: {place} is being written to by process" in capsys.readouterr().err
