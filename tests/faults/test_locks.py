@@ -30,6 +30,7 @@ from tests.faults import runner
 
 def hold(folder, ready, seconds):
     """In a process of its own."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also of tests that outlive their terminal
     with only_writer(folder):
         ready.set()
         time.sleep(seconds)

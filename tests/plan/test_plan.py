@@ -198,11 +198,11 @@ def test_a_plan_is_explained(config_file, tmp_path, monkeypatch, capsys):
         assert shares == sorted(shares, reverse=True)
         assert 0.1 < sum(shares) <= 1
     flops = found["compute (FLOPs)"]
-    assert any("nn/feed_forward.py" in line for item in flops for line in item["source"])
+    assert any("nn/attention.py" in line for item in flops for line in item["source"])
     sources = [line for items in found.values() for item in items for line in item["source"]]
     assert all((PACKAGE / line.split(":")[0]).is_file() for line in sources)
     said = capsys.readouterr().out
-    assert "nn/feed_forward.py" in said
+    assert "nn/attention.py" in said
 
 
 def test_a_search_names_the_fastest_that_fits(config_file, tmp_path, monkeypatch, capsys):
