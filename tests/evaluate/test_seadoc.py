@@ -1,7 +1,7 @@
 """SeaDoc's published layout on a made-up copy: against trec_eval and mteb, and what is refused."""
 
 import io
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import mteb
 import numpy as np
@@ -26,9 +26,10 @@ class Colours:
     modalities = ("text", "image")
     revision = "colours"
     width = 12
+    prompts = MappingProxyType({"query": "", "document": ""})
     processor = SimpleNamespace(prompter=SimpleNamespace(takes_empty=True))
 
-    def encode(self, items):
+    def encode(self, items, prompt_name):
         vectors = []
         for item in items:
             if item.images:

@@ -107,9 +107,9 @@ def test_inputs_are_looked_at_before_the_model(
 ):
     (tmp_path / name).write_text(content)
     source = tmp_path if name == "notes.pdf" else tmp_path / name
-    arguments = ["--model", "./no-such-model", "--input", str(source)]
+    arguments = ["--model", "org/no-such-model", "--input", str(source)]
     arguments += ["--output", str(tmp_path / "out.npy"), *options]
     monkeypatch.setattr(sys, "argv", ["launch/embed.py", *arguments])
     assert main() == 2
     said = capsys.readouterr().err
-    assert message in said and "no-such-model" not in said
+    assert message in said and "error: model" not in said
