@@ -29,7 +29,7 @@ class Colours:
     prompts = MappingProxyType({"query": "", "document": ""})
     processor = SimpleNamespace(prompter=SimpleNamespace(takes_empty=True))
 
-    def encode(self, items, prompt_name):
+    def encode(self, items, prompt_name=None):
         vectors = []
         for item in items:
             if item.images:
