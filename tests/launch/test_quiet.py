@@ -32,7 +32,11 @@ OWN = {
         r"training ━+ \d/\d .*",
         r"report: .*/index.html",
     ),
-    "embed": (r"encoding ━+ 100% .*", r"2 vectors of width 32 in .*"),
+    "embed": (
+        r"reading the model model",
+        r"encoding ━+ 100% .*",
+        r"2 vectors of width 32 in .*",
+    ),
     "export": (
         r"sentence-transformers written; encoding \d+ probes with torch",
         r"export is verified",
