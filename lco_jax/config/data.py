@@ -176,8 +176,9 @@ class MediaConfig:
 
 
 ControlTokensRead = Literal["characters", "tokens"]
-ProfileName = Literal["lco", "mteb", "qwen3-embedding"]
 """How control tokens in texts are read."""
+ProfileName = Literal["lco", "mteb", "qwen3-embedding"]
+"""Of a prompt recipe."""
 
 
 @dataclass(frozen=True)

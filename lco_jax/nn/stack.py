@@ -41,7 +41,8 @@ def scan_layers(
     """
     indices = jax.numpy.arange(num_layers)
     if num_layers == len(jax.tree.leaves(layers)[0]):
-        return jax.lax.scan(_recomputed(_run(layer_fn), remat), carry, (layers, indices))
+        plain = _recomputed(lambda carry, xs: layer_fn(*xs, carry), remat)
+        return jax.lax.scan(plain, carry, (layers, indices))
 
     # A slice of the weights would be a copy of nearly all of them, so each layer takes its own out
     # of the whole stack. Factors are small, and their gradients should come stacked.
@@ -59,10 +60,6 @@ def scan_layers(
 def last_layer(layers: nnx.Module) -> nnx.Module:
     """The last layer of a stack."""
     return jax.tree.map(lambda x: x[-1], layers)
-
-
-def _run(layer_fn: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda carry, xs: layer_fn(*xs, carry)
 
 
 def scan_kinds(
