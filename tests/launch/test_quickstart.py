@@ -66,7 +66,7 @@ def test_it_ends_with_a_search_and_commands_that_work(tmp_path, monkeypatch, cap
     said = capsys.readouterr().out
     page = (run / "search.html").read_text()
     assert str(run / "search.html") in said and page.count('class="query"') == 3
-    assert "among 5 items" in page and "could not be" not in page  # of texts only
+    assert "nearest of 5 items" in page and "could not be" not in page  # of texts only
     # The first command that it names; it encodes the query only.
     (line,) = [line for line in said.splitlines() if "words of your own" in line]
     arguments = line.split("lco search ")[1].replace('"words of your own"', "WORDS").split()
