@@ -112,7 +112,7 @@ class ContrastiveStep:
         from lco_jax.models.config import read_config
         from lco_jax.models.describe import describe_model
         from lco_jax.runtime.mesh import make_mesh
-        from lco_jax.train.optimizer import make_optimizer
+        from lco_jax.train.optimizer import make_optimizer, make_schedule
         from lco_jax.train.setup import initial_state
         from lco_jax.train.update import make_step
 
@@ -122,9 +122,10 @@ class ContrastiveStep:
             self._prompter = Prompter(folder)
             self._preamble = jnp.asarray(self._prompter.head)
             model = describe_model(config.model, read_config(folder), with_head=False)
-            optimizer = make_optimizer(config.optimizer, config.num_steps)
+            schedule = make_schedule(config.optimizer, config.num_steps)
+            optimizer = make_optimizer(config.optimizer, schedule)
             self._state = initial_state(config, model, folder, optimizer)
-            self._step = make_step(config, model.graph, optimizer)
+            self._step = make_step(config, model.graph, optimizer, schedule)
 
     def run(self, task: list[Triplet]) -> Work:
         """One optimizer step on a batch of triplets."""

@@ -26,7 +26,7 @@ from lco_jax.models.config import read_config
 from lco_jax.models.describe import describe_model
 from lco_jax.objectives.traits import make_loader, traits_of
 from lco_jax.runtime import processes
-from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.optimizer import make_optimizer, make_schedule
 from lco_jax.train.setup import initial_state
 from lco_jax.train.update import TrainState, make_step
 from tests.data.audio_files import plain, tones
@@ -147,11 +147,12 @@ def _prepare(config: TrainConfig, mesh: jax.sharding.Mesh):
     model = describe_model(config.model, read_config(folder), with_head=needs_head)
     processor = Processor(folder, model.config, media=config.data.media)
     loader = make_loader(config, processor, mesh)
-    optimizer = make_optimizer(config.optimizer, config.num_steps, config.model.trainable)
+    schedule = make_schedule(config.optimizer, config.num_steps)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.trainable)
     state = initial_state(config, model, folder, optimizer)
     # B is zero at first: random factors give every gradient something to say.
     state.trainable = jax.tree.map(lambda x: x + 0.05 * _noise(x), state.trainable)
-    step = make_step(config, model.graph, optimizer)
+    step = make_step(config, model.graph, optimizer, schedule)
     preamble = jnp.asarray(processor.head)
     batches = (
         (processes.to_global(mesh, batch, batch_specs(batch)), stats) for _, batch, stats in loader

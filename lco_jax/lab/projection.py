@@ -14,7 +14,7 @@ from lco_jax.data.records import Triplet
 from lco_jax.data.sources.mixture import ExampleStream
 from lco_jax.lab.info_nce import Encode
 from lco_jax.objectives.contrastive import contrastive_loss
-from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.optimizer import make_optimizer, make_schedule
 
 
 def train_projection(encode: Encode, config: TrainConfig) -> Float[np.ndarray, "E E"]:
@@ -39,7 +39,8 @@ def train_projection(encode: Encode, config: TrainConfig) -> Float[np.ndarray, "
         row[: len(members)] = [place[item] for item in members]
     batches = table.reshape(config.num_steps, size, roles).swapaxes(1, 2)[:, None]  # (S, C, J, I)
 
-    optimizer = make_optimizer(config.optimizer, config.num_steps, Full())
+    schedule = make_schedule(config.optimizer, config.num_steps)
+    optimizer = make_optimizer(config.optimizer, schedule, Full())
     params = {"kernel": jnp.eye(vectors.shape[1])}
     state = optimizer.init(params)
     step = jax.jit(functools.partial(_step, optimizer, config.objective))

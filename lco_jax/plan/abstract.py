@@ -24,7 +24,7 @@ from lco_jax.objectives.next_token import LEARNED_BLOCK
 from lco_jax.objectives.traits import traits_of
 from lco_jax.plan.assumed_batch import assume_batch, share_with_targets
 from lco_jax.train.manifest import underlying
-from lco_jax.train.optimizer import init_optimizer, make_optimizer
+from lco_jax.train.optimizer import init_optimizer, make_optimizer, make_schedule
 from lco_jax.train.update import TrainState, make_step
 
 _PREAMBLE_TOKENS = 14
@@ -67,7 +67,8 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     check_divides(sizes, mesh.shape)
     model = describe_model(config.model, sizes, with_head=traits.needs_head)
     num_steps = config.num_steps or _STEPS
-    optimizer = make_optimizer(config.optimizer, num_steps, config.model.trainable)
+    schedule = make_schedule(config.optimizer, num_steps)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.trainable)
     everywhere = jax.NamedSharding(mesh, jax.P())
     state = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
@@ -79,7 +80,7 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     )
     shape, batch = assume_batch(config, model.read, mesh)
     return AbstractRun(
-        step=make_step(config, model.graph, optimizer),
+        step=make_step(config, model.graph, optimizer, schedule),
         loss_fn=traits.make_loss(model.graph, config.objective, config.memory),
         state=state,
         batch=batch,

@@ -54,7 +54,7 @@ def _group(path: tuple) -> str:
     return group_of([key.key for key in path])
 
 
-def check_finite(step: int, metrics: Mapping[str, float], learning_rate: float) -> dict[str, float]:
+def check_finite(step: int, metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a step without those of `finite_weights`.
 
     Raises:
@@ -63,7 +63,7 @@ def check_finite(step: int, metrics: Mapping[str, float], learning_rate: float) 
     """
     flags = {name: value for name, value in metrics.items() if name.startswith(_WEIGHTS)}
     numbers = {
-        "learning rate": learning_rate,
+        "learning rate": metrics["learning_rate"],
         "loss": metrics["loss"],
         "gradient norm": metrics["gradient_norm"],
     }

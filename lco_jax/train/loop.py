@@ -118,7 +118,6 @@ class _Run:
             setup.num_steps,
             self.step,
             self._writer,
-            setup.schedule,
             setup.step,
             spending,
         )

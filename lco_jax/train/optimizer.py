@@ -55,19 +55,17 @@ def _plan(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig,
-    num_steps: int,
-    trainable: Trainable | None = None,
-    earlier: Lengths = (),
+    config: OptimizerConfig, schedule: optax.Schedule, trainable: Trainable | None = None
 ) -> optax.GradientTransformation:
     """AdamW after clipping by global norm. Weight decay leaves vectors (norms, biases) alone.
 
-    The parts of the model have the learning rates that `trainable` gives them; `earlier` is that of
-    `make_schedule`.
+    Args:
+        schedule: of `make_schedule`.
+        trainable: gives the parts of the model their learning rates.
     """
     steps = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     adamw = optax.adamw(
-        make_schedule(config, num_steps, earlier),
+        schedule,
         b1=config.beta1,
         b2=config.beta2,
         eps=config.eps,

@@ -47,9 +47,9 @@ class StepProgress:
 class Reporter:
     """Brings metrics to the host one step late, so that the device never waits for the console."""
 
-    def __init__(self, config, num_steps, start_step, writer, schedule, step_fn, spending):
+    def __init__(self, config, num_steps, start_step, writer, step_fn, spending):
         self.every, self.num_steps, self.writer = config.logging.every_steps, num_steps, writer
-        self.schedule, self.step_fn, self.spending = schedule, step_fn, spending
+        self.step_fn, self.spending = step_fn, spending
         self.last: dict[str, float] = {}
         self._pending: tuple[int, dict, Any] | None = None
         self._unreadable = 0
@@ -66,8 +66,7 @@ class Reporter:
         step, metrics, stats = self._pending
         self._pending = None
         scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        rate = float(self.schedule(step - 1))
-        scalars = check_finite(step, scalars, rate)
+        scalars = check_finite(step, scalars)
         self._tokens += stats.real_tokens
         self._unreadable += stats.unreadable
         self.spending.add("input", stats.waited_s)
@@ -76,7 +75,6 @@ class Reporter:
         pauses = self.spending.total_s - self._spent_before
         seconds, steps = now - self._clock - pauses, step - self._clock_step
         scalars |= {
-            "learning_rate": rate,
             "step_seconds": seconds / steps,
             "tokens_per_second": self._tokens / seconds,
             "real_tokens": stats.real_tokens / stats.slots,

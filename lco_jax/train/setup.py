@@ -69,7 +69,6 @@ class Setup:
     """Of the last checkpoint, to whose place the loader is set; before the first step if there is
     none."""
     step: Step
-    schedule: optax.Schedule
     preamble: jax.Array
     """Tokens that all items begin with."""
 
@@ -151,7 +150,7 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
             on_error=earlier_on_error(workdir, config, reached),
             code=earlier_code(workdir, reached),
         )
-    optimizer = make_optimizer(config.optimizer, num_steps, ref.trainable, earlier)
+    optimizer = make_optimizer(config.optimizer, schedule, ref.trainable)
     metric = config.evaluation.metric if config.evaluation else None
     checkpoints = Checkpoints(workdir, config.checkpoint, metric)
     restored = checkpoints.restore(state_shapes(model, optimizer))
@@ -180,8 +179,7 @@ def set_up(config: TrainConfig, workdir: str, mesh: jax.sharding.Mesh) -> Setup:
         num_steps=num_steps,
         checkpoints=checkpoints,
         state=state,
-        step=make_step(config, model.graph, optimizer),
-        schedule=schedule,
+        step=make_step(config, model.graph, optimizer, schedule),
         preamble=jnp.asarray(processor.head),
     )
 

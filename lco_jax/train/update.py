@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -30,21 +31,30 @@ class TrainState:
 
 Step = Callable[..., tuple[TrainState, dict[str, Float[Array, ""]]]]
 """The compiled `(state, batch, preamble) -> (state, metrics)`; the state is donated. Among the
-metrics are those of `finite_weights`."""
+metrics are the learning rate of this step and those of `finite_weights`."""
 
 
 def make_step(
-    config: TrainConfig, graph: nnx.GraphDef, optimizer: optax.GradientTransformation
+    config: TrainConfig,
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
 ) -> Step:
-    """The compiled step that follows the gradient of a stage's objective."""
+    """The compiled step that follows the gradient of a stage's objective.
+
+    Args:
+        schedule: that of the optimizer; its rate is among the metrics, so that nobody computes
+            it between two steps.
+    """
     objective = config.objective
     gradient_fn = traits_of(objective).make_gradient(graph, objective, config.memory)
-    return _update_step(gradient_fn, optimizer, config.seed)
+    return _update_step(gradient_fn, optimizer, schedule, config.seed)
 
 
 def _update_step(
     gradient_fn: GradientFn,
     optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
     seed: int,
 ) -> Step:
     def step(state: TrainState, batch: Batch, preamble: Array):
@@ -52,6 +62,7 @@ def _update_step(
         trainable, frozen = state.trainable, state.frozen
         (loss, metrics), gradients = gradient_fn(trainable, frozen, key, batch, preamble)
         metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
+        metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
         trainable, opt_state = update_sharded(optimizer, gradients, state.opt_state, trainable)
         metrics |= finite_weights(trainable)
         return TrainState(state.step + 1, trainable, frozen, opt_state), metrics

@@ -23,7 +23,7 @@ from lco_jax.models.config import read_config
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.manifest import start_or_resume
-from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.optimizer import make_optimizer, make_schedule
 from lco_jax.train.update import TrainState
 from lco_jax.weights.hub import load_params
 
@@ -63,7 +63,7 @@ def write(
             frozen={},
             opt_state=None,
         )
-        optimizer = make_optimizer(config.optimizer, num_steps=100)
+        optimizer = make_optimizer(config.optimizer, make_schedule(config.optimizer, 100))
         state.opt_state = jax.jit(optimizer.init)(state.trainable)
         start_or_resume(str(folder), config, data_fingerprint="none", prompt={})
         checkpoints = Checkpoints(str(folder), CheckpointConfig())

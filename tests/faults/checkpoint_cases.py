@@ -68,12 +68,13 @@ def _shapes_of(workdir: Path):
     from lco_jax.models.config import read_config
     from lco_jax.models.describe import describe_model
     from lco_jax.train.manifest import read_manifest
-    from lco_jax.train.optimizer import make_optimizer
+    from lco_jax.train.optimizer import make_optimizer, make_schedule
     from lco_jax.train.setup import state_shapes
 
     config = read_manifest(str(workdir)).config
     model = describe_model(config.model, read_config(Path(config.model.path)), with_head=False)
-    optimizer = make_optimizer(config.optimizer, config.num_steps, config.model.trainable)
+    schedule = make_schedule(config.optimizer, config.num_steps)
+    optimizer = make_optimizer(config.optimizer, schedule, config.model.trainable)
     return state_shapes(model, optimizer), config
 
 

@@ -133,7 +133,8 @@ def _children(sender, said, act, cases, names, expected, limit_bytes) -> None:
 
 def _start_jax() -> None:
     """Before memory is limited: what libraries of C++ map as they start is no part of a case, and
-    they end the process if there is none left. libtpu, if it is installed for plans, is left out."""
+    they end the process if none is left. libtpu, if it is installed for plans, is left out.
+    """
     import jax
 
     jax.config.update("jax_platforms", "cpu")

@@ -15,7 +15,7 @@ from lco_jax.runtime import mesh as meshes
 from lco_jax.train.checkpoint import Checkpoints
 from lco_jax.train.loop import train
 from lco_jax.train.metrics import read_metrics
-from lco_jax.train.optimizer import make_optimizer
+from lco_jax.train.optimizer import make_optimizer, make_schedule
 from lco_jax.train.update import TrainState
 from tests import processes, runs, tiny
 
@@ -124,7 +124,9 @@ def test_a_checkpoint_with_a_whole_optimizer_state_goes_on(config, alone, uninte
     folder = Path(config.model.path)
     with jax.set_mesh(meshes.make_mesh(config.mesh)):
         _, trainable, _ = build(read_config(folder), config.model.trainable, config.model.dtype)
-        optimizer = make_optimizer(config.optimizer, 8, config.model.trainable)
+        optimizer = make_optimizer(
+            config.optimizer, make_schedule(config.optimizer, 8), config.model.trainable
+        )
         opt_state = on_mesh(jax.eval_shape(optimizer.init, trainable))
         step = on_mesh(jax.eval_shape(lambda: jnp.int32(0)))
         source = Checkpoints(str(uninterrupted), config.checkpoint)
