@@ -18,7 +18,7 @@ from lco_jax.data.records import Item, MediaSource
 from lco_jax.models.build import Params
 from lco_jax.train.known_features import compiled_towers, compute_features
 
-_BLOCK = 512
+_BLOCK = 64
 """Features that are compared with the whole table at a time."""
 
 

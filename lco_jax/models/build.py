@@ -56,9 +56,7 @@ def build(
     Raises:
         ValueError: nothing of the model trains although something should.
     """
-    model = jax.eval_shape(
-        lambda: _make(config, trainable, dtype, towers, with_head, jax.random.key(0))
-    )
+    model = jax.eval_shape(lambda: _make(config, trainable, dtype, towers, with_head, None))
     graph, train, frozen = nnx.split(model, _filter(trainable), ...)
     train = _in_float32(on_mesh(nnx.to_pure_dict(train)))
     if trainable is not None and not jax.tree.leaves(train):
@@ -75,7 +73,7 @@ def init_lora(config: ModelConfig, trainable: Trainable, dtype: str, key: PRNGKe
         return {}
 
     def init(key: PRNGKeyArray) -> Params:
-        model = _make(config, trainable, dtype, (), False, key)
+        model = _make(config, trainable, dtype, (), False, nnx.Rngs(params=key))
         return nnx.to_pure_dict(nnx.state(model, nnx.LoRAParam))
 
     return jax.jit(init)(key)
@@ -100,14 +98,14 @@ def on_mesh(shapes: Any) -> Any:
     return jax.tree.map(place, shapes)
 
 
-def _make(config, trainable, dtype, towers, with_head, key) -> OmniModel:
+def _make(config, trainable, dtype, towers, with_head, rngs) -> OmniModel:
     return OmniModel(
         config,
         towers=towers,
         lora=lora_of(trainable),
         with_head=with_head,
         dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(params=key),
+        rngs=rngs,
     )
 
 

@@ -16,8 +16,14 @@ from lco_jax.runtime.axes import act_spec, weight_spec
 _INIT_STD = 0.02
 
 
-def normal(rngs: nnx.Rngs, letters: str, sizes: Mapping[str, int], dtype: jnp.dtype) -> Array:
-    """A random weight whose dimensions are `letters`, sharded by them."""
+def normal(
+    rngs: nnx.Rngs | None, letters: str, sizes: Mapping[str, int], dtype: jnp.dtype
+) -> Array:
+    """A random weight whose dimensions are `letters`, sharded by them; without `rngs` zeros, of a
+    model of which only the shapes are asked for.
+    """
+    if rngs is None:
+        return zeros(letters, sizes, dtype)
     shape = tuple(sizes[letter] for letter in letters.split())
     values = jax.random.normal(rngs.params(), shape, out_sharding=weight_spec(letters))
     return (_INIT_STD * values).astype(dtype)
@@ -84,7 +90,9 @@ def _contract_bwd(equation, dtype, residuals, cotangent):
 contract.defvjp(_contract_fwd, _contract_bwd)
 
 
-def _lora_init(rngs: nnx.Rngs, letters: str, sizes: Mapping[str, int]) -> Array:
+def _lora_init(rngs: nnx.Rngs | None, letters: str, sizes: Mapping[str, int]) -> Array:
+    if rngs is None:
+        return zeros(letters, sizes, jnp.float32)
     # The bound of peft's default initialisation (Kaiming uniform with a = sqrt(5)).
     shape = tuple(sizes[letter] for letter in letters.split())
     bound = math.prod(shape[1:]) ** -0.5

@@ -22,8 +22,12 @@ def keep(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
     return checkpoint_name(x, _KEPT)
 
 
-def stacked(make: Callable[[nnx.Rngs], nnx.Module], num_layers: int, rngs: nnx.Rngs) -> nnx.Module:
+def stacked(
+    make: Callable[[nnx.Rngs | None], nnx.Module], num_layers: int, rngs: nnx.Rngs | None
+) -> nnx.Module:
     """A module like `make(rngs)` whose weights carry a leading layer dimension."""
+    if rngs is None:
+        return jax.vmap(lambda: make(None), axis_size=num_layers)()
     keys = jax.random.split(rngs.params(), num_layers)
     return jax.vmap(lambda key: make(nnx.Rngs(params=key)))(keys)
 

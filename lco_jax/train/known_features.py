@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 from rich.console import Console
 from rich.progress import track
 
@@ -33,6 +34,7 @@ from lco_jax.objectives.encode import media_features
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
 from lco_jax.runtime.code_digest import code_digest
+from lco_jax.runtime.kept_programs import KeptPrograms
 from lco_jax.weights.digests import tensors_digest
 from lco_jax.weights.files import SafetensorsFolder
 from lco_jax.weights.tables import TABLES
@@ -163,11 +165,16 @@ def _check_seen(cache: FeatureCache, known: list[str]) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def compiled_towers(graph: nnx.GraphDef) -> Callable[[Params, Batch], jax.Array]:
-    """The compiled `(params, chunk) -> features`; models of one architecture share it."""
-    return meshes.compile_for_mesh(
-        lambda params, chunk: media_features(nnx.merge(graph, params), chunk)
-    )
+def compiled_towers(graph: nnx.GraphDef) -> KeptPrograms:
+    """The compiled `(params, batch) -> features` of batches of one chunk; models of one
+    architecture share it.
+    """
+
+    def features(params: Params, batch: Batch) -> Float[Array, "..."]:
+        chunk = jax.tree.map(lambda x: x[0], batch)
+        return media_features(nnx.merge(graph, params), chunk)
+
+    return KeptPrograms(meshes.compile_for_mesh(features), lambda: f"features of {graph!r}")
 
 
 def _media_of(processor: Processor, items: Iterable[Item]) -> Iterator[tuple[Kind, MediaSource]]:
@@ -189,7 +196,7 @@ def compute_features(
     Several processes call it together, each with media of its own, which its partners have, too.
 
     Args:
-        run: the compiled `(params, chunk) -> features`.
+        run: of `compiled_towers`.
     """
     contents = [content for _, parts in read for content in parts]
     encoded = [_alone(content, processor) for content in contents]
@@ -207,7 +214,7 @@ def compute_features(
     found: dict[int, np.ndarray] = {}
     for batch, chosen in stream.pack(encoded):
         arrays = processes.to_global(mesh, batch, batch_specs(batch), shards)
-        features = run(params, jax.tree.map(lambda x: x[0], arrays))
+        features = run(params, arrays)
         features = processes.own_pieces(mesh, features).astype(np.float32)
         for index in chosen[chosen >= 0].tolist():
             found[index] = _gather(batch, features, index + 1)

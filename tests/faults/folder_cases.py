@@ -118,8 +118,9 @@ def open_config(case: Case) -> str:
     if before != after:
         return RIGHT
     old, new = leaves(original), leaves(content)
-    changed = [path for path in old if path in new and old[path] != new[path]]
-    gone = [path for path in old if path not in new and "/vision_config/rope_" not in path]
+    absent = {path for path in old if new.get(path) is None}  # what is null is not said
+    changed = [path for path in old if path not in absent and old[path] != new[path]]
+    gone = [path for path in old if path in absent and "/vision_config/rope_" not in path]
     silent = [path for path in changed if not _names(path) & NOT_READ]
     silent += [path for path in gone if not _names(path) & (NOT_READ | HAS_DEFAULT)]
     return f"ignored: {silent}" if silent else RIGHT

@@ -124,21 +124,18 @@ def _children(sender, said, act, cases, names, expected, limit_bytes) -> None:
         os.dup2(nothing.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.enable()  # says where a signal has ended the process
-    _start_jax()
+    _leave_libtpu_out()
     sender.send(None)
     for case in cases:
         _limit_memory(limit_bytes)  # of this case: what earlier ones left mapped is not its own
         sender.send(_judge(act, (case,), names, expected))
 
 
-def _start_jax() -> None:
-    """Before memory is limited: what libraries of C++ map as they start is no part of a case, and
-    they end the process if none is left. libtpu, if it is installed for plans, is left out.
-    """
+def _leave_libtpu_out() -> None:
+    """Where it is installed for plans it starts with JAX, and maps more than a case may."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.devices()
 
 
 def _limit_memory(limit_bytes: int) -> None:

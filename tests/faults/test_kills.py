@@ -141,7 +141,7 @@ def test_kills_at_random_moments(tmp_path):
             outcome = run(config, workdir, event, chance.choice((0.0, chance.uniform(0, 0.2))))
             if outcome.kind == "right":
                 break
-            assert (outcome.kind, outcome.said) == ("killed", "SIGKILL"), outcome
+            assert outcome.kind == "killed" and outcome.said.startswith("SIGKILL"), outcome
             kills += 1
         runs_done += 1
         assert results(workdir) == expected
