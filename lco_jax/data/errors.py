@@ -1,8 +1,7 @@
 """The error of a record that cannot be used, which every error around one record becomes."""
 
-import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from lco_jax.runtime.disks import DiskError, ShrunkError
 
@@ -14,21 +13,29 @@ class RecordError(ValueError):
     """A record, or a part of one, that cannot be used; the message names it and says why."""
 
 
-@contextlib.contextmanager
-def belonging_to(place: str) -> Iterator[None]:
+class belonging_to:
     """Within, whatever goes wrong is the fault of one record or medium, which `place` names;
     panics of libraries in Rust, too, which are no `Exception`.
+
+    Args:
+        place: its name, or what finds it when it is needed.
 
     Raises:
         RecordError: in the place of any other error.
     """
-    try:
-        yield
-    except RecordError:
-        raise
-    except _OF_THE_PROGRAM:
-        raise
-    except BaseException as error:
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: str | Callable[[], str]):
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, (RecordError, *_OF_THE_PROGRAM)):
+            return
+        place = self._place if isinstance(self._place, str) else self._place()
         raise RecordError(f"{place}: {in_words(error)}") from error
 
 

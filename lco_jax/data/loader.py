@@ -244,7 +244,7 @@ class Loader(abc.ABC, Generic[_Part]):
         if place is None:
             return absent
         try:
-            with belonging_to(self._stream.place_of(place)):
+            with belonging_to(lambda: self._stream.place_of(place)):
                 return self._take_parts(self._stream[place])
         except RecordError as error:
             return [error, *absent[1:]]

@@ -152,7 +152,7 @@ class Processor:
 
     def _read_media(self, item: Item, check: Callable[[Item], None]) -> list[_Read] | RecordError:
         try:
-            with belonging_to(_name_of(item)):
+            with belonging_to(lambda: _name_of(item)):
                 check(item)
                 return [self._read(*medium) for medium in self.prompter.ordered_media(item)]
         except MediaError as error:
@@ -190,7 +190,7 @@ class Processor:
         if not media or isinstance(encoded, RecordError):
             return encoded
         try:
-            with belonging_to(_name_of(item)):
+            with belonging_to(lambda: _name_of(item)):
                 return self._put_together(encoded, media)
         except RecordError as error:
             return error

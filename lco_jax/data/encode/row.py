@@ -1,8 +1,7 @@
 """The tokens and positions of one item, put together from text and media."""
 
-import hashlib
-
 import numpy as np
+import xxhash
 from jaxtyping import Int32
 
 from lco_jax.data.encode.encoded import Audio, Content, Encoded, Known, Medium, Visual
@@ -64,7 +63,7 @@ class Row:
         """The item that was `encoded` with one token for each medium; its hash is of its text and
         media.
         """
-        digest = hashlib.blake2b(encoded.hash.tobytes(), digest_size=8)
+        digest = xxhash.xxh3_64(encoded.hash.tobytes())  # of megabytes for every image
         for medium in self._media:
             content = medium.content
             digest.update(repr((content[0].shape, getattr(content, "grid", None))).encode())
@@ -75,7 +74,7 @@ class Row:
             targets = np.pad(targets, (before, 0), constant_values=-1)
         return Encoded(
             np.array(self._tokens, np.int32),
-            np.uint64(int.from_bytes(digest.digest(), "big")),
+            np.uint64(digest.intdigest()),
             mrope_ids(self._parts, self._config.vision, after_video=after_video),
             tuple(self._media),
             targets,

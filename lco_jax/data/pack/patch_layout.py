@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Int32, Int64
 
 from lco_jax.data.encode.positions import Grid
 from lco_jax.models.config import VisionConfig
@@ -128,20 +128,21 @@ class PatchBudget:
         if max_rows is None or len(used) < max_rows:
             candidates.append(len(used))
         for row in candidates:
-            taken = list(used[row]) if row < len(used) else [0] * num_window_rows
-            starts = _place_windows(sizes, taken, row_units)
-            if starts is not None:
-                used[row : row + 1] = [taken]
-                return row * num_window_rows * row_units + starts
+            taken = used[row] if row < len(used) else [0] * num_window_rows
+            found = _place_windows(tuple(sizes.tolist()), tuple(taken), row_units)
+            if found is not None:
+                used[row : row + 1] = [list(found[1])]
+                return row * num_window_rows * row_units + found[0]
         return None
 
 
 @functools.lru_cache(maxsize=4096)
 def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
     """Whether a row of `frame_row` patches holds a frame of the grid."""
-    sizes = np.bincount(_windows(grid.rows, grid.columns, config))
+    sizes = np.bincount(_windows(grid.rows, grid.columns, config)).tolist()
     row_units = WINDOW_ROW // config.unit_patches
-    return _place_windows(sizes, [0] * (frame_row // WINDOW_ROW), row_units) is not None
+    empty = (0,) * (frame_row // WINDOW_ROW)
+    return _place_windows(tuple(sizes), empty, row_units) is not None
 
 
 def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig) -> int:
@@ -152,7 +153,7 @@ def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: Visi
     """
     shapes = {(grid.rows, grid.columns) for grid in grids}
     for frame_row in allowed:
-        shapes = {shape for shape in shapes if not _fits(Grid(1, *shape), frame_row, config)}
+        shapes = {shape for shape in shapes if not fits(Grid(1, *shape), frame_row, config)}
         if not shapes:
             return frame_row
     rows, columns = max(shapes)
@@ -160,13 +161,6 @@ def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: Visi
         f"a frame of {rows} x {columns} patches does not fit into rows of {allowed[-1]}; "
         "allow longer rows (memory.frame_rows) or fewer pixels (data.media)"
     )
-
-
-def _fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
-    """Whether a row of `frame_row` patches holds a frame of the grid."""
-    sizes = np.bincount(_windows(grid.rows, grid.columns, config))
-    row_units = WINDOW_ROW // config.unit_patches
-    return _place_windows(sizes, [0] * (frame_row // WINDOW_ROW), row_units) is not None
 
 
 def _windows(rows: int, columns: int, config: VisionConfig) -> Int[np.ndarray, "n"]:
@@ -194,18 +188,20 @@ def _rank(groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     return ranks
 
 
+@functools.lru_cache(maxsize=4096)  # images of a few sizes are most of a data set
 def _place_windows(
-    sizes: Int[np.ndarray, "w"], taken: list[int], row_units: int
-) -> Int[np.ndarray, "w"] | None:
-    """Best fit decreasing: where each window starts within a frame row. `taken` is updated."""
-    starts = np.empty_like(sizes)
-    if sizes.sum() > len(taken) * row_units - sum(taken):
+    sizes: tuple[int, ...], taken: tuple[int, ...], row_units: int
+) -> tuple[Int64[np.ndarray, "w"], tuple[int, ...]] | None:
+    """Best fit decreasing: where each window starts within a frame row, and how many units are
+    taken in its window rows then; None if it does not take all."""
+    if sum(sizes) > len(taken) * row_units - sum(taken):
         return None
+    starts, taken = np.empty(len(sizes), np.int64), list(taken)
     rows_with: list[list[int]] = [[] for _ in range(row_units + 1)]
     for row, units in enumerate(taken):  # ascending, and so a heap
         rows_with[units].append(row)
-    for window in np.argsort(-sizes, kind="stable").tolist():
-        size = int(sizes[window])
+    for window in sorted(range(len(sizes)), key=lambda window: -sizes[window]):
+        size = sizes[window]
         units = next((u for u in range(row_units - size, -1, -1) if rows_with[u]), None)
         if units is None:
             return None
@@ -213,7 +209,7 @@ def _place_windows(
         starts[window] = row * row_units + units
         taken[row] = units + size
         heapq.heappush(rows_with[units + size], row)
-    return starts
+    return starts, tuple(taken)
 
 
 def _coordinates(frame: Grid, config: VisionConfig) -> Int[np.ndarray, "n u 2"]:
