@@ -23,7 +23,7 @@ class _Arguments(Compilations):
     """Measure the representations of pairs in every layer: anisotropy, alignment, modality gap."""
 
     model: str
-    """Hub folder, hub id or run folder."""
+    """Hub folder, hub id, adapter folder or run folder."""
     pairs: str
     """JSON Lines file of pairs (`anchor`, `positive`)."""
     output: str

@@ -24,7 +24,7 @@ class _Arguments(Compilations):
     """Export a model for other programs, and check that it gives the same vectors there."""
 
     model: str
-    """Hub folder, hub id or run folder."""
+    """Hub folder, hub id, adapter folder or run folder."""
     format: Literal["merged", "peft", "sentence-transformers"]
     """A whole model for transformers, the low-rank factors alone, or a whole model with the
     settings of sentence-transformers."""

@@ -18,7 +18,7 @@ class ModelOptions:
     """What embedding, search and evaluation ask of a model."""
 
     model: str
-    """Hub folder, hub id or run folder."""
+    """Hub folder, hub id, adapter folder or run folder."""
     checkpoint: int | None = None
     """Step of a run folder (default: the best evaluated one, else the last)."""
     profile: ProfileName | None = None

@@ -35,7 +35,7 @@ class OwnData:
     eval_data: tuple[str, ...] = ()
     """Held-out files with the same columns."""
     model: str | None = None
-    """Hub folder, hub id or run folder (short for the path of the config's model)."""
+    """Hub folder, hub id, adapter folder or run folder (short for the config's)."""
 
 
 def own_recipe(own: OwnData) -> TrainConfig:

@@ -67,7 +67,8 @@ class ModelRef:
     """A pre-trained model and what of it trains."""
 
     path: str
-    """Hub folder or hub id; in a later stage, `PREVIOUS_STAGE` is what the one before leaves."""
+    """Hub folder, hub id, adapter folder or run folder; in a later stage, `PREVIOUS_STAGE` is what
+    the one before leaves."""
     revision: str | None = None
     trainable: Trainable = field(default_factory=Lora)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

@@ -1,4 +1,4 @@
-"""A model by name: hub folder, hub id or run folder, ready to embed or export."""
+"""A model by name: hub folder, hub id, adapter or run folder, ready to embed or export."""
 
 import json
 import logging
@@ -17,8 +17,9 @@ from lco_jax.models.omni import available_towers
 from lco_jax.train.manifest import is_run_folder
 from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_run
 from lco_jax.weights.access import HubAccess
-from lco_jax.weights.hub import load_params, resolve_folder
-from lco_jax.weights.identity import Contents, model_files
+from lco_jax.weights.hub import load_params
+from lco_jax.weights.identity import contents_of
+from lco_jax.weights.resolve import resolve_folder
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def open_model(
         ),
         control_tokens=control_tokens or recipe.get("control_tokens", "characters"),
     )
-    contents = Contents(model_files(folder))
+    contents = contents_of(folder)
     params = load_params(folder, config, shapes)
     opened = (config, graph, params, None, None, processor, folder, path, dtype)
     return OpenedModel(*opened, step=None, contents=contents)

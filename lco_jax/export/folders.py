@@ -30,6 +30,7 @@ from lco_jax.train.restore import PROFILE_FILE, OpenedModel
 from lco_jax.train.soup import average_models
 from lco_jax.weights.adapter import save_peft
 from lco_jax.weights.hub import save_folder
+from lco_jax.weights.joined import is_joined
 from lco_jax.weights.tables import TABLES
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def export_model(
     fails is kept as `OUTPUT.failed`.
 
     Args:
-        model: hub folder, hub id or run folder.
+        model: hub folder, hub id, adapter folder or run folder.
         soup: more models, whose weights are averaged with those of `model`.
         checkpoint: step of a run folder (None: the best evaluated one, else the last).
         dtype: of the weights (None: as the run was trained, else bfloat16 on accelerators and
@@ -242,6 +243,11 @@ def _check_adapter(opened: OpenedModel, model: str) -> None:
     if opened.lora is None:
         raise ValueError(
             f"{model} has no low-rank factors to export as an adapter; use --format merged"
+        )
+    if is_joined(opened.base_folder):
+        raise ValueError(
+            f"{model} goes on training the adapter {opened.base_name}; an adapter of its own would "
+            "need that one, too: use --format merged"
         )
     num_layers = opened.config.text.num_layers
     of_base = read_config(opened.base_folder).text.num_layers

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lco_jax.models.adapter_config import is_adapter, read_adapter_config
 from lco_jax.models.families import FAMILIES
 from lco_jax.models.hf_schemas import Reader, Whole
 from lco_jax.models.json_files import check, read_object
@@ -62,14 +63,12 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         ValueError: no `config.json`, or one that `from_hf` refuses; or the folder holds an adapter.
     """
-    folder = Path(folder)
-    file, adapter = folder / "config.json", folder / "adapter_config.json"
-    if adapter.exists():
-        base = read_object(adapter).get("base_model_name_or_path")
+    file = Path(folder) / "config.json"
+    if is_adapter(Path(folder)):
+        base = read_adapter_config(Path(folder)).base_model_name_or_path
         raise ValueError(
-            f"{folder} holds an adapter of the model {base!r} ({adapter.name}), which is not read; "
-            "merge it into that model (with peft: merge_and_unload, then save_pretrained) and give "
-            "the folder of the result"
+            f"{folder} holds an adapter of the model {base!r}, and has no sizes of its own; "
+            "`weights.resolve.resolve_folder` gives the folder that joins both"
         )
     if not file.exists():
         raise ValueError(f"{folder} is not a model folder: it has no config.json")

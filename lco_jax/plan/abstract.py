@@ -113,9 +113,8 @@ def saved_activations(run: AbstractRun) -> list[jax.ShapeDtypeStruct]:
 
 def model_sizes(config: TrainConfig) -> ModelConfig:
     """The sizes of the model that a config names, from its folder or as they are known."""
-    if Path(config.model.path).is_dir():
-        return read_config(Path(config.model.path))
-    return public_config(config.model.path)
+    path = underlying(config.model).path
+    return read_config(Path(path)) if Path(path).is_dir() else public_config(path)
 
 
 def check_divides(model: ModelConfig, mesh: Mapping[str, int]) -> None:

@@ -35,8 +35,8 @@ from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime import processes
 from lco_jax.runtime.code_digest import code_digest
 from lco_jax.runtime.kept_programs import KeptPrograms
+from lco_jax.weights.adapted import open_weights
 from lco_jax.weights.digests import tensors_digest
-from lco_jax.weights.files import SafetensorsFolder
 from lco_jax.weights.tables import TABLES
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _PATIENCE_S = 30
 def open_cache(folder: str, base_folder: Path, processor: Processor, dtype: str) -> FeatureCache:
     """The cache of the towers of a hub folder, whose media the processor reads; folders with the
     same towers share it, whatever their decoders."""
-    source, config = SafetensorsFolder(base_folder), read_config(base_folder)
+    source, config = open_weights(base_folder), read_config(base_folder)
     names = TABLES[config.family].assign(source.specs).towers
     depends = (
         tensors_digest(source, names),

@@ -16,13 +16,14 @@ from etils import epath
 from lco_jax.config import RUN_FOLDER, ModelRef, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable, from_json, to_json
 from lco_jax.data.sources.mixture import is_same_sequence
+from lco_jax.models.adapter_config import is_adapter, local_base, read_adapter_config
 from lco_jax.models.json_files import read_object
 from lco_jax.runtime.code_digest import code_digest
 from lco_jax.runtime.code_digest import versions as library_versions
 from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.train.held_out import check_same_held_out, settings_of
 from lco_jax.weights.access import HubAccess
-from lco_jax.weights.hub import resolve_folder
+from lco_jax.weights.resolve import resolve_folder
 
 BASE_FOLDER = "base_model"
 """In a run folder: the merged model of the run that this one starts from."""
@@ -123,10 +124,12 @@ def base_folder(ref: ModelRef, workdir: str, access: HubAccess | None = None) ->
 
 
 def underlying(ref: ModelRef) -> ModelRef:
-    """The hub model that has the sizes and the tokenizer of a model: itself, or what a run trains.
+    """The hub model that has the sizes and the tokenizer of a model: itself, what a run trains, or
+    what an adapter refines.
 
     Raises:
         FileNotFoundError: what the run trains is gone.
+        ValueError: an adapter that is not supported.
     """
     while is_run_folder(ref.path):
         workdir, own = ref.path, read_manifest(ref.path).config.model
@@ -137,6 +140,10 @@ def underlying(ref: ModelRef) -> ModelRef:
             path = str(base_folder(own, workdir))
         least = min(layers, default=None)
         ref = replace(ref, path=path, revision=own.revision, num_layers=least)
+    if is_adapter(Path(ref.path)):
+        settings = read_adapter_config(Path(ref.path))
+        base = local_base(Path(ref.path), settings) or settings.base_model_name_or_path
+        ref = replace(ref, path=str(base), revision=settings.revision)
     return ref
 
 

@@ -22,7 +22,7 @@ from lco_jax.train.manifest import BASE_FOLDER, base_folder, read_manifest
 from lco_jax.weights.access import HubAccess
 from lco_jax.weights.adapter import merge_lora
 from lco_jax.weights.hub import load_params
-from lco_jax.weights.identity import Contents, folder_files, model_files
+from lco_jax.weights.identity import Contents, contents_of, folder_files
 
 PROFILE_FILE = "lco_jax.json"
 """In an export: the prompt recipe that its vectors are made with."""
@@ -132,5 +132,5 @@ def open_run(
 def _contents_of(ref: ModelRef, base: Path, checkpoint: epath.Path) -> Contents:
     """The files of a run's model; they are merged as its settings say."""
     settings = dataclasses.replace(ref, path="", revision=None)
-    files = model_files(base) | folder_files(checkpoint, "checkpoint")
-    return Contents(files, json.dumps(to_json(settings), sort_keys=True))
+    files = folder_files(checkpoint, "checkpoint")
+    return contents_of(base, files, json.dumps(to_json(settings), sort_keys=True))

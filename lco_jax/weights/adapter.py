@@ -15,13 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from lco_jax.config import Lora
+from lco_jax.models.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.weights.hub import to_host
 from lco_jax.weights.tables import Row, Table
-
-_CONFIG_NAME = "adapter_config.json"
-_WEIGHTS_NAME = "adapter_model.safetensors"
-
 
 # ------------------------------------------------------------------------------------ merging
 
@@ -108,11 +105,11 @@ def save_peft(
         "bias": "none",
         "target_modules": _target_pattern(names.rows, lora.targets),
     }
-    replace_text(out / _CONFIG_NAME, json.dumps(settings, indent=2) + "\n")
-    temporary = out / f".{_WEIGHTS_NAME}.partial"
-    with writing(out / _WEIGHTS_NAME, sum(x.nbytes for x in tensors.values())):
+    replace_text(out / ADAPTER_CONFIG, json.dumps(settings, indent=2) + "\n")
+    temporary = out / f".{ADAPTER_WEIGHTS}.partial"
+    with writing(out / ADAPTER_WEIGHTS, sum(x.nbytes for x in tensors.values())):
         safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, out / _WEIGHTS_NAME)
+        os.replace(temporary, out / ADAPTER_WEIGHTS)
 
 
 def _target_pattern(rows: Iterable[Row], targets: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +15,14 @@ from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Shaped
 
-from lco_jax.models.config import ModelConfig, read_config
+from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES, Family
 from lco_jax.models.text_config import text_level
 from lco_jax.runtime.disks import writing
-from lco_jax.weights.access import HubAccess, check_name
+from lco_jax.weights.adapted import open_weights
+from lco_jax.weights.companions import COMPANIONS
 from lco_jax.weights.completeness import log_unread, match_parts
-from lco_jax.weights.files import SafetensorsFolder, TensorSpec
+from lco_jax.weights.files import TensorSpec
 from lco_jax.weights.layout import copy_tiled
 from lco_jax.weights.stack import Scratch, load_stack
 from lco_jax.weights.tables import Key, Row
@@ -30,61 +30,8 @@ from lco_jax.weights.writer import SafetensorsWriter
 
 _MAX_SHARD_BYTES = 5 * 10**9
 
-COMPANIONS = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "spk_dict.pt",
-)
-"""Files that belong to a model and do not depend on its weights; copied unread."""
-
 _HEAD: Key = ("head/kernel", None)
 _TABLE: Key = ("embed/table", None)
-
-
-def resolve_folder(
-    model: str | Path, revision: str | None = None, access: HubAccess | None = None
-) -> Path:
-    """The local folder of a model: the folder itself, or a download of the hub id.
-
-    Raises:
-        FileNotFoundError: neither a folder nor a model that the hub (or its cache) gives.
-        ValueError: a model on the hub that is not supported; its weights are then not fetched.
-    """
-    check_name(model)
-    if Path(model).is_dir():
-        return Path(model)
-    described = _download(str(model), revision, ["config.json", "adapter_config.json"], access)
-    if (described / "config.json").exists() or (described / "adapter_config.json").exists():
-        read_config(described)
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "spk_dict.pt"]
-    return _download(str(model), revision, patterns, access)
-
-
-def _download(
-    model: str, revision: str | None, patterns: list[str], access: HubAccess | None
-) -> Path:
-    options = (access or HubAccess()).options()
-    try:
-        folder = huggingface_hub.snapshot_download(
-            model, revision=revision, allow_patterns=patterns, **options
-        )
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"model {model!r} (revision {revision or 'main'}) is no local folder and could not be "
-            f"fetched from the hub: {error}"
-        ) from error
-    return Path(folder)
 
 
 # ------------------------------------------------------------------------------------ loading
@@ -110,7 +57,7 @@ def load_params(
     Raises:
         ValueError: unknown, missing, doubly mapped or mis-shaped tensors, or NaN in one.
     """
-    source = SafetensorsFolder(folder)
+    source = open_weights(folder)
     params, scratch = {}, Scratch()
     with ThreadPoolExecutor() as pool:
         for part in match_parts(source, config, abstract, elsewhere):
@@ -158,7 +105,7 @@ def save_folder(
         DiskError: the disk is full or fails; `out` is then left without weights.
     """
     out, base_folder = Path(out), Path(base_folder)
-    source = SafetensorsFolder(base_folder)
+    source = open_weights(base_folder)
     parts = match_parts(source, config, params)
     decoder = parts[-1]
     found = {key: name for part in parts for key, name in part.found.names.items()}

@@ -11,16 +11,15 @@ import numpy as np
 from etils import epath
 from jaxtyping import Shaped
 
+from lco_jax.weights.adapted import open_weights
+from lco_jax.weights.companions import COMPANIONS, SPEECH_FILES
 from lco_jax.weights.digests import file_digest, state_of
-from lco_jax.weights.files import SafetensorsFolder
-from lco_jax.weights.hub import COMPANIONS
+from lco_jax.weights.joined import is_joined, settings_of
 
 KIND = "contents "
 """With which digests of contents begin."""
 
 _FILES = ("config.json", *COMPANIONS)
-_NOT_OF_VECTORS = ("generation_config.json", "spk_dict.pt")
-"""Of these: how answers are sampled, and the voices of the talker."""
 
 
 class ChangedFilesError(RuntimeError):
@@ -95,10 +94,27 @@ def model_files(folder: Path) -> dict[str, Path]:
         FileNotFoundError: the folder holds no weights.
         ValueError: they are damaged.
     """
-    names = [name for name in _FILES if name not in _NOT_OF_VECTORS and (folder / name).exists()]
+    names = [name for name in _FILES if name not in SPEECH_FILES and (folder / name).exists()]
     return {name: folder / name for name in names} | {
-        path.name: path for path in SafetensorsFolder(folder).paths
+        path.name: path for path in open_weights(folder).paths
     }
+
+
+def contents_of(
+    folder: Path, more_files: Mapping[str, os.PathLike] | None = None, more: str = ""
+) -> Contents:
+    """What makes up the model in a folder. Of an adapter its settings count as they are read, and
+    not where its base model is.
+
+    Args:
+        more_files, more: what else decides.
+
+    Raises:
+        FileNotFoundError: the folder holds no weights.
+        ValueError: they are damaged.
+    """
+    adapted = settings_of(folder).describe() if is_joined(folder) else ""
+    return Contents(model_files(folder) | dict(more_files or {}), adapted + more)
 
 
 def folder_files(folder: epath.Path, name: str) -> dict[str, epath.Path]:
@@ -122,7 +138,7 @@ def base_digest(folder: Path, known: str | None = None) -> str:
     """
     if known is not None and not known.startswith(KIND):
         return _sampled_digest(folder)
-    return Contents(model_files(folder)).digest
+    return contents_of(folder).digest
 
 
 # ----------------------------------------------------------------- runs of earlier revisions
@@ -148,7 +164,7 @@ def _sampled_digest(folder: Path) -> str:
     for name in _SAMPLED_WITH:
         if (folder / name).exists():
             digest.update(name.encode() + (folder / name).read_bytes())
-    source = SafetensorsFolder(folder)
+    source = open_weights(folder)
     specs = source.specs
     for name in sorted(specs):
         size = math.prod(specs[name].shape)

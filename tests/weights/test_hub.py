@@ -12,7 +12,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM
 
 from lco_jax.models.config import read_config
-from lco_jax.weights.hub import load_params, resolve_folder, save_folder
+from lco_jax.weights.hub import load_params, save_folder
+from lco_jax.weights.resolve import resolve_folder
 from tests import meshes
 from tests.weights import folders
 
@@ -246,7 +247,7 @@ def test_resolve_hub_id(tmp_path, monkeypatch):
     [
         ("config.json", {"model_type": "bert"}, "'bert' is not supported; supported are .*'llama'"),
         ("config.json", {"model_type": "llama", "quantization_config": {}}, "FP8.* in bfloat16"),
-        ("adapter_config.json", {"base_model_name_or_path": "org/base"}, "merge it into"),
+        ("adapter_config.json", {"peft_type": "IA3", "r": 1}, "'IA3' .*; merge it with peft"),
     ],
 )
 def test_weights_that_could_not_be_used_are_not_fetched(
