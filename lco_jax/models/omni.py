@@ -57,7 +57,7 @@ class OmniModel(TextModel):
 
         Args:
             vision: patches in bytes and their statistics (see `pixels.normalised`), and the other
-                arguments of the vision tower (None: no images).
+                arguments of the vision tower (None: no images; in their place, not its argument).
             audio: the arguments of the audio tower (None: no audio).
             known: features that no tower need compute.
             remat: what the towers recompute if they train.
@@ -68,6 +68,7 @@ class OmniModel(TextModel):
             sizes = self.vision.config
             pixels = sizes.patch_px**2
             patches = normalised(levels, statistics, sizes.frames_per_patch, pixels)
+            layout = [array for array in layout if array is not None]
             parts.append(self.vision(patches, *layout, remat=remat))
         if audio is not None:
             features = self.audio(*audio, remat=remat)

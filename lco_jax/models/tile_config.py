@@ -52,6 +52,8 @@ class TileConfig:
     merge_size = 1
     unit_patches = 1
     frames_per_patch = 1
+    has_windows = False
+    """Whether layers see windows of an image, and rows and columns of patches."""
     extra_features = 1
     """Behind those of the patches: what ends each line of an image."""
 

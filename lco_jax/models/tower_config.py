@@ -50,6 +50,8 @@ class VisionConfig:
         """Of the checkpoint: all of them run."""
         return self.num_layers
 
+    has_windows = True
+    """Whether layers see windows of an image, and rows and columns of patches."""
     extra_features = 0
     """Behind those of the patches."""
 

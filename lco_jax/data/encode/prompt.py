@@ -17,6 +17,7 @@ from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
     around_text,
+    begin_of_turns,
     load_tokenizer,
     open_template,
     read_markup,
@@ -80,6 +81,9 @@ class Prompter:
             self.template_head, self.template_tail = split_template(template)
             self.markup = read_markup(template, self.template_head, kinds)
             end = after_answer(template, tokenizer)
+            begin = begin_of_turns(tokenizer, folder)
+            if not self.template_head.startswith(begin):
+                self.template_head = begin + self.template_head
         else:
             self.template_head, self.template_tail = around_text(tokenizer, folder)
             end = self.template_tail
