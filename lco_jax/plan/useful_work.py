@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lco_jax.config import TrainConfig
 from lco_jax.models.config import ModelConfig, TextConfig
 from lco_jax.objectives.traits import traits_of
-from lco_jax.plan.assumed_batch import image_tokens
+from lco_jax.plan.assumed_batch import largest_image
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ def useful_work(config: TrainConfig, model: ModelConfig) -> UsefulWork:
     pictured = patches = 0
     flops = 0.0
     if model.vision is not None:
-        pictured = math.ceil(assumed.image_share * items) * image_tokens(config, model)
-        patches = pictured * model.vision.unit_patches
+        largest = largest_image(config, model)
+        num_images = math.ceil(assumed.image_share * items)
+        pictured = num_images * largest.num_tokens
+        patches = num_images * math.prod(largest.grid[:3])
         flops += 2.0 * model.vision.matrix_weights * patches
     flops += 4.0 * matrix_weights(model.text) * (text_tokens + pictured)
     if not traits_of(config.objective).has_targets:
