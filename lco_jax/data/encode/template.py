@@ -158,20 +158,24 @@ def after_answer(template: ChatTemplate, tokenizer: "PreTrainedTokenizerBase") -
     return tokenizer.eos_token
 
 
-def around_text(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> tuple[str, str]:
-    """The tokens that a tokenizer puts before and after a text; where it puts none after it, the
-    one that ends texts.
+def around_text(
+    tokenizer: "PreTrainedTokenizerBase", folder: Path, *, needs_end: bool
+) -> tuple[str, str]:
+    """The tokens that a tokenizer puts before and after a text; where it puts none after it and one
+    is needed, the one that ends texts.
 
     Raises:
         ValueError: it has no such token.
     """
     before, after = _around(tokenizer)
-    if not after and tokenizer.eos_token is None:
+    if after or not needs_end:
+        return before, after
+    if tokenizer.eos_token is None:
         raise ValueError(
             f"{folder}: the tokenizer neither puts a token behind texts nor has an eos_token; give "
             "it one (in tokenizer_config.json)"
         )
-    return before, after or tokenizer.eos_token
+    return before, tokenizer.eos_token
 
 
 def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
