@@ -1,11 +1,16 @@
 """Items as transformers embeds them: its tokenizer, template, image processor, positions, model."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, WhisperFeatureExtractor
+from transformers import AutoTokenizer, LlavaNextProcessor, WhisperFeatureExtractor
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lco_jax.data.encode.encoded import Visual
@@ -34,6 +39,8 @@ def make_inputs(
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     config = checkpoint.model.config
+    if config.model_type == "llava_next":
+        return _tiled_inputs(checkpoint, text + prompt, images)
     parts = [*({"type": "image"} for _ in images), *({"type": "video"} for _ in clips)]
     parts += [{"type": "audio"} for _ in sounds]
     parts.append({"type": "text", "text": text + prompt})
@@ -72,6 +79,27 @@ def make_inputs(
     else:
         inputs["attention_mask"] = torch.ones_like(ids)
     return {"input_ids": ids, **inputs}
+
+
+def tiled_processor(folder: Path) -> LlavaNextProcessor:
+    """The processor of a LLaVA-NeXT folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    said = json.loads((folder / "processor_config.json").read_text())
+    names = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+    return LlavaNextProcessor(
+        LlavaNextImageProcessorPil.from_pretrained(folder),
+        tokenizer,
+        chat_template=tokenizer.chat_template,
+        **{name: said[name] for name in names},
+    )
+
+
+def _tiled_inputs(checkpoint: Tiny, text: str, images: list[Image.Image]) -> dict[str, Any]:
+    processor = tiled_processor(checkpoint.folder)
+    parts = [{"type": "image"} for _ in images] + [{"type": "text", "text": text}]
+    turn = [{"role": "user", "content": parts}]
+    said = processor.apply_chat_template(turn, add_generation_prompt=True)
+    return dict(processor(text=said, images=list(images) or None, return_tensors="pt"))
 
 
 def embed_film(checkpoint: Tiny, tokens: np.ndarray, clip: Visual, sound: np.ndarray) -> np.ndarray:

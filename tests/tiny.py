@@ -6,8 +6,11 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    CLIPVisionConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
@@ -21,7 +24,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests.tokenizers import MEDIA_IDS, write_tokenizer
+from tests.tokenizers import MEDIA_IDS, VOCAB_SIZE, write_tokenizer
 
 VOCABULARY = 512
 _DECODERS = {
@@ -47,6 +50,16 @@ DEEP_TOWER = {
     "fullatt_block_indexes": [1, 3],
 }
 """Vision towers; windows of 112 px, patches of 14 px and merge units of 2 x 2 as on the hub."""
+TILES = {
+    "num_hidden_layers": 3,
+    "hidden_size": 24,
+    "intermediate_size": 20,
+    "num_attention_heads": 3,
+    "image_size": 28,
+    "patch_size": 7,
+}
+PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+"""A tower of tiles of 4 x 4 patches, and the images that are cut into them."""
 SMALL_EAR = {
     "encoder_layers": 1,
     "d_model": 16,
@@ -90,8 +103,9 @@ def write(
 ) -> Tiny:
     """Write a checkpoint with its tokenizer; weights, biases and norms are all random.
 
-    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `SMALL_EAR`), `changes`
-    are of the config of a model that reads texts alone.
+    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `TILES`, `SMALL_EAR`),
+    `changes` are of the config of a model that reads texts alone or images in tiles; of the latter
+    `decoder` names the family of the decoder.
     """
     text = {
         "vocab_size": VOCABULARY,
@@ -106,6 +120,7 @@ def write(
         "eos_token_id": 2,
     }
     mrope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    given = vision
     vision = {**(vision or SMALL_TOWER), "out_hidden_size": text["hidden_size"]}
     torch.manual_seed(seed)
     if family in _DECODERS:
@@ -121,6 +136,19 @@ def write(
             tie_word_embeddings=tied,
         )
         model = Qwen2_5_VLForConditionalGeneration(config)
+    elif family == "llava_next":
+        decoder = (changes or {}).pop("decoder", "llama")
+        own = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+        own |= _DECODERS[decoder][2]
+        config = LlavaNextConfig(
+            text_config=_DECODERS[decoder][0](**text, **own, tie_word_embeddings=tied),
+            vision_config=CLIPVisionConfig(**(given or TILES)),
+            image_token_index=VOCAB_SIZE,
+            image_grid_pinpoints=PINPOINTS,
+            tie_word_embeddings=tied,
+            **(changes or {}),
+        )
+        model = LlavaNextForConditionalGeneration(config)
     elif family == "qwen2_5_omni_thinker":
         config = Qwen2_5OmniThinkerConfig(
             text_config={**text, "rope_parameters": mrope},
@@ -141,7 +169,32 @@ def save(folder: Path, model: PreTrainedModel, family: str) -> Tiny:
     model = model.eval()
     model.save_pretrained(folder)
     write_tokenizer(folder, family)
+    if family == "llava_next":
+        _write_tile_settings(Path(folder), model.config)
     return Tiny(Path(folder), model)
+
+
+def _write_tile_settings(folder: Path, config: LlavaNextConfig) -> None:
+    """The settings of processors, in two files as on the hub."""
+    side = config.vision_config.image_size
+    images = {
+        "image_processor_type": "LlavaNextImageProcessor",
+        "processor_class": "LlavaNextProcessor",
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
+        "image_grid_pinpoints": config.image_grid_pinpoints,
+        "do_center_crop": True,
+        "aspect_ratio_setting": "anyres",
+    }
+    joint = {
+        "processor_class": "LlavaNextProcessor",
+        "patch_size": config.vision_config.patch_size,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+        "image_token": "<image>",
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    (folder / "processor_config.json").write_text(json.dumps(joint))
 
 
 def _randomize(model: torch.nn.Module) -> None:

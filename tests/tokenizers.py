@@ -3,7 +3,16 @@
 import json
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 VOCAB_SIZE = 400
@@ -24,6 +33,29 @@ _MEDIA_STRINGS = {
         *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
     ),
 }
+LLAMA3_STRINGS = (
+    *("<image>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+)
+"""Behind the vocabulary in LLaVA-NeXT's tokenizer."""
+LLAMA3_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' -}}
+{%- if message['content'] is string -%}
+{{- message['content'] -}}
+{%- else -%}
+{%- for part in message['content'] | selectattr('type', 'equalto', 'image') -%}
+{{- '<image>\\n' -}}
+{%- endfor -%}
+{%- for part in message['content'] | selectattr('type', 'equalto', 'text') -%}
+{{- part['text'] -}}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|eot_id|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}
+{%- endif -%}"""
+"""It does not write what begins texts: the tokenizer does."""
 
 OMNI_TOKENS = {
     **{f"{kind}_token": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")},
@@ -104,15 +136,23 @@ def write_tokenizer(folder: str | Path, family: str = "qwen2") -> None:
     )
     tokenizer.train_from_iterator(_CORPUS, trainer)
     tokenizer.add_special_tokens(list(SPECIALS))
-    media = _MEDIA_STRINGS.get(family, ())
+    is_llava = family == "llava_next"
+    media = LLAMA3_STRINGS if is_llava else _MEDIA_STRINGS.get(family, ())
     tokenizer.add_special_tokens(list(media))
+    if is_llava:
+        begin = LLAMA3_STRINGS[1]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+        )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
+        eos_token="<|eot_id|>" if is_llava else "<|im_end|>",
+        bos_token="<|begin_of_text|>" if is_llava else None,
         pad_token="<|endoftext|>",
         padding_side="left",
     )
-    fast.chat_template = CHAT_TEMPLATE.replace("MEDIA\n", _media_template(media) if media else "")
+    of_media = _media_template(media) if media and not is_llava else ""
+    fast.chat_template = LLAMA3_TEMPLATE if is_llava else CHAT_TEMPLATE.replace("MEDIA\n", of_media)
     fast.save_pretrained(folder)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lco_jax.config.checks import require
-from lco_jax.config.data import DataConfig, Evaluation, Source
+from lco_jax.config.data import WITHOUT_ANSWERS, DataConfig, Evaluation, Source
 from lco_jax.config.execution import CheckpointConfig, LoggingConfig, Memory, MeshConfig
 from lco_jax.config.model import ModelRef, Towers
 from lco_jax.config.objective import Alignment, Contrastive, Objective
@@ -83,8 +83,8 @@ class TrainConfig:
             "lower batch_size",
         )
         require(
-            isinstance(self.objective, Contrastive) or self.data.profile != "qwen3-embedding",
-            f"profile={self.data.profile!r} writes no turns, which can have no answers; use `lco`",
+            isinstance(self.objective, Contrastive) or self.data.profile not in WITHOUT_ANSWERS,
+            f"profile={self.data.profile!r} writes no turns that can have answers; use `lco`",
         )
         require(
             self.num_steps is None or self.num_steps > 0,

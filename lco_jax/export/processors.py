@@ -1,6 +1,7 @@
 """The files by which the processors of transformers read media as the recipe of an export says.
 
-Source: transformers AutoProcessor, Qwen2_5_VLProcessor, Qwen2_5OmniProcessor.
+Source: transformers AutoProcessor, Qwen2_5_VLProcessor, Qwen2_5OmniProcessor,
+LlavaNextProcessor.
 """
 
 import json
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.encode.wrapper_media import processor_settings
+from lco_jax.data.encode.wrapper_media import image_settings, processor_settings
 from lco_jax.data.media.config import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE_HZ
 
 IMAGE_FILE = "preprocessor_config.json"
@@ -23,6 +24,9 @@ _SHARE_OF_CONTEXT = 0.9
 
 def write_processor(folder: Path, processor: Processor) -> None:
     """Write sizes and rates of media into a hub folder; its other settings stay."""
+    if not processor.config.vision.has_windows:
+        _write_tile_processor(folder, processor)
+        return
     said = processor_settings(folder)
     (folder / JOINT_FILE).unlink(missing_ok=True)
     vision, media = processor.config.vision, processor.media
@@ -58,6 +62,30 @@ def write_processor(folder: Path, processor: Processor) -> None:
     }
     write_settings(folder / IMAGE_FILE, image)
     write_settings(folder / VIDEO_FILE, video)
+
+
+def _write_tile_processor(folder: Path, processor: Processor) -> None:
+    """The settings of a processor of tiles, which are those of its model, as the hub keeps them:
+    older folders say nothing of how many tokens an image becomes."""
+    vision, classes = processor.config.vision, processor.family.torch_media
+    joint = read_settings(folder / JOINT_FILE)
+    image = {
+        **image_settings(folder),
+        "processor_class": classes.processor,
+        "image_processor_type": classes.image_processor,
+        "size": {"shortest_edge": vision.tile_px},
+        "crop_size": {"height": vision.tile_px, "width": vision.tile_px},
+        "image_grid_pinpoints": [list(size) for size in vision.pinpoints],
+    }
+    joint = {
+        **{name: value for name, value in joint.items() if name != "image_processor"},
+        "processor_class": classes.processor,
+        "patch_size": vision.patch_px,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+    write_settings(folder / IMAGE_FILE, image)
+    write_settings(folder / JOINT_FILE, joint)
 
 
 def video_size(processor: Processor) -> dict[str, int]:

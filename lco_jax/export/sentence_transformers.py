@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lco_jax.data.encode.processor import Processor
+from lco_jax.data.encode.profiles import Asked
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.records import Item
 from lco_jax.export.processors import (
@@ -71,10 +72,12 @@ def write_modules(folder: Path, processor: Processor, width: int) -> None:
                 _write_media_view(folder)
             image_token = prompter.token(processor.config.placeholders["image"])
             _name_image_token(folder, image_token)
-            write_settings(folder / JOINT_FILE, {"processor_class": _IMAGE_PROCESSOR})
+            if processor.family.torch_media.video_processor:
+                write_settings(folder / JOINT_FILE, {"processor_class": _IMAGE_PROCESSOR})
         # As we do, Pillow scales images; torchvision gives some pixels another grey level.
         transformer["processor_kwargs"] = {"use_fast": False}
-        processing["video"] = {"size": video_size(processor), "do_sample_frames": False}
+        if processor.family.torch_media.video_processor:
+            processing["video"] = {"size": video_size(processor), "do_sample_frames": False}
         if processor.family.video_rate == "asked":
             processing["video"]["fps"] = processor.media.video_fps
         template = chat_template_of_media(prompter, kinds)
@@ -125,15 +128,24 @@ def chat_template(prompter: Prompter) -> str:
     )
 
 
-def prompts_of(prompter: Prompter, kinds: Iterable[Kind]) -> dict[str, str]:
-    """The prompt of every mixture of a text and media of the given kinds, such as `image+text`."""
-    prompts = {"text": prompter.prompt}
+def asked_of(prompter: Prompter, kinds: Iterable[Kind]) -> dict[str, Asked]:
+    """What is written around every mixture of a text and media of the given kinds, by its name,
+    such as `image+text`."""
+    found = {"text": prompter.asked(Item(_MARK))}
     for item in _mixtures(tuple(kinds)):
         names = [kind for kind, _ in prompter.ordered_media(item)]
-        _, after = prompter.render(item, _MARK).split(_MARK)
-        prompt = after.removesuffix(prompter.template_tail)
-        prompts["+".join([*names, *(["text"] if item.text else [])])] = prompt
-    return prompts
+        found["+".join([*names, *(["text"] if item.text else [])])] = prompter.asked(item)
+    return found
+
+
+def prompts_of(prompter: Prompter, kinds: Iterable[Kind]) -> dict[str, str]:
+    """The prompt of every mixture of a text and media of the given kinds; where it stands on more
+    than one side of them, with dots in their place."""
+    found = {}
+    for name, asked in asked_of(prompter, kinds).items():
+        before = [part for part in (asked.before, asked.between) if part]
+        found[name] = "…".join([*before, asked.after])
+    return found
 
 
 def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
@@ -141,7 +153,8 @@ def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
     any order, as `prompter` does.
     """
     kinds = tuple(kinds)
-    prompts = {"": prompter.prompt, **prompts_of(prompter, kinds)}
+    asked = {"": prompter.asked(Item(_MARK)), **asked_of(prompter, kinds)}
+    around = {name: [one.before, one.between, one.after] for name, one in asked.items()}
     every = Item(**{f"{kind}s": (kind,) for kind in kinds})
     markup = [[kind, prompter.markup[kind]] for kind, _ in prompter.ordered_media(every)]
     return "".join(
@@ -174,8 +187,9 @@ def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
             "{%- endfor -%}",
             "{%- set text = texts | map(attribute='text') | join -%}",
             "{%- set names = (turn.names + (['text'] if text else [])) | join('+') -%}",
-            f"{{{{- {_literal(prompter.template_head)} + turn.media + text "
-            f"+ {_literal(prompts)}[names] + {_literal(prompter.template_tail)} -}}}}",
+            f"{{%- set around = {_literal(around)}[names] -%}}",
+            f"{{{{- {_literal(prompter.template_head)} + around[0] + turn.media + around[1] + text "
+            f"+ around[2] + {_literal(prompter.template_tail)} -}}}}",
         ]
     )
 

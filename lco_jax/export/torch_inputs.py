@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from lco_jax.data.encode.encoded import Encoded, Visual
 from lco_jax.data.media.audio import load_audio
@@ -75,11 +75,15 @@ class TorchReader:
         config, item = self._model.config, probe.item
         found: dict[str, torch.Tensor] = {}
         counts: dict[int, list[int]] = {}
-        unit = config.vision_config.spatial_merge_size**2 if item.images or item.videos else 1
+        unit = getattr(config.vision_config, "spatial_merge_size", 1) ** 2 if item.has_media else 1
         if item.images:
             read = self._read_images(item.images)
-            found |= {name: read[name] for name in ("pixel_values", "image_grid_thw")}
-            counts[config.image_token_id] = (read["image_grid_thw"].prod(-1) // unit).tolist()
+            sizes = read[self._family.torch_media.image_sizes]
+            found["pixel_values"] = read["pixel_values"]
+            found[self._family.torch_media.image_sizes] = sizes
+            in_tiles = hasattr(config, "image_grid_pinpoints")
+            count = self._count_in_tiles(sizes) if in_tiles else sizes.prod(-1) // unit
+            counts[config.image_token_id] = count.tolist()
         if item.videos:
             videos = _videos(probe)
             grids = torch.tensor([video.grid[:3] for video in videos])
@@ -96,20 +100,38 @@ class TorchReader:
             counts[config.audio_token_id] = (((frames - 1) // 2 - 1) // 2 + 1).tolist()
         return found, counts
 
+    def _count_in_tiles(self, sizes: "torch.Tensor") -> Int[np.ndarray, "n"]:
+        """The tokens of images of these heights and widths, as the family's processor counts."""
+        import transformers
+
+        config = self._model.config
+        kind = getattr(transformers, self._family.torch_media.processor)
+        processor = kind(
+            self._image_processor(),
+            self._tokenizer,
+            patch_size=config.vision_config.patch_size,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            num_additional_image_tokens=1,
+        )
+        return np.array(processor._get_num_multimodal_tokens(sizes.tolist()).num_image_tokens)
+
     def _pixel_values(self, video: Visual) -> Float32[np.ndarray, "P C"]:
         sizes = self._model.config.vision_config
         frames, pixels = sizes.temporal_patch_size, sizes.patch_size**2
         return pixel_values(video.patches, video.statistics, frames, pixels)
 
-    def _read_images(self, images: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
+    def _image_processor(self) -> Any:
         import transformers
-        from PIL import Image
 
         kind = getattr(transformers, f"{self._family.torch_media.image_processor}Pil")
         has_settings = (self._folder / IMAGE_FILE).exists()
-        processor = kind.from_pretrained(self._folder) if has_settings else kind()
-        options = {}
-        if self._recipe["format"] == "peft":
+        return kind.from_pretrained(self._folder) if has_settings else kind()
+
+    def _read_images(self, images: tuple[MediaSource, ...]) -> Mapping[str, "torch.Tensor"]:
+        from PIL import Image
+
+        processor, options = self._image_processor(), {}
+        if self._recipe["format"] == "peft" and not hasattr(processor, "image_grid_pinpoints"):
             # The folder is that of the base model, whose sizes are not those of the run.
             media = self._recipe["media"]
             least, most = media["image_min_pixels"], media["image_max_pixels"]
@@ -137,7 +159,7 @@ class TorchReader:
         import torch
 
         config = self._model.config
-        is_video = ids == config.video_token_id
+        is_video = ids == getattr(config, "video_token_id", -1)
         asked = self._recipe["media"]["after_video"]
         if is_video.any() and not self._family.torch_places_videos(asked):
             before = np.repeat(np.arange(len(self._head))[:, None], 3, axis=1)

@@ -17,7 +17,10 @@ Params = dict[str, Any]
 Group = Literal["vision", "audio", "projectors", "decoder"]
 """A part of the model that may have its own learning rate."""
 
-_PROJECTORS = (("vision", "merger"), ("audio", "final_norm"), ("audio", "output"))
+_PROJECTORS = (
+    *(("vision", "merger"), ("vision", "projector"), ("vision", "newline")),
+    *(("audio", "final_norm"), ("audio", "output")),
+)
 
 
 def group_of(path: Sequence[str]) -> Group:

@@ -11,6 +11,7 @@ from lco_jax.models.families import FAMILIES
 from lco_jax.models.hf_schemas import Reader, Whole
 from lco_jax.models.json_files import check, read_object
 from lco_jax.models.text_config import TextConfig, read_text
+from lco_jax.models.tile_config import TileConfig
 from lco_jax.models.tokens import Kind, MediaTokens, read_media_tokens
 from lco_jax.models.tower_config import AudioConfig, VisionConfig
 
@@ -22,7 +23,7 @@ class ModelConfig:
     family: str
     """A name in `FAMILIES`."""
     text: TextConfig
-    vision: VisionConfig | None = None
+    vision: VisionConfig | TileConfig | None = None
     audio: AudioConfig | None = None
     media_tokens: MediaTokens | None = None
 
@@ -95,16 +96,11 @@ def from_hf(config: dict[str, Any], where: str = "config.json") -> ModelConfig:
     outer = family.reader_level(config)
     where = where if outer is config else f"{where}: thinker_config"
     check(Reader, outer, where)
-    text = read_text(config, outer, where, family.decoder)
-    towers = {tower: read(outer, where) for tower, read in family.towers.items()}
-    if family.towers and text.mrope_section is None:
+    text = read_text(config, outer, where, family.traits(outer, where))
+    width = text.hidden_size
+    towers = {tower: read(outer, where, width) for tower, read in family.towers.items()}
+    if family.has_axes and text.mrope_section is None:
         raise ValueError(f"{where}: lacks 'mrope_section' among the rope parameters of the text")
-    for tower, read in towers.items():
-        if read is not None and read.out_size != text.hidden_size:
-            raise ValueError(
-                f"{where}: features of the {tower} tower have {read.out_size} values, token "
-                f"embeddings {text.hidden_size} (hidden_size); they must be equal"
-            )
     tokens = read_media_tokens(outer, family.tokens, text.vocab_size, where)
     return ModelConfig(family=name, text=text, media_tokens=tokens, **towers)
 

@@ -10,8 +10,11 @@ from typing import Any, Literal
 
 from lco_jax.config import Tower
 from lco_jax.models.text_config import DecoderTraits
+from lco_jax.models.tile_config import TileConfig, read_tiles
 from lco_jax.models.tokens import Kind
 from lco_jax.models.tower_config import AudioConfig, VisionConfig, read_audio, read_vision
+
+TowerConfig = VisionConfig | TileConfig | AudioConfig
 
 AfterVideo = Literal["last", "extent"]
 """Text goes on behind the largest position of a video, or behind the larger of its height and
@@ -24,11 +27,14 @@ class TorchMedia:
 
     processor: str
     """The class of the joint processor."""
-    seconds: str
+    seconds: str = ""
     """The argument of the model for the seconds from one temporal patch to the next."""
     image_processor: str = "Qwen2VLImageProcessor"
     """With a twin for Pillow, whose name ends in `Pil`."""
-    video_processor: str = "Qwen2VLVideoProcessor"
+    image_sizes: str = "image_grid_thw"
+    """What it tells of the sizes of images, besides their pixels."""
+    video_processor: str | None = "Qwen2VLVideoProcessor"
+    """None: the family reads no videos."""
     after_video: AfterVideo = "last"
     """Where the model places the text behind a video."""
     needs_kinds: bool = False
@@ -49,9 +55,15 @@ class Family:
 
     # What config.json says of the model.
     decoder: DecoderTraits = field(default_factory=DecoderTraits)
-    towers: Mapping[Tower, Callable[[dict[str, Any], str], VisionConfig | AudioConfig | None]] = (
-        field(default_factory=dict)
+    decoders: Mapping[str, DecoderTraits] = field(default_factory=dict)
+    """Instead, where it may be of several families: by the `model_type` of its `text_config`, the
+    first of which counts where that says nothing."""
+    towers: Mapping[Tower, Callable[[dict[str, Any], str, int], TowerConfig | None]] = field(
+        default_factory=dict
     )
+    """What reads their sizes, from a config, its name, and the decoder's width."""
+    has_axes: bool = False
+    """Whether tokens of images and videos have places in rows and columns (M-RoPE)."""
     tokens: tuple[str, ...] = ()
     """The fields of `MediaTokens` that stand in it."""
     part_types: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +88,25 @@ class Family:
     def reader_level(self, config: dict[str, Any]) -> dict[str, Any]:
         """What of a `config.json` describes towers and decoder."""
         return config["thinker_config"] if self.thinker else config
+
+    def traits(self, outer: Mapping[str, Any], where: str) -> DecoderTraits:
+        """Of the decoder that a config describes.
+
+        Raises:
+            ValueError: it nests a part of another kind than the model may have.
+        """
+        if not self.decoders:
+            return self.decoder
+        allowed = {part: (kind,) for part, kind in self.part_types.items()}
+        allowed["text_config"] = tuple(self.decoders)
+        found = {part: (outer.get(part) or {}).get("model_type") for part in allowed}
+        for part, kind in found.items():
+            if kind not in (None, *allowed[part]):
+                raise ValueError(
+                    f"{where}: {part}: model_type={kind!r} is not supported in a {self.name} "
+                    f"model; supported are {allowed[part]}"
+                )
+        return self.decoders[found["text_config"] or allowed["text_config"][0]]
 
     def after_video(self, asked: AfterVideo) -> AfterVideo:
         """Where text goes on behind a video, if a run asked for one of the two.
@@ -131,6 +162,7 @@ QWEN2_5_VL = Family(
     "qwen2_5_vl",
     torch_class="Qwen2_5_VLForConditionalGeneration",
     towers={"vision": read_vision},
+    has_axes=True,
     tokens=_VISION_TOKENS,
     part_types={"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl"},
     torch_media=TorchMedia(
@@ -145,6 +177,7 @@ QWEN2_5_OMNI_THINKER = Family(
     "qwen2_5_omni_thinker",
     torch_class="Qwen2_5OmniThinkerForConditionalGeneration",
     towers={"vision": read_vision, "audio": read_audio},
+    has_axes=True,
     tokens=(*_VISION_TOKENS, "audio", "audio_start", "audio_end"),
     part_types={
         "text_config": "qwen2_5_omni_text",
@@ -157,6 +190,34 @@ QWEN2_5_OMNI_THINKER = Family(
 )
 QWEN2_5_OMNI = replace(QWEN2_5_OMNI_THINKER, name="qwen2_5_omni", thinker=QWEN2_5_OMNI_THINKER)
 
-_ALL = (QWEN2, QWEN3, LLAMA, MISTRAL, QWEN2_5_VL, QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER)
+_SIZES = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+}
+"""Of decoders that stand in a file by what differs from them."""
+LLAVA_NEXT = Family(
+    "llava_next",
+    torch_class="LlavaNextForConditionalGeneration",
+    decoders={
+        family.name: replace(
+            family.decoder, assumed={**_SIZES, "intermediate_size": width, **family.decoder.assumed}
+        )
+        for family, width in ((LLAMA, 11008), (MISTRAL, 14336))
+    },
+    towers={"vision": read_tiles},
+    tokens=("image",),
+    part_types={"text_config": LLAMA.name, "vision_config": "clip_vision_model"},
+    torch_media=TorchMedia(
+        processor="LlavaNextProcessor",
+        image_processor="LlavaNextImageProcessor",
+        image_sizes="image_sizes",
+        video_processor=None,
+    ),
+)
+
+_ALL = (QWEN2, QWEN3, LLAMA, MISTRAL, QWEN2_5_VL, LLAVA_NEXT, QWEN2_5_OMNI)
+_ALL += (QWEN2_5_OMNI_THINKER,)
 FAMILIES = {family.name: family for family in _ALL}
 """By name."""

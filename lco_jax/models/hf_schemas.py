@@ -176,6 +176,42 @@ class Vision(Level):
     rope_parameters: VisionRope | None = None
 
 
+class TileEncoder(Level):
+    """A CLIP vision tower."""
+
+    num_hidden_layers: Layers
+    hidden_size: Size
+    intermediate_size: Size
+    num_attention_heads: Size
+    num_channels: Literal[3]
+    image_size: Pixels
+    patch_size: Pixels
+    hidden_act: Literal["quick_gelu"]
+    layer_norm_eps: Annotated[float, Field(gt=0, le=0.1)]
+    attention_dropout: Zero | None = Field(None, description=_DROPOUT)
+
+
+class TiledReader(Level):
+    """What of a model that reads images in tiles stands beside its tower and decoder."""
+
+    vision_config: dict
+    vision_feature_layer: int | None = Field(
+        None, description="features of several layers are not supported"
+    )
+    vision_feature_select_strategy: Literal["default"] | None = Field(
+        None, description="with full, a tile has one feature more than patches, and no lines"
+    )
+    projector_hidden_act: Literal["gelu"] | None = None
+    multimodal_projector_bias: bool | None = None
+    image_grid_pinpoints: (
+        Annotated[
+            list[Annotated[list[Size], Field(min_length=2, max_length=2)]], Field(min_length=1)
+        ]
+        | None
+    ) = None
+    use_image_newline_parameter: Literal[True] | None = None
+
+
 class Audio(Level):
     """The audio tower."""
 

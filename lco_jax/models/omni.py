@@ -1,4 +1,4 @@
-"""Towers and decoder: Qwen2.5-Omni, Qwen2.5-VL (no audio tower) and text models (no tower)."""
+"""Towers and decoder: Qwen2.5-Omni, models without audio tower, and text models (no tower)."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,8 @@ from lco_jax.models.audio import AudioTower
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.pixels import normalised
 from lco_jax.models.text import TextModel
+from lco_jax.models.tile_config import TileConfig
+from lco_jax.models.tiles import TileTower
 from lco_jax.models.vision import VisionTower
 from lco_jax.nn.stack import Remat
 
@@ -19,7 +21,8 @@ from lco_jax.nn.stack import Remat
 class OmniModel(TextModel):
     """The decoder, and the towers whose features take the places of tokens.
 
-    Source: transformers Qwen2_5_VLModel and Qwen2_5OmniThinkerForConditionalGeneration.
+    Source: transformers Qwen2_5_VLModel, LlavaNextModel, and
+    Qwen2_5OmniThinkerForConditionalGeneration.
     """
 
     def __init__(
@@ -36,7 +39,8 @@ class OmniModel(TextModel):
         super().__init__(config.text, lora=lora, with_head=with_head, dtype=dtype, rngs=rngs)
         self.vision = nnx.data(None)
         if "vision" in towers:
-            self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
+            tower = TileTower if isinstance(config.vision, TileConfig) else VisionTower
+            self.vision = tower(config.vision, dtype=dtype, rngs=rngs)
         self.audio = nnx.data(None)
         if "audio" in towers:
             self.audio = AudioTower(config.audio, dtype=dtype, rngs=rngs)
@@ -53,7 +57,7 @@ class OmniModel(TextModel):
 
         Args:
             vision: patches in bytes and their statistics (see `pixels.normalised`), and the other
-                arguments of the vision tower (None: no images).
+                arguments of the vision tower (None: no images; in their place, not its argument).
             audio: the arguments of the audio tower (None: no audio).
             known: features that no tower need compute.
             remat: what the towers recompute if they train.
@@ -64,6 +68,7 @@ class OmniModel(TextModel):
             sizes = self.vision.config
             pixels = sizes.patch_px**2
             patches = normalised(levels, statistics, sizes.frames_per_patch, pixels)
+            layout = [array for array in layout if array is not None]
             parts.append(self.vision(patches, *layout, remat=remat))
         if audio is not None:
             features = self.audio(*audio, remat=remat)

@@ -46,6 +46,16 @@ class VisionConfig:
             )
 
     @property
+    def num_stored_layers(self) -> int:
+        """Of the checkpoint: all of them run."""
+        return self.num_layers
+
+    has_windows = True
+    """Whether layers see windows of an image, and rows and columns of patches."""
+    extra_features = 0
+    """Behind those of the patches."""
+
+    @property
     def unit_patches(self) -> int:
         """Patches of a merge unit."""
         return self.merge_size**2
@@ -70,6 +80,15 @@ class VisionConfig:
     def merger_sizes(self) -> dict[str, int]:
         """Those of the merger, whose hidden layer is as wide as the merge unit that it reads."""
         return {**self.sizes, "F": self.unit_patches * self.hidden_size}
+
+    @property
+    def matrix_weights(self) -> int:
+        """The weights that multiply every patch, the merger's shared by a unit's."""
+        size, width = self.sizes, self.hidden_size
+        embed = size["C"] * size["T"] * size["Y"] * size["X"] * width
+        layer = width * (4 * width + 3 * size["F"])
+        merge = size["U"] * width * width + width * size["E"]
+        return embed + self.num_layers * layer + merge
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,11 @@ class AudioConfig:
             )
 
     @property
+    def num_stored_layers(self) -> int:
+        """Of the checkpoint: all of them run."""
+        return self.num_layers
+
+    @property
     def chunk_rows(self) -> int:
         """Rows that the layers see of a chunk: the second convolution halves the frames."""
         return self.chunk_frames // 2
@@ -124,11 +148,12 @@ class AudioConfig:
         }
 
 
-def read_vision(outer: dict[str, Any], where: str) -> VisionConfig | None:
+def read_vision(outer: dict[str, Any], where: str, width: int) -> VisionConfig | None:
     """The vision tower in a config (of an Omni model: in its thinker's), if it has one.
 
     Args:
         where: what errors call the config.
+        width: of the decoder that reads the features.
 
     Raises:
         ValueError: missing or wrong field, or a feature the tower does not have.
@@ -145,6 +170,7 @@ def read_vision(outer: dict[str, Any], where: str) -> VisionConfig | None:
     ):
         if value is None:
             raise ValueError(f"{where}: lacks {name!r}")
+    _check_width(vision.out_hidden_size, width, where)
     with naming(where):
         return VisionConfig(
             num_layers=vision.depth,
@@ -162,11 +188,12 @@ def read_vision(outer: dict[str, Any], where: str) -> VisionConfig | None:
         )
 
 
-def read_audio(outer: dict[str, Any], where: str) -> AudioConfig | None:
+def read_audio(outer: dict[str, Any], where: str, width: int) -> AudioConfig | None:
     """The audio tower in a thinker's config, if it has one.
 
     Args:
         where: what errors call the config.
+        width: of the decoder that reads the features.
 
     Raises:
         ValueError: missing or wrong field, or a feature the tower does not have.
@@ -175,6 +202,7 @@ def read_audio(outer: dict[str, Any], where: str) -> AudioConfig | None:
         return None
     where = f"{where}: audio_config"
     audio = check(Audio, outer["audio_config"], where)
+    _check_width(audio.output_dim, width, where)
     with naming(where):
         return AudioConfig(
             num_layers=audio.encoder_layers,
@@ -185,4 +213,12 @@ def read_audio(outer: dict[str, Any], where: str) -> AudioConfig | None:
             chunk_frames=2 * audio.n_window,
             out_size=audio.output_dim,
             seconds_per_turn=float(outer.get("seconds_per_chunk") or 2),
+        )
+
+
+def _check_width(features: int, width: int, where: str) -> None:
+    if features != width:
+        raise ValueError(
+            f"{where}: features of the tower have {features} values, token embeddings {width} "
+            "(hidden_size); they must be equal"
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from lco_jax.config import TrainConfig
 from lco_jax.data.encode.encoded import Encoded, Medium, Visual
-from lco_jax.data.encode.positions import Grid
+from lco_jax.data.encode.grammar import Largest, grammar_of
 from lco_jax.data.pack.batch import Batch, Shape, choose_shape, item_lengths, measure
 from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape, VisionBatch
 from lco_jax.data.pack.patch_layout import WINDOW_ROW
@@ -85,10 +85,11 @@ def assume_shape(config: TrainConfig, model: ModelConfig, num_shards: int) -> Sh
     count = examples * assumed.roles
     items = [_item(assumed.item_tokens)] * count
     if model.vision is not None:
+        largest = largest_image(config, model)
         # The pixels of a still image; nobody looks at them.
         levels = np.zeros((0, model.vision.num_channels * model.vision.patch_px**2), np.uint8)
-        image = Visual(levels, largest_image(config, model), np.zeros((2, 3), np.float32))
-        with_image = _item(assumed.item_tokens + image_tokens(config, model), image)
+        image = Visual(levels, largest.grid, np.zeros((2, 3), np.float32))
+        with_image = _item(assumed.item_tokens + largest.num_tokens, image)
         num_images = math.ceil(assumed.image_share * count)
         items[:num_images] = [with_image] * num_images
     lengths = item_lengths(items).reshape(1, examples, assumed.roles)
@@ -105,18 +106,9 @@ def _item(num_tokens: int, image: Visual | None = None) -> Encoded:
     return Encoded(np.zeros(num_tokens, np.int32), np.uint64(0), media=media)
 
 
-def largest_image(config: TrainConfig, model: ModelConfig) -> Grid:
-    """The grid of an image of the largest size that the config allows, nearly a square."""
-    merge = model.vision.merge_size
-    units = config.data.media.image_max_pixels // (model.vision.patch_px * merge) ** 2
-    rows = math.isqrt(units)
-    return Grid(1, rows * merge, units // rows * merge)
-
-
-def image_tokens(config: TrainConfig, model: ModelConfig) -> int:
-    """Of an image of the largest size."""
-    grid = largest_image(config, model)
-    return grid.rows * grid.columns // model.vision.unit_patches
+def largest_image(config: TrainConfig, model: ModelConfig) -> Largest:
+    """The image with most tokens that the config allows, nearly a square."""
+    return grammar_of(model.vision).largest(config.data.media)
 
 
 def _media(
@@ -132,11 +124,15 @@ def _media(
     patches = shape.patch_rows * shape.frame_row
     width = model.vision.num_channels * shape.patch_frames * model.vision.patch_px**2
     group, spec = (chunks, shards), MEDIA_SPECS.vision
+    windows = coordinates = None
+    if model.vision.has_windows:
+        windows = array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows)
+        coordinates = array((*group, patches, 2), np.int32, spec.coordinates)
     vision = VisionBatch(
         patches=array((*group, patches, width), np.uint8, spec.patches),
         statistics=array((*group, 2, model.vision.num_channels), np.float32, spec.statistics),
-        windows=array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows),
+        windows=windows,
         frames=array((*group, shape.patch_rows, shape.frame_row), np.int32, spec.frames),
-        coordinates=array((*group, patches, 2), np.int32, spec.coordinates),
+        coordinates=coordinates,
     )
     return MediaBatch(vision, None, array(table, np.int32, MEDIA_SPECS.slots))

@@ -10,7 +10,7 @@ from lco_jax.data.pack.batch import Shape
 from lco_jax.models.config import ModelConfig
 from lco_jax.objectives.traits import traits_of
 from lco_jax.plan.topologies import Topology
-from lco_jax.plan.useful_work import matrix_weights, tower_weights
+from lco_jax.plan.useful_work import matrix_weights
 
 _PASSES = {"none": 4.2, "dots": 4.2, "full": 5.6}
 """FLOPs a token in units of N, factors included: forward, gradient of the activations, and with
@@ -66,7 +66,7 @@ def estimate(
     sums = (4 + (memory.remat == "full") + 2 * again) * layers * slots * text.hidden_size
     if model.vision is not None:
         vision = model.vision
-        flops += 2.0 * tower_weights(vision) * patches / tensor
+        flops += 2.0 * vision.matrix_weights * patches / tensor
         seen = len(vision.full_layers) * shape.media.frame_row
         flops += 4.0 * vision.hidden_size * seen * patches / tensor
         moved += _TOWER_TRAFFIC * patches * vision.num_layers * vision.hidden_size

@@ -4,7 +4,6 @@ of assumed sizes."""
 import contextlib
 import dataclasses
 import json
-import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from lco_jax.data.records import MediaSource, Triplet
 from lco_jax.data.sources.open import open_source
 from lco_jax.models.config import ModelConfig, public_config, read_config
 from lco_jax.objectives.traits import Assumed, traits_of
-from lco_jax.plan.assumed_batch import image_tokens
+from lco_jax.plan.assumed_batch import largest_image
 from lco_jax.plan.stand_in_tokenizer import write_tokenizer
 from lco_jax.train.manifest import underlying
 
@@ -202,10 +201,7 @@ def _write_image(folder: Path, config: TrainConfig, sizes: ModelConfig) -> Path 
     towers = config.model.towers
     if sizes.vision is None or (towers is not None and "vision" not in towers):
         return None
-    tokens = image_tokens(config, sizes)
-    unit_px = sizes.vision.patch_px * sizes.vision.merge_size
-    heights = range(max(1, math.isqrt(tokens) // 2), math.isqrt(tokens) + 1)
-    height = max(heights, key=lambda height: height * (tokens // height))
+    height, width = largest_image(config, sizes).size_px
     file = folder / "largest.png"
-    Image.new("RGB", (tokens // height * unit_px, height * unit_px)).save(file)
+    Image.new("RGB", (width, height)).save(file)
     return file

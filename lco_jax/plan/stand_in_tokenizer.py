@@ -67,9 +67,13 @@ def write_tokenizer(folder: Path, sizes: ModelConfig) -> None:
 def _media_template(names: Sequence[str]) -> str:
     """The lines of the chat template that write the kinds of media whose tokens are known."""
     kinds = {"image": "vision", "video": "vision", "audio": "audio"}
+    turns = {
+        kind: (f"<|{tower}_start|>", f"<|{kind}|>", f"<|{tower}_end|>")
+        for kind, tower in kinds.items()
+    }
     return "\n".join(
         f"{{%- if part['type'] == '{kind}' -%}}"
-        f"{{{{- '<|{tower}_start|><|{kind}|><|{tower}_end|>' -}}}}{{%- endif -%}}"
-        for kind, tower in kinds.items()
+        f"{{{{- '{''.join(name for name in turn if name in names)}' -}}}}{{%- endif -%}}"
+        for kind, turn in turns.items()
         if f"<|{kind}|>" in names
     )

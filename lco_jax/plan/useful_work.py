@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from lco_jax.config import TrainConfig
 from lco_jax.models.config import ModelConfig, TextConfig
-from lco_jax.models.tower_config import VisionConfig
 from lco_jax.objectives.traits import traits_of
-from lco_jax.plan.assumed_batch import image_tokens
+from lco_jax.plan.assumed_batch import largest_image
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,11 @@ def useful_work(config: TrainConfig, model: ModelConfig) -> UsefulWork:
     pictured = patches = 0
     flops = 0.0
     if model.vision is not None:
-        pictured = math.ceil(assumed.image_share * items) * image_tokens(config, model)
-        patches = pictured * model.vision.unit_patches
-        flops += 2.0 * tower_weights(model.vision) * patches
+        largest = largest_image(config, model)
+        num_images = math.ceil(assumed.image_share * items)
+        pictured = num_images * largest.num_tokens
+        patches = num_images * math.prod(largest.grid[:3])
+        flops += 2.0 * model.vision.matrix_weights * patches
     flops += 4.0 * matrix_weights(model.text) * (text_tokens + pictured)
     if not traits_of(config.objective).has_targets:
         flops -= 4.0 * _unpooled_weights(model.text) * (text_tokens + pictured - items)
@@ -58,13 +59,3 @@ def _unpooled_weights(text: TextConfig) -> int:
     """Of the last layer, those that no other token than the pooled one needs."""
     size = text.sizes
     return size["D"] * (2 * size["N"] * size["H"] + 3 * size["F"])
-
-
-def tower_weights(vision: VisionConfig) -> int:
-    """The vision tower's weights that multiply every patch, the merger's shared by a unit's."""
-    size = vision.sizes
-    width = size["D"]
-    embed = size["C"] * size["T"] * size["Y"] * size["X"] * width
-    layers = vision.num_layers * width * (4 * width + 3 * size["F"])
-    merge = size["U"] * width * width + width * size["E"]
-    return embed + layers + merge

@@ -62,9 +62,13 @@ def match_parts(
         # The tensors of other towers stay with the decoder, which comes last.
         found = replace(found, towers=tower_found.towers)
         tower_found = replace(tower_found, towers=[])
-        part = Part(tower_table, getattr(config, name).num_layers, tower_found, tower)
-        # Unlike a decoder, a tower is never cut to its first layers.
+        sizes = getattr(config, name)
+        part = Part(tower_table, sizes.num_layers, tower_found, tower)
+        # Unlike a decoder, a tower is never cut to its first layers, but for those of no effect.
         beyond = tower_found.names.keys() - part.keys
+        stored = part._replace(num_layers=sizes.num_stored_layers).keys
+        tower_found.unused.extend(tower_found.names.pop(key) for key in beyond & stored)
+        beyond -= stored
         tower_found.unknown.extend(tower_found.names[key] for key in sorted(beyond))
         parts.append(part)
     if leaves or not parts:

@@ -21,7 +21,8 @@ _QKV = "qkv"
 @dataclass(frozen=True)
 class Row:
     """One tensor, or a stack of them: with `{L}` in its hub name one for each layer, with `{Q}`
-    one for each of query, key and value, stacked along leading dimensions.
+    one for each of query, key and value, stacked along leading dimensions. What stands in brackets
+    there is written, and need not be there on reading.
     """
 
     hub: str
@@ -42,10 +43,11 @@ class Row:
 
     def name(self, place: int | None) -> str:
         """The hub name of the tensor at a place of the stack."""
+        hub = self.hub.replace("[", "").replace("]", "")
         if place is None:
-            return self.hub
+            return hub
         layer, part = divmod(place, len(_QKV)) if "Q" in self.stack else (place, 0)
-        return self.hub.format(L=layer, Q=_QKV[part])
+        return hub.format(L=layer, Q=_QKV[part])
 
     def key(self, name: str) -> Key | None:
         """The tensor of this row with that hub name."""
@@ -61,7 +63,7 @@ class Row:
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
-        name = re.escape(self.hub)
+        name = re.escape(self.hub).replace(r"\[", "(?:").replace(r"\]", ")?")
         return re.compile(
             name.replace(r"\{L\}", r"(?P<L>\d+)").replace(r"\{Q\}", f"(?P<Q>[{_QKV}])")
         )
@@ -155,6 +157,33 @@ OMNI_VISION_ROWS = (
     *_linear("blocks.{L}.attn.{Q}", _QKV_PATH, "(N H) D -> D N H"),
 )
 """Query, key and value lie fused in a VL checkpoint and apart in an Omni one; ours is one array."""
+
+_CLIP = "vision_tower.[vision_model.]"
+TILE_ROWS = (
+    _row(f"{_CLIP}embeddings.class_embedding", "vision/embed/first", "D -> D"),
+    _weight(f"{_CLIP}embeddings.patch_embedding", "vision/embed", "D C Y X -> C Y X D"),
+    _row(f"{_CLIP}embeddings.position_embedding.weight", "vision/embed/positions", "S D -> S D"),
+    *_norm(f"{_CLIP}pre_layrnorm", "vision/first_norm"),
+    *_norm(f"{_CLIP}encoder.layers.{{L}}.layer_norm1", "vision/blocks/attention_norm"),
+    *_linear(f"{_CLIP}encoder.layers.{{L}}.self_attn.{{Q}}_proj", _QKV_PATH, "(N H) D -> D N H"),
+    *_linear(
+        f"{_CLIP}encoder.layers.{{L}}.self_attn.out_proj",
+        "vision/blocks/attention/output",
+        "D (N H) -> N H D",
+    ),
+    *_norm(f"{_CLIP}encoder.layers.{{L}}.layer_norm2", "vision/blocks/mlp_norm"),
+    *_linear(f"{_CLIP}encoder.layers.{{L}}.mlp.fc1", "vision/blocks/mlp/hidden", "F D -> D F"),
+    *_linear(f"{_CLIP}encoder.layers.{{L}}.mlp.fc2", "vision/blocks/mlp/output", "D F -> F D"),
+    *_linear("multi_modal_projector.linear_1", "vision/projector/hidden", "E D -> D E"),
+    *_linear("multi_modal_projector.linear_2", "vision/projector/output", "O E -> E O"),
+    _row("image_newline", "vision/newline", "O -> O"),
+)
+"""A CLIP tower, what maps its features to the width of the decoder, and what ends their lines."""
+UNUSED_OF_TILES = tuple(
+    f"vision_tower.{inner}{name}"
+    for inner in ("", "vision_model.")
+    for name in ("post_layernorm.weight", "post_layernorm.bias", "embeddings.position_ids")
+)
 
 _AUDIO_ROWS = (
     *_linear("conv1", "audio/conv1", "D M X -> X M D"),

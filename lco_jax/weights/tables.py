@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from lco_jax.models.families import (
     LLAMA,
+    LLAVA_NEXT,
     MISTRAL,
     QWEN2,
     QWEN2_5_OMNI,
@@ -21,7 +22,9 @@ from lco_jax.weights.rows import (
     QK_NORMS,
     QKV_BIASES,
     TEXT_ROWS,
+    TILE_ROWS,
     UNUSED_OF_OMNI_AUDIO,
+    UNUSED_OF_TILES,
     VL_VISION_ROWS,
     Key,
     Row,
@@ -34,7 +37,9 @@ _DECODER_NAME = re.compile(
 )
 """Every spelling in circulation, the bare one of a decoder saved without its wrapper included."""
 _HEAD_NAME = re.compile(r"(?:model\.|language_model\.)?(lm_head\..+)")
-_COMPUTED = re.compile(r"(?:model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_COMPUTED = re.compile(
+    r"(?:(?:model|language_model)\.)*layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+)
 """What old files hold and every reader computes."""
 
 
@@ -62,6 +67,8 @@ class Tower:
     prefix: str
     """Written before its names, after that of the family."""
     rows: tuple[Row, ...]
+    begins: tuple[str, ...] = ()
+    """How its names begin, where they have no common prefix."""
     unused: tuple[str, ...] = ()
     """Tensors that every checkpoint holds and no forward pass reads."""
 
@@ -79,6 +86,8 @@ class Table:
     """Not written, but accepted after the prefix on reading."""
     decoder: str = "model."
     """Written before every name of the decoder (or of the tower whose rows these are)."""
+    head: str = ""
+    """Written before the name of the output head."""
     spellings: tuple[re.Pattern[str], ...] = (_DECODER_NAME, _HEAD_NAME)
     """Full names after prefix and wrapper; the first group is the name of a row."""
     adapter_decoder: str = "model.language_model."
@@ -105,13 +114,15 @@ class Table:
         """The hub's own spelling of a tensor of our tree."""
         path, place = key
         row = self.row(path)
-        decoder = "" if row == HEAD else self.decoder
+        decoder = self.head if row == HEAD else self.decoder
         return f"{self.prefix}{decoder}{row.name(place)}"
 
     def assign(self, names: Iterable[str]) -> Assignment:
         """Sort hub names, in any spelling, into what they are."""
         result = Assignment()
-        prefixes = tuple(tower.prefix for tower in self.towers.values())
+        prefixes = tuple(
+            begin for tower in self.towers.values() for begin in tower.begins or (tower.prefix,)
+        )
         for name in names:
             local = name.removeprefix(self.prefix).removeprefix(self.wrapper)
             key = self._key(local)
@@ -178,6 +189,13 @@ _OMNI = {
     "ignored": ("talker.", "token2wav."),
 }
 
+_TILES = Tower(
+    "",
+    TILE_ROWS,
+    begins=("vision_tower.", "multi_modal_projector.", "image_newline"),
+    unused=UNUSED_OF_TILES,
+)
+
 TABLES = {
     table.family: table
     for table in (
@@ -195,6 +213,14 @@ TABLES = {
         ),
         Table(MISTRAL.name, rows=TEXT_ROWS, adapter_decoder="model.", computed=_COMPUTED),
         Table(QWEN2_5_VL.name, towers={"vision": Tower("visual.", VL_VISION_ROWS)}),
+        Table(
+            LLAVA_NEXT.name,
+            rows=(*TEXT_ROWS, *QKV_BIASES, *OUTPUT_BIAS),
+            decoder="language_model.model.",
+            head="language_model.",
+            towers={"vision": _TILES},
+            computed=_COMPUTED,
+        ),
         Table(QWEN2_5_OMNI.name, prefix="thinker.", **_OMNI),
         Table(QWEN2_5_OMNI_THINKER.name, wrapper="thinker.", **_OMNI),
     )

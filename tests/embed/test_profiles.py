@@ -113,5 +113,5 @@ def test_another_recipe_is_told(folder, tmp_path, caplog):
 def test_answers_need_turns():
     data = DataConfig((JsonlSource("a.jsonl"),), profile=PROFILE)
     TrainConfig(ModelRef("m"), data, Contrastive())
-    with pytest.raises(ValueError, match="writes no turns, which can have no answers; use `lco`"):
+    with pytest.raises(ValueError, match="writes no turns that can have answers; use `lco`"):
         TrainConfig(ModelRef("m"), data, Generative())

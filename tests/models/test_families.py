@@ -53,14 +53,21 @@ def test_its_classes_are_in_transformers(family):
     model = getattr(transformers, family.torch_class)
     assert model.config_class.model_type == (family.thinker or family).name
     for part, model_type in family.part_types.items():
-        found = model.config_class.sub_configs[part].model_type
+        found = model.config_class.sub_configs[part]
+        if found is transformers.AutoConfig:
+            found = model.config_class.sub_configs_defaults[part]
+        found = found.model_type
         # Version 5 calls VL's vision tower otherwise than the hub's files do.
         assert found in (model_type, f"{model_type}_vision")
     if media := family.torch_media:
         names = (media.processor, media.image_processor, f"{media.image_processor}Pil")
-        assert all(hasattr(transformers, name) for name in (*names, media.video_processor))
+        assert all(hasattr(transformers, name) for name in names)
         arguments = inspect.signature(model.forward).parameters
-        assert media.seconds in arguments
+        assert media.image_sizes in arguments
+        assert ("video" in family.kinds) == (media.video_processor is not None)
+        if media.video_processor:
+            assert hasattr(transformers, media.video_processor)
+            assert media.seconds in arguments
         assert ("mm_token_type_ids" in arguments) == media.needs_kinds
 
 

@@ -44,11 +44,13 @@ HEARD = [
 """For a model that hears."""
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_5_omni_thinker"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_5_omni_thinker", "llava_next"])
 def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
+    is_tiled = request.param == "llava_next"
+    vision = tiny.TILES | {"num_attention_heads": 4} if is_tiled else None
     tied = request.param == "qwen2_5_vl"
-    return tiny.write(folder, request.param, tied=tied, num_kv_heads=4, num_layers=2)
+    return tiny.write(folder, request.param, tied=tied, num_kv_heads=4, num_layers=2, vision=vision)
 
 
 @pytest.fixture(scope="module")

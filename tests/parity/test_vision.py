@@ -10,10 +10,10 @@ import torch
 from flax import nnx
 
 from lco_jax.data.encode.positions import Grid
-from lco_jax.models import vision
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
 from lco_jax.models.vision import VisionTower
+from lco_jax.nn import row_attention
 from lco_jax.runtime.axes import act_spec
 from lco_jax.weights.hub import load_params
 from tests import meshes, tiny
@@ -154,18 +154,18 @@ def test_attention_in_pieces_equals_all_rows_at_once(monkeypatch, sizes, most, p
     values = rng.normal(size=(4, 4, 512, 2, 8)).astype(np.float32)
 
     def loss(arrays, segments):
-        context = vision._attend_in_rows(*arrays[:3], segments)
+        context = row_attention.attend_in_rows(*arrays[:3], segments)
         return (context * arrays[3]).sum(), context
 
     def run(most):
-        monkeypatch.setattr(vision, "_MAX_SCORES_ON_CPU", most)
+        monkeypatch.setattr(row_attention, "_MAX_SCORES_ON_CPU", most)
         with jax.set_mesh(meshes.make(sizes)):
             at = jax.NamedSharding(jax.sharding.get_mesh(), act_spec("G P N H"))
             arrays = tuple(jax.device_put(x, at) for x in values)
             own = jax.device_put(
                 segments, jax.NamedSharding(jax.sharding.get_mesh(), act_spec("G K T"))
             )
-            return vision._piece(4, 128), jax.jit(jax.grad(loss, has_aux=True))(arrays, own)
+            return row_attention._piece(4, 128), jax.jit(jax.grad(loss, has_aux=True))(arrays, own)
 
     whole, expected = run(2**22)
     assert whole == (4, 128)
@@ -192,7 +192,7 @@ def test_the_kernel_of_tpus_equals_plain_attention(sizes):
             alone = jax.jit(lambda arrays: attention(*arrays[:3], own))(arrays)
             return jax.tree.map(np.asarray, (alone, jax.jit(jax.grad(loss, has_aux=True))(arrays)))
 
-    found = run(functools.partial(vision._attend_by_kernel, interpret=True))
-    expected = run(vision._attend_in_rows)
+    found = run(functools.partial(row_attention._attend_by_kernel, interpret=True))
+    expected = run(row_attention.attend_in_rows)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(one - other) < 2e-6 * np.linalg.norm(other)

@@ -19,7 +19,13 @@ _ARMS = sorted((Path(__file__).parents[2] / "configs").glob("seadoc_*.py"))
 STAGED = [path for path in _ARMS if "small" not in path.stem]
 SMALL = [path for path in _ARMS if "small" in path.stem]
 _FACTORS_3B = 119_734_272
-_FACTORS = {"3b": _FACTORS_3B, "7b": 161_480_704, "32b": 536_870_912, "72b": 842_137_600}
+_FACTORS = {
+    "3b": _FACTORS_3B,
+    "7b": 161_480_704,
+    "8b": 167_772_160,
+    "32b": 536_870_912,
+    "72b": 842_137_600,
+}
 _TOWER_3B = 668_684_288
 """Of Qwen2.5-VL. Source: the sizes of HF's config, by hand."""
 _OMNI_7B_TEXT = Path(__file__).parents[2] / "configs" / "lco_omni_7b_text.py"
@@ -39,7 +45,20 @@ def test_lowers(path):
             assert "sdy.sharding" in text
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
-    assert trainable == _FACTORS[path.stem.split("_")[2]]
+    assert trainable == _FACTORS[path.stem.split("_")[-2]]
+
+
+def test_images_in_tiles_lower():
+    base = load_config(CONFIGS[0].with_name("lco_vl_7b_multimodal.py"))
+    model = dataclasses.replace(base.model, path="llava-hf/llama3-llava-next-8b-hf")
+    with jax.set_mesh(meshes.make((2, 2, 2))):
+        run = abstract_run(dataclasses.replace(base, model=model))
+        run.step.lower(run.state, run.batch, run.preamble)
+    vision = run.batch.media.vision
+    assert vision.patches.shape[-1] == 3 * 14 * 14
+    assert vision.frames.shape[-1] == 576 and vision.windows is None
+    # Of the largest image 2,928 tokens go into the decoder, of 5 tiles.
+    assert run.batch.tokens.shape[-1] >= 2928
 
 
 def test_the_template_is_the_recipe_of_own_data(tmp_path, monkeypatch):

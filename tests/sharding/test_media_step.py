@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,16 +12,23 @@ from lco_jax.config import DataConfig, JsonlSource, MediaConfig, Memory
 from tests import meshes, runs, tiny
 from tests.sharding.test_step import run_processes, same
 
+EVEN_TILES = tiny.TILES | {"num_attention_heads": 4, "hidden_size": 32}
 MEDIA = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=16 * 28 * 28)
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "qwen2_5_omni_thinker"],
+    params=[
+        pytest.param("qwen2_5_vl", marks=pytest.mark.slow),
+        "qwen2_5_omni_thinker",
+        pytest.param("llava_next", marks=pytest.mark.slow),
+    ],
 )
 def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.write(folder, request.param, num_kv_heads=4, vision=tiny.DEEP_TOWER)
+    is_tiled = request.param == "llava_next"
+    vision = EVEN_TILES if is_tiled else tiny.DEEP_TOWER
+    tiny.write(folder, request.param, num_kv_heads=4, vision=vision)
     with_sounds = "omni" in request.param
     triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=with_sounds)
     source = JsonlSource(str(triplets))
@@ -28,7 +36,7 @@ def config(request, tmp_path_factory):
         folder,
         triplets,
         data=DataConfig(sources=(source,), batch_size=16, media=MEDIA),
-        memory=Memory(row_tokens=(64, 128), frame_rows=(256, 512)),
+        memory=Memory(row_tokens=(64, 256 if is_tiled else 128), frame_rows=(256, 512)),
     )
 
 
@@ -53,6 +61,8 @@ def test_encode_chunks(config, plain, chunks):
 @pytest.mark.slow
 def test_pictures_matter(config, plain):
     """Were pictures ignored, the tests above would pass."""
+    if "image_grid_pinpoints" in (Path(config.model.path) / "config.json").read_text():
+        pytest.skip("tiles are of the model's sizes")
     small = dataclasses.replace(MEDIA, image_max_pixels=4 * 28 * 28)
     data = dataclasses.replace(config.data, media=small)
     other = runs.run_steps(dataclasses.replace(config, data=data), meshes.make((1, 1, 1)))

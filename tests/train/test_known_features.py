@@ -20,16 +20,21 @@ from tests import runs, tiny
 MEDIA = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=16 * 28 * 28)
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=["qwen2_5_omni_thinker", pytest.param("llava_next", marks=pytest.mark.slow)],
+)
+def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.write(folder, "qwen2_5_omni_thinker", num_kv_heads=4, vision=tiny.DEEP_TOWER)
-    triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=True)
+    is_tiled = request.param == "llava_next"
+    vision = None if is_tiled else tiny.DEEP_TOWER
+    tiny.write(folder, request.param, num_kv_heads=4, vision=vision)
+    triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=not is_tiled)
     return runs.make_config(
         folder,
         triplets,
         data=DataConfig(sources=(JsonlSource(str(triplets)),), batch_size=16, media=MEDIA),
-        memory=Memory(row_tokens=(64, 128), frame_rows=(256, 512)),
+        memory=Memory(row_tokens=(64, 256 if is_tiled else 128), frame_rows=(256, 512)),
         num_steps=3,
     )
 

@@ -26,6 +26,13 @@ def _wrap(name: str) -> str:
     return f"thinker.{name}"
 
 
+def _llava_in_memory(name: str) -> str:
+    name = name.removeprefix("language_model.")
+    if name.startswith("model."):
+        return name.replace("model.", "model.language_model.", 1)
+    return name if name.startswith("lm_head.") else f"model.{name}"
+
+
 def _towers_inside(name: str) -> str:
     name = _swap("visual.", "model.visual.")(name)
     name = _swap("audio_tower.", "model.audio_tower.")(name)
@@ -43,6 +50,9 @@ SPELLINGS: dict[str, tuple[str, Rename]] = {
     "vl in memory": ("qwen2_5_vl", _swap("model.", "model.language_model.")),
     "vl base class": ("qwen2_5_vl", _swap("model.", "language_model.")),
     "vl wrapped decoder": ("qwen2_5_vl", _swap("model.", "language_model.model.")),
+    "llava hub": ("llava_next", _swap("vision_tower.", "vision_tower.vision_model.")),
+    "llava in memory": ("llava_next", _llava_in_memory),
+    "llava as written": ("llava_next", lambda name: name),
     "thinker": ("qwen2_5_omni_thinker", lambda name: name),
     "thinker with prefix": ("qwen2_5_omni_thinker", _wrap),
     "thinker in memory": ("qwen2_5_omni_thinker", _towers_inside),

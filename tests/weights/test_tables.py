@@ -37,6 +37,11 @@ def test_every_spelling_is_read(family, prefix, decoder):
         ("mistral", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
         ("qwen2_5_vl", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
         (
+            "llava_next",
+            "language_model.model.layers.2.self_attn.q_proj.weight",
+            "language_model.lm_head.weight",
+        ),
+        (
             "qwen2_5_omni",
             "thinker.model.layers.2.self_attn.q_proj.weight",
             "thinker.lm_head.weight",
@@ -75,7 +80,7 @@ def test_towers_and_speech_are_told_apart():
     assert TABLES["qwen2"].assign(names).unknown == names
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "llava_next"])
 def test_frequencies_in_old_files_are_not_read(family):
     names = [
         "model.layers.0.self_attn.rotary_emb.inv_freq",

@@ -15,7 +15,7 @@ from lco_jax.weights.tables import TABLES
 from tests import meshes, tiny
 from tests.weights import folders
 
-SPELLINGS = [name for name, (family, _) in folders.SPELLINGS.items() if FAMILIES[family].towers]
+SPELLINGS = [name for name, (family, _) in folders.SPELLINGS.items() if FAMILIES[family].has_axes]
 NORM = "visual.blocks.2.norm1.weight"
 
 

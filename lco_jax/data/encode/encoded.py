@@ -17,6 +17,9 @@ class Visual(NamedTuple):
     grid: Grid
     statistics: Float32[np.ndarray, "2 3"]
     """Mean and standard deviation with which the device normalises them."""
+    order: Int32[np.ndarray, "n"] | None = None
+    """Of each token that stands for it the feature, counted within it; -1: the one that the tower
+    adds to those of all patches (None: a token for each feature, in turn)."""
 
 
 class Audio(NamedTuple):

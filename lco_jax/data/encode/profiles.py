@@ -1,11 +1,34 @@
 """Prompt recipes by name: what is written around items, and how they are cut."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 from lco_jax.config import ProfileName
 from lco_jax.models.tokens import Kind
+
+MIXTURE = "mixture"
+"""What an item is called that has a text and media, or media of several kinds."""
+
+
+class Asked(NamedTuple):
+    """What is written around the media and the text of an item, in this order."""
+
+    after: str
+    before: str = ""
+    between: str = ""
+    """Behind the media, before the text."""
+
+
+def _one_word(kind: str) -> Asked:
+    return Asked(f"\nSummarize the above {kind} in one word:")
+
+
+_ONE_WORD = {
+    **{kind: _one_word(kind) for kind in ("text", "image", "video", "audio")},
+    MIXTURE: Asked("\nSummarize the above in one word:"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,16 +42,32 @@ class Profile:
     """A mixture is called by the first of these that it has; empty: by none."""
     takes_empty: bool = False
     """Whether a text of no characters has a vector."""
+    asked: Mapping[str, Asked] = field(default_factory=lambda: _ONE_WORD)
+    """By the kind of an item."""
     has_turns: bool = True
-    """Whether an item is a turn of the chat template that asks for one word. Otherwise it is a text
-    between the tokens that the tokenizer puts around one, of which the last is pooled."""
+    """Whether an item is a turn of the checkpoint's chat template. Otherwise it is a text between
+    the tokens that the tokenizer puts around one, of which the last is pooled."""
+    turn: tuple[str, str] | None = None
+    """Where there are no such turns: what stands between these tokens and an item."""
+    markup: Mapping[Kind, str] = field(default_factory=dict)
+    """And what stands for a medium."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """What stands before texts, by name: of queries, where they are not written as documents."""
 
 
+_CONTROL = re.compile(r"<\|?\w+\|?>")
+_E5_V = {
+    "text": Asked("\nSummary above sentence in one word: "),
+    "image": Asked("\nSummary above image in one word: "),
+    MIXTURE: Asked(
+        '" Describe modified image in one word: [/INST]', "[INST] ", ' Modify this image with "'
+    ),
+}
 _TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # Source: LCO-Emb released trainers and README (lco); mteb's LCO-Embedding wrapper (mteb); the
-# settings of Qwen3-Embedding for sentence-transformers, mteb's Qwen3 wrapper (qwen3-embedding).
+# settings of Qwen3-Embedding for sentence-transformers, mteb's Qwen3 wrapper (qwen3-embedding);
+# E5-V's model card, mteb's E5VModel (e5-v), which cut no texts: the decoder was trained on 8,192
+# tokens.
 PROFILES: dict[ProfileName, Profile] = {
     "lco": Profile(650, ("image", "video", "audio")),
     "mteb": Profile(
@@ -37,8 +76,21 @@ PROFILES: dict[ProfileName, Profile] = {
     "qwen3-embedding": Profile(
         8191,
         takes_empty=True,
+        asked={"text": Asked("")},
         has_turns=False,
         prompts={"query": f"Instruct: {_TASK}\nQuery:"},
+    ),
+    "e5-v": Profile(
+        8000,
+        ("image",),
+        takes_empty=True,
+        asked=_E5_V,
+        has_turns=False,
+        turn=(
+            "<|start_header_id|>user<|end_header_id|>\n\n",
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n \n",
+        ),
+        markup={"image": "<image>"},
     ),
 }
 
@@ -51,3 +103,22 @@ def check_profile(name: str) -> None:
     """
     if not isinstance(name, str) or name not in PROFILES:
         raise ValueError(f"profile={name!r} is none of {list(get_args(ProfileName))}")
+
+
+def check_tokens(name: ProfileName, vocabulary: Collection[str], place: Any) -> None:
+    """Refuse a tokenizer for which what a recipe writes as control tokens are none.
+
+    Args:
+        place: what errors call the tokenizer.
+
+    Raises:
+        ValueError: it lacks some.
+    """
+    profile = PROFILES[name]
+    written = "".join((*(profile.turn or ()), *profile.markup.values()))
+    missing = sorted({*_CONTROL.findall(written)} - {*vocabulary})
+    if missing:
+        raise ValueError(
+            f"{place}: the tokenizer lacks {', '.join(missing)}, which the profile {name!r} "
+            "writes; use it with models that were trained with it, or another profile"
+        )

@@ -12,11 +12,12 @@ from jaxtyping import Int32
 
 from lco_jax.config import ControlTokensRead, ProfileName
 from lco_jax.data.encode.encoded import Encoded, Kind
-from lco_jax.data.encode.profiles import PROFILES, check_profile
+from lco_jax.data.encode.profiles import MIXTURE, PROFILES, Asked, check_profile, check_tokens
 from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
     around_text,
+    begin_of_turns,
     load_tokenizer,
     open_template,
     read_markup,
@@ -27,8 +28,8 @@ from lco_jax.data.errors import RecordError
 from lco_jax.data.media.sources import MediaSource, name_of
 from lco_jax.data.records import Item
 
+_FIELDS: dict[Kind, str] = {"image": "images", "audio": "audios", "video": "videos"}
 _PLURALS: dict[Kind, str] = {"image": "images", "audio": "audio", "video": "videos"}
-_ASK_OF_MIXTURE = "\nSummarize the above in one word:"
 
 
 class Prompter:
@@ -65,7 +66,7 @@ class Prompter:
             raise ValueError(f"control_tokens={control_tokens!r} is none of {known}")
         self._recipe = PROFILES[profile]
         self.profile = profile
-        self.prompt = _ask("text") if self._recipe.has_turns else ""
+        self.prompt = self._recipe.asked["text"].after
         """Follows an item that is a text."""
         self.max_text_tokens = (
             self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
@@ -80,13 +81,25 @@ class Prompter:
             self.template_head, self.template_tail = split_template(template)
             self.markup = read_markup(template, self.template_head, kinds)
             end = after_answer(template, tokenizer)
+            begin = begin_of_turns(tokenizer, folder)
+            if not self.template_head.startswith(begin):
+                self.template_head = begin + self.template_head
         else:
-            self.template_head, self.template_tail = around_text(tokenizer, folder)
-            end = self.template_tail
+            own = self._recipe.turn
+            before, after = around_text(tokenizer, folder, needs_end=own is None)
+            end = after or tokenizer.eos_token
+            if own:
+                end = end or own[1]
+                check_tokens(profile, tokenizer.get_vocab(), folder)
+                before, after = before + own[0], own[1] + after
+            self.template_head, self.template_tail = before, after
+            markup = self._recipe.markup
+            self.markup = {kind: markup[kind] for kind in kinds if kind in markup}
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
         probes = [probe + self.prompt for probe in PROBES]
-        probes += [markup + _ask(kind) for kind, markup in self.markup.items()]
+        every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
+        probes += ["".join(self._body(item, "")) for item in every.values()]
         full = self._tokenizer.of_template(map(self._wrap, probes))
         self.head = np.array(_common_prefix(full), np.int32)
         self._rest = self._text_after_head(probes, full)
@@ -192,19 +205,23 @@ class Prompter:
         return [self._strip_head(ids) for ids in found] if self._rest is None else found
 
     def _body(self, item: Item, text: str) -> Turn:
-        return Turn(self._media_markup(item), text, self._prompt(item))
+        asked = self.asked(item)
+        return Turn(asked.before + self._media_markup(item) + asked.between, text, asked.after)
 
     def _media_markup(self, item: Item) -> str:
         return "".join(self.markup[kind] for kind, _ in self.ordered_media(item))
 
-    def _prompt(self, item: Item) -> str:
-        """Names what is above by its kind, or not at all if several kinds are mixed."""
-        if not item.has_media:
-            return self.prompt
+    def asked(self, item: Item) -> Asked:
+        """What is written around the parts of an item: it names what is above by its kind, or not
+        at all if several kinds are mixed."""
         kinds = {kind for kind, _ in self.ordered_media(item)}
-        if self._recipe.dominant:
-            return _ask(next(kind for kind in self._recipe.dominant if kind in kinds))
-        return _ask("" if item.text or len(kinds) > 1 else kinds.pop())
+        if not kinds:
+            name = "text"
+        elif self._recipe.dominant:
+            name = next(kind for kind in self._recipe.dominant if kind in kinds)
+        else:
+            name = MIXTURE if item.text or len(kinds) > 1 else kinds.pop()
+        return self._recipe.asked[name]
 
     def _wrap(self, body: str) -> str:
         return self.template_head + body + self.template_tail
@@ -213,7 +230,8 @@ class Prompter:
         """Raise RecordError if the item is empty, or has media that the template does not know."""
         if item.is_empty and not (may_be_empty or self.takes_empty):
             raise RecordError(f"item {item.id or item} is empty; give it a text or a medium")
-        for kind, source in self.ordered_media(item):
+        given = ((kind, source) for kind, sources in item.media.items() for source in sources)
+        for kind, source in given:
             if kind not in self.markup:
                 name = item.id or (repr(item.text) if item.text else "")
                 place = f"item {name}: has" if name else "it has"
@@ -223,7 +241,7 @@ class Prompter:
                 )
 
     def _what_is_read(self, refused: Kind) -> str:
-        if not self._recipe.has_turns:
+        if not (self._recipe.has_turns or self._recipe.markup):
             return f"the profile {self.profile!r} is for texts alone"
         if refused in self._kinds:
             return f"the checkpoint's chat template knows no {refused}"
@@ -249,10 +267,6 @@ class Prompter:
                 "this tokenizer joins the text to the template and is not supported"
             )
         return ids[len(self.head) :]
-
-
-def _ask(kind: str) -> str:
-    return f"\nSummarize the above {kind} in one word:" if kind else _ASK_OF_MIXTURE
 
 
 def _common_prefix(sequences: list[list[int]]) -> list[int]:

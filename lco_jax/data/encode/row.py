@@ -34,8 +34,8 @@ class Row:
     def add_medium(self, content: Content) -> None:
         """A medium, for which the next given token stands."""
         count = num_features(content, self._config)
-        grid = None if isinstance(content, Audio) else content.grid
-        self._parts.append(grid or count)
+        has_grid = self._config.text.mrope_section and not isinstance(content, Audio)
+        self._parts.append((has_grid and content.grid) or count)
         first = len(self._tokens)
         self._media.append(Medium(content, np.arange(first, first + count)))
         self._tokens += [self._given[self._start]] * count
@@ -68,6 +68,8 @@ class Row:
             content = medium.content
             digest.update(repr((content[0].shape, getattr(content, "grid", None))).encode())
             digest.update(np.ascontiguousarray(content[0]).data)
+            if isinstance(content, Visual) and content.order is not None:
+                digest.update(content.order.data)
         targets = encoded.targets
         if targets is not None:  # media stand in the prompt, before all that is learned
             before = len(self._tokens) - len(self._given)
@@ -86,5 +88,7 @@ def num_features(content: Content, config: ModelConfig) -> int:
     if isinstance(content, Known):
         return len(content.features)
     if isinstance(content, Visual):
+        if content.order is not None:
+            return len(content.order)
         return len(content.patches) // config.vision.unit_patches
     return int(num_audio_tokens(content.frames).sum())

@@ -89,6 +89,17 @@ def open_template(
     )
 
 
+def begin_of_turns(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> str:
+    """What is put before a turn that does not begin with it: of families whose processor treats
+    turns as texts, what the tokenizer puts before a text.
+
+    Source: transformers ProcessorMixin.apply_chat_template.
+    """
+    config = folder / "config.json"
+    family = FAMILIES.get(read_object(config).get("model_type")) if config.exists() else None
+    return _around(tokenizer)[0] if family and family.torch_media else ""
+
+
 def _turn(text: str, as_parts: bool) -> Conversation:
     return _of_user([{"type": "text", "text": text}] if as_parts else text)
 
@@ -147,22 +158,31 @@ def after_answer(template: ChatTemplate, tokenizer: "PreTrainedTokenizerBase") -
     return tokenizer.eos_token
 
 
-def around_text(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> tuple[str, str]:
-    """The tokens that a tokenizer puts before and after a text; where it puts none after it, the
-    one that ends texts.
+def around_text(
+    tokenizer: "PreTrainedTokenizerBase", folder: Path, *, needs_end: bool
+) -> tuple[str, str]:
+    """The tokens that a tokenizer puts before and after a text; where it puts none after it and one
+    is needed, the one that ends texts.
 
     Raises:
         ValueError: it has no such token.
     """
-    found = tokenizer.backend_tokenizer.encode(_SENTINEL)
-    text = [place for place, added in enumerate(found.special_tokens_mask) if not added]
-    before, after = found.tokens[: text[0]], found.tokens[text[-1] + 1 :]
-    if not after and tokenizer.eos_token is None:
+    before, after = _around(tokenizer)
+    if after or not needs_end:
+        return before, after
+    if tokenizer.eos_token is None:
         raise ValueError(
             f"{folder}: the tokenizer neither puts a token behind texts nor has an eos_token; give "
             "it one (in tokenizer_config.json)"
         )
-    return "".join(before), "".join(after) or tokenizer.eos_token
+    return before, tokenizer.eos_token
+
+
+def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
+    """The tokens that a tokenizer puts before and after a text."""
+    found = tokenizer.backend_tokenizer.encode(_SENTINEL)
+    text = [place for place, added in enumerate(found.special_tokens_mask) if not added]
+    return "".join(found.tokens[: text[0]]), "".join(found.tokens[text[-1] + 1 :])
 
 
 def read_markup(template: ChatTemplate, head: str, kinds: Sequence[Kind]) -> dict[Kind, str]:

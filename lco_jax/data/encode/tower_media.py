@@ -7,13 +7,14 @@ from pathlib import Path
 
 from lco_jax.config import MediaConfig, ProfileName
 from lco_jax.data.encode.encoded import Audio, Content, Kind, Visual
+from lco_jax.data.encode.grammar import grammar_of
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.wrapper_media import image_settings
 from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import MelConfig, PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError, NoAudioError
-from lco_jax.data.media.images import image_patches, is_animation, load_image
+from lco_jax.data.media.images import is_animation, load_image
 from lco_jax.data.media.mel import log_mel, mel_chunks
 from lco_jax.data.media.sources import (
     MediaOptions,
@@ -52,6 +53,7 @@ class TowerMedia:
         profile: ProfileName,
     ):
         self._family = FAMILIES[config.family]
+        self._grammar = grammar_of(config.vision)
         self._image, self._video = _pixel_configs(folder, config, media)
         if profile == "mteb":
             self._video = dataclasses.replace(self._video, min_frames=1, whole_patches=False)
@@ -86,8 +88,7 @@ class TowerMedia:
             return (self._read_audio(source, options),)
         if kind == "image":
             image = load_image(source, self._limits)
-            patches = image_patches(image, options.of_pixels(self._image))
-            return (Visual(patches.levels, Grid(*patches.grid), patches.statistics),)
+            return (self._grammar.read_image(image, self._image, options),)
         config = options.of_video(self._video)
         start_s = options.start or 0.0
         video = load_video(source, config, self._limits, start_s=start_s, end_s=options.end)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lco_jax.config import MediaConfig
-from lco_jax.models.config import read_config
+from lco_jax.data.encode.tile_settings import check_tile_settings
+from lco_jax.models.config import ModelConfig, TileConfig, read_config
 from lco_jax.models.json_files import Schema, check, naming, read_object
 
 _FILE = "preprocessor_config.json"
@@ -74,7 +75,8 @@ def wrapper_media(folder: Path) -> MediaConfig:
     own bounds of frames go before those of the checkpoint.
     """
     said = image_settings(folder)
-    said = {**(said.get("size") or {}), **said}
+    size = said.get("size")
+    said = {**(size if isinstance(size, dict) else {}), **said}
     return MediaConfig(
         **{
             field: said[name]
@@ -93,7 +95,10 @@ def image_settings(folder: Path) -> dict[str, Any]:
     """
     joint = _read(folder / _JOINT_FILE)
     check(_Joint, joint, folder / _JOINT_FILE)
-    sizes = _sizes(folder)
+    config = read_config(folder) if (folder / "config.json").exists() else None
+    if config is not None and isinstance(config.vision, TileConfig):
+        return _of_tiles(folder, joint, config.vision)
+    sizes = _sizes(config)
     found, images = {}, {}
     for part, file in (
         ("feature_extractor", _FILE),
@@ -136,11 +141,18 @@ def processor_settings(folder: Path) -> dict[str, Any]:
     return {**others, **(joint.get("feature_extractor") or {}), **images}
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """How the towers of the model in the folder read media; empty if it has no model."""
-    if not (folder / "config.json").exists():
+def _of_tiles(folder: Path, joint: dict[str, Any], vision: TileConfig) -> dict[str, Any]:
+    where, images = folder / _FILE, _read(folder / _FILE)
+    if joint.get("image_processor") is not None:
+        where, images = f"{folder / _JOINT_FILE}: image_processor", joint["image_processor"]
+    check_tile_settings(images, joint, vision, (where, folder / _JOINT_FILE))
+    return images
+
+
+def _sizes(config: ModelConfig | None) -> dict[str, int]:
+    """How the towers of a model read media; empty if there is none."""
+    if config is None:
         return {}
-    config = read_config(folder)
     expected = {}
     if config.vision is not None:
         expected = {

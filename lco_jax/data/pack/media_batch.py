@@ -1,18 +1,20 @@
 """The media of a batch, packed for each data shard, and where their features go."""
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from lco_jax.data.encode.encoded import Content, Encoded
+from lco_jax.data.encode.encoded import Content, Encoded, Visual
 from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.data.media.patches import repeat_frames
-from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
+from lco_jax.data.pack.budgets import frame_rows_of, open_budget
+from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
-from lco_jax.models.config import ModelConfig, VisionConfig
+from lco_jax.models.config import ModelConfig, TileConfig, VisionConfig
 
 
 class MediaShape(NamedTuple):
@@ -35,9 +37,9 @@ class VisionBatch(NamedTuple):
     """Levels of red, green and blue, which the device normalises."""
     statistics: Float32[np.ndarray, "C G 2 3"]
     """Mean and standard deviation of each channel."""
-    windows: Int32[np.ndarray, "C G X S"]
+    windows: Int32[np.ndarray, "C G X S"] | None
     frames: Int32[np.ndarray, "C G X T"]
-    coordinates: Int32[np.ndarray, "C G P 2"]
+    coordinates: Int32[np.ndarray, "C G P 2"] | None
 
 
 class AudioBatch(NamedTuple):
@@ -55,7 +57,7 @@ class MediaBatch(NamedTuple):
     audio: AudioBatch | None
     slots: Int32[np.ndarray, "C B S"]
     """For each token the feature that takes its place, counted within the shard: first those of
-    the patches, then those of the audio, then the known ones; -1 for text."""
+    the patches and what the tower adds, then those of the audio, then the known ones; -1: text."""
     known: Float32[np.ndarray, "C G X D"] | None = None
     """Features that no tower need compute."""
 
@@ -77,7 +79,7 @@ class MediaPacker:
     def __init__(self, config: ModelConfig, frame_rows: Sequence[int]):
         self._vision, self._audio = config.vision, config.audio
         self._width = config.text.hidden_size if config.text else 0
-        self._frame_rows = tuple(frame_rows)
+        self._frame_rows = frame_rows_of(config.vision, frame_rows)
         self._copies_pixels = True
 
     def without_pixels(self) -> "MediaPacker":
@@ -106,7 +108,7 @@ class MediaPacker:
             needed = self._frame_rows.index(choose_frame_row(grids, self._frame_rows, self._vision))
             shortest = max(shortest, needed + 1)
             for index in range(needed, len(rows)):
-                budget = PatchBudget(self._vision, self._frame_rows[index])
+                budget = open_budget(self._vision, self._frame_rows[index])
                 budget.add(grids)
                 rows[index] = max(rows[index], budget.num_rows)
         return shortest, chunks, known, frames, *rows
@@ -141,8 +143,8 @@ class MediaPacker:
         slots = np.full(num_tokens, -1, np.int32)
         groups = (num_tokens[0], len(shards) // num_tokens[0])
 
-        def by_chunk(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-            return (x.reshape(*groups, *x.shape[1:]) for x in arrays)
+        def by_chunk(arrays: Sequence[np.ndarray | None]) -> Iterator[np.ndarray | None]:
+            return (x if x is None else x.reshape(*groups, *x.shape[1:]) for x in arrays)
 
         vision = audio = known = None
         if shape.patch_rows:
@@ -164,23 +166,26 @@ class MediaPacker:
         units_of = patches.reshape(len(shards), -1, config.unit_patches, width)
         layouts = []
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
-            budget = PatchBudget(config, shape.frame_row)
+            budget = open_budget(config, shape.frame_row)
             units, first = budget.add(_grids(items)), 0
             layouts.append(budget.layout(shape.patch_rows))
             for content, places in _media(items, starts, "visuals"):
-                own = units[first : first + len(places)]
+                own = units[first : first + _num_units(content, config)]
                 first += len(own)
                 statistics[number] = content.statistics
                 if self._copies_pixels:
                     levels = repeat_frames(content.patches, shape.patch_frames, pixels)
                     units_of[number, own] = levels.reshape(-1, config.unit_patches, width)
+                if content.order is not None:
+                    own = np.append(own, num_patches // config.unit_patches)[content.order]
                 slots.flat[places] = own
-        stacked = (np.stack(array) for array in zip(*(x[:3] for x in layouts), strict=True))
+        parts = zip(*(layout[:3] for layout in layouts), strict=True)
+        stacked = (None if part[0] is None else np.stack(part) for part in parts)
         return VisionBatch(patches, statistics, *stacked)
 
     def _fill_audio(self, shards, token_starts, shape, slots) -> AudioBatch:
         config = self._audio
-        first_feature = self._num_units(shape)
+        first_feature = self._num_visual(shape)
         size = (len(shards), shape.audio_chunks, config.num_mels, config.chunk_frames)
         mels, frames = np.zeros(size, np.float32), np.zeros(size[:2], np.int32)
         chunk_tokens = config.chunk_rows // 2
@@ -195,7 +200,7 @@ class MediaPacker:
         return AudioBatch(mels, frames)
 
     def _fill_known(self, shards, token_starts, shape, slots) -> Float32[np.ndarray, "G X D"]:
-        first = self._num_units(shape)
+        first = self._num_visual(shape)
         if shape.audio_chunks:
             first += shape.audio_chunks * (self._audio.chunk_rows // 2)
         values = np.zeros((len(shards), shape.known_features, self._width), np.float32)
@@ -208,11 +213,12 @@ class MediaPacker:
                 slots.flat[places] = first + own
         return values
 
-    def _num_units(self, shape: MediaShape) -> int:
-        """Features of a shard's patches."""
+    def _num_visual(self, shape: MediaShape) -> int:
+        """Features of a shard's patches, and what the tower adds to them."""
         if not shape.patch_rows:
             return 0
-        return shape.patch_rows * shape.frame_row // self._vision.unit_patches
+        units = shape.patch_rows * shape.frame_row // self._vision.unit_patches
+        return units + self._vision.extra_features
 
 
 def _media(
@@ -233,7 +239,7 @@ def _audio_features(
     return np.repeat(chunks * chunk_tokens, counts) + within
 
 
-def patch_frames(item: Encoded, config: VisionConfig) -> int:
+def patch_frames(item: Encoded, config: VisionConfig | TileConfig) -> int:
     """How many frames a patch of the item's images and videos has; 0 if it has none of them."""
     pixels = config.num_channels * config.patch_px**2 if item.visuals else 1
     widths = (medium.content.patches.shape[1] for medium in item.visuals)
@@ -242,6 +248,11 @@ def patch_frames(item: Encoded, config: VisionConfig) -> int:
 
 def _grids(items: Sequence[Encoded]) -> list:
     return [medium.content.grid for item in items for medium in item.visuals]
+
+
+def _num_units(content: Visual, config: VisionConfig | TileConfig) -> int:
+    """Of an image or a video, whether its pixels are there or not."""
+    return math.prod(content.grid[:3]) // config.unit_patches
 
 
 def _num_chunks(item: Encoded) -> int:

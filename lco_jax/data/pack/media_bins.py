@@ -8,8 +8,8 @@ import numpy as np
 
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, place
+from lco_jax.data.pack.budgets import Budget
 from lco_jax.data.pack.media_batch import MediaShape
-from lco_jax.data.pack.patch_layout import PatchBudget
 from lco_jax.data.pack.rounding import round_coarsely, round_rows
 
 Kind = tuple[int, bool, bool, int]
@@ -21,7 +21,7 @@ audio, whether there are media whose features are known, and the frames that a p
 class Bin:
     """The items of one data shard."""
 
-    budget: PatchBudget | None
+    budget: Budget | None
     members: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     num_chunks: int = 0

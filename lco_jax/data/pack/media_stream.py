@@ -9,9 +9,10 @@ import numpy as np
 
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill, place
+from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
 from lco_jax.data.pack.media_bins import Bin, Demand, Kind, round_up
-from lco_jax.data.pack.patch_layout import PatchBudget, choose_frame_row
+from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
 from lco_jax.data.pack.shares import Agree, agree_alone
 from lco_jax.data.pack.stream import Packed
@@ -57,7 +58,8 @@ class MediaStream:
     ):
         self._agree = agree
         self._config = config
-        self._row_tokens, self._frame_rows = tuple(row_tokens), tuple(frame_rows)
+        self._row_tokens = tuple(row_tokens)
+        self._frame_rows = frame_rows_of(config.vision, frame_rows)
         self._tokens, self._patches = tokens_per_shard, patches_per_shard
         self._num_shards, self._head_tokens = num_shards, head_tokens
         self._packer = MediaPacker(config, frame_rows)
@@ -92,7 +94,8 @@ class MediaStream:
     ) -> dict[Kind, "_Members"]:
         """The kinds that any process has."""
         either = (False, True)
-        frames = (1, self._config.vision.frames_per_patch) if self._config.vision else ()
+        vision = self._config.vision
+        frames = sorted({1, vision.frames_per_patch}) if vision else ()
         visual = [(0, 0), *itertools.product(self._frame_rows, frames)]
         kinds = [
             (row, audio, known, count)
@@ -214,7 +217,7 @@ class MediaStream:
 
     def _bin(self, kind: Kind) -> Bin:
         frame_row = kind[0]
-        return Bin(PatchBudget(self._config.vision, frame_row) if frame_row else None)
+        return Bin(open_budget(self._config.vision, frame_row) if frame_row else None)
 
     def _fill(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64
 
 from lco_jax.data.encode.positions import Grid
-from lco_jax.models.config import VisionConfig
+from lco_jax.models.config import TileConfig, VisionConfig
 
 WINDOW_ROW = 128
 """Patches of a row of window attention. It holds two full windows of the public towers; a single
@@ -25,12 +25,12 @@ class PatchLayout(NamedTuple):
     tower move no patch and attend to no more than a row.
     """
 
-    windows: Int32[np.ndarray, "W S"]
-    """The window of each patch, numbered from 1; 0 is padding."""
+    windows: Int32[np.ndarray, "W S"] | None
+    """The window of each patch, numbered from 1; 0 is padding (None: the tower has none)."""
     frames: Int32[np.ndarray, "K T"]
     """The frame of each patch, numbered from 1; 0 is padding."""
-    coordinates: Int32[np.ndarray, "P 2"]
-    """Row and column of each patch in its frame."""
+    coordinates: Int32[np.ndarray, "P 2"] | None
+    """Row and column of each patch in its frame (None: the tower does not ask)."""
     units: Int32[np.ndarray, "n"]
     """The place among the budget's merge units of each merge unit of the grids, one grid after
     the other, frame by frame and row by row. There lies the feature of the unit, too."""
@@ -145,12 +145,17 @@ def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
     return _place_windows(tuple(sizes), empty, row_units) is not None
 
 
-def choose_frame_row(grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig) -> int:
-    """The first of the `allowed` row lengths (ascending, in patches) that holds every frame.
+def choose_frame_row(
+    grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig | TileConfig
+) -> int:
+    """The first of the `allowed` row lengths (ascending, in patches) that holds every frame; of
+    tiles that of one.
 
     Raises:
         ValueError: a frame fits into none.
     """
+    if not config.has_windows:
+        return config.tile_patches
     shapes = {(grid.rows, grid.columns) for grid in grids}
     for frame_row in allowed:
         shapes = {shape for shape in shapes if not fits(Grid(1, *shape), frame_row, config)}

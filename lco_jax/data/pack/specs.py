@@ -1,8 +1,12 @@
 """Where the arrays of a batch live on the mesh."""
 
+from typing import TypeVar
+
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.media_batch import AudioBatch, MediaBatch, VisionBatch
 from lco_jax.runtime.axes import act_spec
+
+_T = TypeVar("_T", MediaBatch, VisionBatch)
 
 BATCH_SPECS = Batch(
     tokens=act_spec("C B S"),
@@ -30,6 +34,13 @@ def batch_specs(batch: Batch) -> Batch:
         specs = specs._replace(vocabulary=act_spec("C X"))
     if batch.media is None:
         return specs
-    given = [part is not None for part in batch.media]
-    parts = (spec if there else None for spec, there in zip(MEDIA_SPECS, given, strict=True))
-    return specs._replace(media=MediaBatch(*parts))
+    media = _where_given(MEDIA_SPECS, batch.media)
+    if batch.media.vision is not None:
+        media = media._replace(vision=_where_given(MEDIA_SPECS.vision, batch.media.vision))
+    return specs._replace(media=media)
+
+
+def _where_given(specs: _T, parts: _T) -> _T:
+    """The specs of the parts that are not None."""
+    pairs = zip(specs, parts, strict=True)
+    return type(specs)(*(None if part is None else spec for spec, part in pairs))
