@@ -14,7 +14,7 @@ from tests.data.test_loader import prompter as prompter
 
 @pytest.mark.parametrize(("max_bytes", "most"), [(0, 1), (250, 3), (10_000, 20)])
 def test_what_waits_is_bounded(max_bytes, most):
-    """Eight threads, steps of 100 bytes: no more wait than have room, and the one that is wanted."""
+    """Eight threads, steps of 100 bytes: as many wait as have room, and the one that is wanted."""
     ahead, waiting, seen = ReadAhead(max_bytes, 0), set(), []
     lock, done = threading.Lock(), [threading.Event() for _ in range(20)]
 
