@@ -17,13 +17,14 @@ from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
     around_text,
+    before_answer,
     begin_of_turns,
     load_tokenizer,
     open_template,
     read_markup,
     split_template,
 )
-from lco_jax.data.encode.text_tokenizer import TextTokenizer, Turn
+from lco_jax.data.encode.text_tokenizer import Before, TextTokenizer, Turn
 from lco_jax.data.errors import RecordError
 from lco_jax.data.media.sources import MediaSource, name_of
 from lco_jax.data.records import Item
@@ -80,12 +81,12 @@ class Prompter:
             template = open_template(tokenizer, folder, kinds)
             self.template_head, self.template_tail = split_template(template)
             self.markup = read_markup(template, self.template_head, kinds)
-            end = after_answer(template, tokenizer)
+            end, lead = after_answer(template, tokenizer), before_answer(template)
             begin = begin_of_turns(tokenizer, folder)
             if not self.template_head.startswith(begin):
                 self.template_head = begin + self.template_head
         else:
-            own = self._recipe.turn
+            own, lead = self._recipe.turn, ""
             before, after = around_text(tokenizer, folder, needs_end=own is None)
             end = after or tokenizer.eos_token
             if own:
@@ -101,7 +102,11 @@ class Prompter:
         every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
         probes += ["".join(self._body(item, "")) for item in every.values()]
         full = self._tokenizer.of_template(map(self._wrap, probes))
-        self.head = np.array(_common_prefix(full), np.int32)
+        head = _common_prefix(full)
+        if self._tokenizer.joins_lines:  # what a probe does not show, another text may
+            head = head[: self._tokenizer.last_control_token(head)]
+        self.head = np.array(head, np.int32)
+        self._before_answer = Before(self.template_tail, lead)
         self._rest = self._text_after_head(probes, full)
         self.end_token = self._tokenizer.of_template([end])[0][0]
         """Ends a response."""
@@ -163,7 +168,8 @@ class Prompter:
             for item, text in zip(items, texts, strict=True)
         ]
         prompts = self._encode_bodies(bodies)
-        answers = self._tokenizer.beginnings(responses, max_response_tokens)
+        before = self._before_answer
+        answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
         found = []
         for prompt, answer, text, response in zip(prompts, answers, texts, responses, strict=True):
             learned = [*answer, self.end_token][:max_response_tokens]

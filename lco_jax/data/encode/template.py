@@ -80,7 +80,7 @@ def open_template(
     """
     texts = (_SENTINEL, *PROBES)
     conversations = [_turn(text, as_parts) for as_parts in (False, True) for text in texts]
-    conversations += [_turn_with(kind) for kind in kinds] + _answers()
+    conversations += [_turn_with(kind) for kind in kinds] + _answers() + _questions()
     return ChatTemplate(
         tokenizer.get_chat_template(),
         str(template_file(folder)),
@@ -120,6 +120,13 @@ def _answers() -> list[Conversation]:
     return [{"messages": form, "add_generation_prompt": False} for form in (plain, parts)]
 
 
+def _questions() -> list[Conversation]:
+    """The same without the answer, which is asked for."""
+    return [
+        {"messages": form["messages"][:1], "add_generation_prompt": True} for form in _answers()
+    ]
+
+
 def split_template(template: ChatTemplate) -> tuple[str, str]:
     """What the chat template writes before and after the content of the only user turn.
 
@@ -156,6 +163,19 @@ def after_answer(template: ChatTemplate, tokenizer: "PreTrainedTokenizerBase") -
             "the tokenizer an eos_token"
         )
     return tokenizer.eos_token
+
+
+def before_answer(template: ChatTemplate) -> str:
+    """The white space that the chat template writes before the content of the assistant's turn,
+    behind what asks for it. Anything else, such as empty thoughts, is no part of answers.
+    """
+    for form, question in zip(_answers(), _questions(), strict=True):
+        before, found, _ = _try_render(template, form).partition(_SENTINEL)
+        asked = _try_render(template, question)
+        if found and asked and before.startswith(asked):
+            lead = before[len(asked) :]
+            return lead if lead.isspace() else ""
+    return ""
 
 
 def around_text(
