@@ -44,7 +44,14 @@ HEARD = [
 """For a model that hears."""
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_5_omni_thinker", "llava_next"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "qwen2_5_vl",
+        "qwen2_5_omni_thinker",
+        pytest.param("llava_next", marks=pytest.mark.slow),
+    ],
+)
 def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     is_tiled = request.param == "llava_next"

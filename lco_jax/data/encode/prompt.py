@@ -77,10 +77,12 @@ class Prompter:
         self._kinds = tuple(kinds)
         self.markup: dict[Kind, str] = {}
         """What the template writes for a medium, by kind."""
+        self._lead = ""  # what it writes before a text, behind the media
         if self._recipe.has_turns:
             template = open_template(tokenizer, folder, kinds)
             self.template_head, self.template_tail = split_template(template)
-            self.markup = read_markup(template, self.template_head, kinds)
+            self.markup, self._lead = read_markup(template, self.template_head, kinds)
+            self.template_head = self.template_head.removesuffix(self._lead)
             end, lead = after_answer(template, tokenizer), before_answer(template)
             begin = begin_of_turns(tokenizer, folder)
             if not self.template_head.startswith(begin):
@@ -98,7 +100,7 @@ class Prompter:
             self.markup = {kind: markup[kind] for kind in kinds if kind in markup}
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
-        probes = [probe + self.prompt for probe in PROBES]
+        probes = [self._lead + probe + self.prompt for probe in PROBES]
         every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
         probes += ["".join(self._body(item, "")) for item in every.values()]
         full = self._tokenizer.of_template(map(self._wrap, probes))
@@ -164,7 +166,7 @@ class Prompter:
             self.check(item, may_be_empty=True)
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
         bodies = [
-            Turn(self._media_markup(item), text, "")
+            Turn(self._media_markup(item) + self._lead, text, "")
             for item, text in zip(items, texts, strict=True)
         ]
         prompts = self._encode_bodies(bodies)
@@ -227,7 +229,8 @@ class Prompter:
             name = next(kind for kind in self._recipe.dominant if kind in kinds)
         else:
             name = MIXTURE if item.text or len(kinds) > 1 else kinds.pop()
-        return self._recipe.asked[name]
+        asked = self._recipe.asked[name]
+        return asked._replace(between=asked.between + self._lead)
 
     def _wrap(self, body: str) -> str:
         return self.template_head + body + self.template_tail

@@ -205,14 +205,38 @@ def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     return "".join(found.tokens[: text[0]]), "".join(found.tokens[text[-1] + 1 :])
 
 
-def read_markup(template: ChatTemplate, head: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
-    """What the chat template writes for a medium before a text, for the kinds that it knows."""
-    markup: dict[Kind, str] = {}
+def read_markup(
+    template: ChatTemplate, head: str, kinds: Sequence[Kind]
+) -> tuple[dict[Kind, str], str]:
+    """What the chat template writes for a medium before a text, for the kinds that it knows; and
+    how much of `head`, which it writes before a text alone, stands between media and text.
+    """
+    written: dict[Kind, tuple[str, int]] = {}
     for kind in kinds:
         before, found, _ = _try_render(template, _turn_with(kind)).partition(_SENTINEL)
-        if found and before.startswith(head) and before != head:
-            markup[kind] = before[len(head) :]
-    return markup
+        place = _place_of_media(before, head) if found else None
+        if place is not None:
+            written[kind] = before, place
+    place = min((place for _, place in written.values()), default=len(head))
+    behind = len(head) - place
+    markup = {
+        kind: before[place : len(before) - behind]
+        for kind, (before, own) in written.items()
+        if own == place
+    }
+    return markup, head[place:]
+
+
+def _place_of_media(before: str, head: str) -> int | None:
+    """Where within what precedes a text the media stand, as far behind as may be: only white space
+    may follow (None: nowhere)."""
+    for place in range(len(head), -1, -1):
+        begin, end = head[:place], head[place:]
+        if end.strip():
+            break
+        if len(before) > len(head) and before.startswith(begin) and before.endswith(end):
+            return place
+    return None
 
 
 def _try_render(template: ChatTemplate, conversation: Conversation) -> str:
