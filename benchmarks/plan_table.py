@@ -22,22 +22,25 @@ _32B = f"--config configs/lco_vl_32b_text.py {_BATCH}"
 _72B = f"--config configs/lco_vl_72b_text.py {_BATCH}"
 _VL_7B = "--config configs/lco_vl_7b"
 _3B, _VL_3B = "--config configs/lco_omni_3b", "--config configs/lco_vl_3b"
+_LLAVA = f"--config configs/lco_llava_next_8b_text.py {_BATCH}"
 _PAGES = "--config configs/seadoc_high.py --stage read --model.path Qwen/Qwen2.5-VL-7B-Instruct"
 CASES = {
     "7b-v5p": f"{_TEXT} --topology v5p:4x4x4 --memory.remat none",
     "7b-2xv5p": f"{_TEXT} --topology v5p:4x4x4 --num-slices 2",
-    "7b-v5e": f"{_TEXT} --topology v5e:16x16 --mesh.tensor 2 --memory.remat full",
-    "7b-v6e": f"{_TEXT} --topology v6e:8x8 --mesh.tensor 2 --memory.remat full",
-    "7b-media-v5p": f"{_MEDIA} --topology v5p:4x4x4 --memory.remat full",
+    "7b-v5e": f"{_TEXT} --topology v5e:16x16 --mesh.tensor 2",
+    "7b-v6e": f"{_TEXT} --topology v6e:8x8",
+    "7b-media-v5p": f"{_MEDIA} --topology v5p:4x4x4",
     "7b-media-v5e": f"{_MEDIA} --topology v5e:16x16 --mesh.tensor 4 --memory.remat full",
-    "7b-media-v6e": f"{_MEDIA} --topology v6e:8x8 --mesh.tensor 4 --memory.remat full",
+    "7b-media-v6e": f"{_MEDIA} --topology v6e:8x8 --memory.remat full",
     "vl-7b-v5p": f"{_VL_7B}_text.py {_BATCH} --topology v5p:4x4x4 --memory.remat none",
-    "vl-7b-media-v5p": f"{_VL_7B}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
+    "vl-7b-media-v5p": f"{_VL_7B}_multimodal.py {_BATCH} --topology v5p:4x4x4",
     "3b-v5e": f"{_3B}_text.py {_BATCH} --topology v5e:16x16 --memory.remat full",
-    "3b-media-v5p": f"{_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
+    "3b-media-v5p": f"{_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4",
     "vl-3b-v5e": f"{_VL_3B}_text.py {_BATCH} --topology v5e:16x16 --memory.remat full",
-    "vl-3b-media-v5p": f"{_VL_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
+    "vl-3b-media-v5p": f"{_VL_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4",
     "7b-pages-v5p": f"{_PAGES} --topology v5p:4x4x4",
+    "llava-v5p": f"{_LLAVA} --topology v5p:4x4x4",
+    "llava-v6e": f"{_LLAVA} --topology v6e:8x8",
     "32b-v5p": f"{_32B} --topology v5p:4x4x4",
     "72b-v5p": f"{_72B} --topology v5p:4x4x4",
 }

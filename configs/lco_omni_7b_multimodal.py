@@ -3,8 +3,9 @@
 Prepare the text once with `python launch/prepare_data.py all_nli`, and put triplets of your own
 (the paper's were not released) into `data/multimodal.jsonl`.
 
-With `--memory.remat full` a chip peaks at 28.1 GB on v5p:4x4x4, with `--mesh.tensor 4` besides at
-11.6 GB on v5e:16x16 and 30.9 GB on v6e:8x8; a step takes 2.0, 1.2 and 3.5 s at least: docs/plan.md.
+A chip peaks at 50.0 GB on v5p:4x4x4, at 23.4 GB on v6e:8x8 with `--memory.remat full`, and with
+`--mesh.tensor 4` besides at 8.1 GB on v5e:16x16; a step takes 0.74, 0.58 and 0.57 s at least:
+docs/plan.md.
 """
 
 from lco_jax.config import (
@@ -13,6 +14,7 @@ from lco_jax.config import (
     JsonlSource,
     Lora,
     MediaConfig,
+    Memory,
     MeshConfig,
     ModelRef,
     OptimizerConfig,
@@ -43,4 +45,7 @@ def get_config() -> TrainConfig:
         ),
         num_epochs=2,
         mesh=MeshConfig(data=-1),
+        # An image of the largest size takes 657 tokens: rows of 2,048 hold three, and rows of 2,560
+        # patches one of its 2,500 patches. Longer items take the longer rows.
+        memory=Memory(row_tokens=(2048, 4096, 8192, 16384), frame_rows=(2560, 5120, 16384)),
     )

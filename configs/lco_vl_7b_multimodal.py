@@ -13,6 +13,7 @@ from lco_jax.config import (
     JsonlSource,
     Lora,
     MediaConfig,
+    Memory,
     MeshConfig,
     ModelRef,
     OptimizerConfig,
@@ -45,4 +46,7 @@ def get_config() -> TrainConfig:
         ),
         num_epochs=2,
         mesh=MeshConfig(data=-1),
+        # An image of the largest size takes 657 tokens: rows of 2,048 hold three, and rows of 2,560
+        # patches one of its 2,500 patches. Longer items take the longer rows.
+        memory=Memory(row_tokens=(2048, 4096, 8192, 16384), frame_rows=(2560, 5120, 16384)),
     )

@@ -44,22 +44,18 @@ LLAMA3_STRINGS = (
 LLAMA3_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' -}}
-{%- if message['content'] is string -%}
-{{- message['content'] -}}
-{%- else -%}
 {%- for part in message['content'] | selectattr('type', 'equalto', 'image') -%}
-{{- '<image>\\n' -}}
+{{- '<image>' -}}
 {%- endfor -%}
 {%- for part in message['content'] | selectattr('type', 'equalto', 'text') -%}
-{{- part['text'] -}}
+{{- '\\n' + part['text'] + '<|eot_id|>' -}}
 {%- endfor -%}
-{%- endif -%}
-{{- '<|eot_id|>' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}
 {%- endif -%}"""
-"""It does not write what begins texts: the tokenizer does."""
+"""As on the hub, it takes lists of parts alone, puts a line break before a text, and does not write
+what begins texts: the tokenizer does."""
 
 OMNI_TOKENS = {
     **{f"{kind}_token": f"<|{kind.upper()}|>" for kind in ("image", "video", "audio")},

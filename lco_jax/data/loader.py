@@ -29,6 +29,7 @@ from lco_jax.data.pack.batch import (
 from lco_jax.data.pack.fits import fitting
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
+from lco_jax.data.read_ahead import ReadAhead, num_bytes
 from lco_jax.data.records import Record
 from lco_jax.data.replacements import Replacements
 from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
@@ -38,6 +39,8 @@ _Part = TypeVar("_Part")
 # Tokenisation of a step takes a few tenths of a second at most: this hides it and its variation.
 _READ_THREADS = 4
 _READ_AHEAD_STEPS = 8
+_READ_AHEAD_BYTES = 2 << 30
+"""Of images above all: a step of a thousand with pictures takes about a gigabyte on one host."""
 _PACKED_AHEAD_STEPS = 2
 
 
@@ -172,14 +175,28 @@ class Loader(abc.ABC, Generic[_Part]):
             return
         import grain  # takes a second, and embedding, which imports this file, has no use for it
 
-        steps = grain.MapDataset.range(self._next_step, self._stop).map(self._encode)
+        read_ahead = ReadAhead(_READ_AHEAD_BYTES, self._next_step)
+
+        def encode(step: int) -> tuple[int, list[Encoded | None], int]:
+            return read_ahead.read(step, self._encode, lambda found: num_bytes(found[1]))
+
+        def pack_next(loaded: tuple[int, list[Encoded | None], int]):
+            packed = self._pack(loaded)
+            read_ahead.take(loaded[0])
+            return packed
+
+        steps = grain.MapDataset.range(self._next_step, self._stop).map(encode)
         encoded = steps.to_iter_dataset(
             grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=_READ_AHEAD_STEPS)
         )
-        batches = iter(encoded.map(self._pack))
+        batches = iter(encoded.map(pack_next))
         # A single thread, so that processes ask each other in step order. When the caller leaves,
         # it finishes what is ahead: processes that leave after the same step have asked the same.
-        with contextlib.closing(batches), ThreadPoolExecutor(max_workers=1) as packer:
+        with (
+            contextlib.closing(batches),
+            ThreadPoolExecutor(max_workers=1) as packer,
+            contextlib.closing(read_ahead),
+        ):
             ahead = collections.deque(
                 packer.submit(next, batches, None) for _ in range(_PACKED_AHEAD_STEPS)
             )

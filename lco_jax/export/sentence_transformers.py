@@ -143,7 +143,7 @@ def prompts_of(prompter: Prompter, kinds: Iterable[Kind]) -> dict[str, str]:
     than one side of them, with dots in their place."""
     found = {}
     for name, asked in asked_of(prompter, kinds).items():
-        before = [part for part in (asked.before, asked.between) if part]
+        before = [part for part in (asked.before, asked.between) if part.strip()]
         found[name] = "…".join([*before, asked.after])
     return found
 

@@ -242,6 +242,7 @@ LLAVA_NEXT = Family(
     towers={"vision": read_tiles},
     tokens=("image",),
     part_types={"text_config": LLAMA.name, "vision_config": "clip_vision_model"},
+    tokenizer="file",
     torch_media=TorchMedia(
         processor="LlavaNextProcessor",
         image_processor="LlavaNextImageProcessor",

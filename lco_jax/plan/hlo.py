@@ -23,10 +23,15 @@ class Shape:
     in_hbm: bool
 
     @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.dims)
+
+    @property
     def num_bytes(self) -> int:
         """Without the padding of its tiles."""
         bits = _BITS.get(self.dtype) if self.dtype in _BITS else _bits(self.dtype)
-        return -(-math.prod(self.dims) * bits // 8)
+        return -(-self.size * bits // 8)
 
 
 @dataclass(frozen=True)

@@ -230,8 +230,9 @@ def _used_bytes(program: Program, body: dict[str, Instruction], name: str, size:
     for use in body.values():
         if name not in use.operands:
             continue
-        if use.opcode in ("dynamic-slice", "gather"):
-            total += _bytes(use.shapes, anywhere=True)
+        if use.opcode in ("dynamic-slice", "slice", "gather"):
+            # Of the dtype of the array: a slice may give another one.
+            total += size * use.shapes[0].size // body[name].shapes[0].size
         elif use.opcode == "bitcast":
             total += _used_bytes(program, body, use.name, size)
         elif use.opcode == "fusion":

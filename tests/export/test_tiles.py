@@ -34,7 +34,9 @@ def compared(folder):
     }
 
 
-@pytest.mark.parametrize("form", ["merged", "peft", "sentence-transformers"])
+@pytest.mark.parametrize(
+    "form", [pytest.param("merged", marks=pytest.mark.slow), "peft", "sentence-transformers"]
+)
 def test_every_format(run, form):
     out = run.parent / form
     export_model(str(run), out, form)

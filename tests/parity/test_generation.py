@@ -49,7 +49,7 @@ HEARD = [
     params=[
         "qwen2_5_vl",
         "qwen2_5_omni_thinker",
-        "llava_next",
+        pytest.param("llava_next", marks=pytest.mark.slow),
         pytest.param("qwen3_vl", marks=pytest.mark.slow),
     ],
 )

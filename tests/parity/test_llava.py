@@ -32,7 +32,7 @@ ITEMS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral"])
+@pytest.fixture(scope="module", params=["llama", pytest.param("mistral", marks=pytest.mark.slow)])
 def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     vision = tiny.TILES | {"num_attention_heads": 4, "hidden_size": 32}
@@ -78,7 +78,9 @@ def test_alone_and_beside_any_neighbours(embedder, vectors):
     np.testing.assert_allclose(shuffled, vectors[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)], ids=str
+)
 def test_on_any_mesh_in_any_budget(checkpoint, vectors, sizes):
     other = make_embedder(checkpoint.folder, sizes, tokens_per_batch=64, patches_per_batch=96)
     np.testing.assert_allclose(other.encode(ITEMS), vectors, atol=1e-5)

@@ -50,6 +50,11 @@ def test_a_product_reads_two_matrices_and_writes_one():
     assert hbm_bytes(program) == pytest.approx(3 * MATRIX, rel=0.01)
 
 
+def test_of_a_stack_one_layer_is_read():
+    text = compile_text(lambda x, w: x @ w[-1], matrices(), matrices(64))
+    assert hbm_bytes(Program(text)) == pytest.approx(3 * MATRIX, rel=0.01)
+
+
 def test_a_loop_counts_as_often_as_it_runs_and_reads_a_slice_each_time():
     rows, layers = 8, 64
     text = compile_text(

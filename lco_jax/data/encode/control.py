@@ -3,8 +3,10 @@
 import json
 import re
 import secrets
+import string
 
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Normalizer
 
 
 class ControlTokens:
@@ -15,7 +17,10 @@ class ControlTokens:
     Everything else is as before, also what a token takes of the white space around it.
 
     Control tokens are those that are marked as special, and others in angle brackets, such as
-    `<tool_call>`.
+    `<tool_call>`, but for bytes such as `<0x0A>`.
+
+    Merges may make one of characters, as those of SentencePiece make `<s>`: the renamed tokenizer
+    has none of these merges.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -24,10 +29,12 @@ class ControlTokens:
         self._ids = {
             token.content: index
             for index, token in added.items()
-            if token.special or re.fullmatch(r"<\S+>", token.content)
+            if token.special or re.fullmatch(r"<(?!0x[0-9A-F]{2}>)\S+>", token.content)
         }
         normalized = any(added[index].normalized for index in self._ids.values())
-        self._normalizer = tokenizer.normalizer if normalized else None
+        found_later = normalized or any(map(self._is_made, self._ids))
+        self._normalizer = tokenizer.normalizer if found_later else None
+        self._keeps_ascii = self._normalizer is None or _keeps_ascii(self._normalizer)
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._renamed: Tokenizer | None = None
@@ -39,9 +46,13 @@ class ControlTokens:
         """Whether the tokenizer would find a control token in a text."""
         if self._pattern.search(text):
             return True
-        if self._normalizer is None or text.isascii():
+        if self._normalizer is None or (self._keeps_ascii and text.isascii()):
             return False
         return bool(self._pattern.search(self._normalizer.normalize_str(text)))
+
+    def _is_made(self, name: str) -> bool:
+        """Whether the model makes a control token of its characters, unless it is looked for."""
+        return any(token.value == name for token in self._original.model.tokenize(name))
 
     def rename(self, markup: str) -> str:
         """What the chat template writes, with the other names of its tokens."""
@@ -78,6 +89,17 @@ class ControlTokens:
             model["vocab"] = {self._names.get(k, k): v for k, v in model["vocab"].items()}
         else:  # pairs of a token and its score
             model["vocab"] = [[self._names.get(k, k), v] for k, v in model["vocab"]]
+        if "merges" in model:
+            model["merges"] = [merge for merge in model["merges"] if not self._names_one(merge)]
         if isinstance(model.get("unk_token"), str):
             model["unk_token"] = self._names.get(model["unk_token"], model["unk_token"])
         return content
+
+    def _names_one(self, merge: str | list[str]) -> bool:
+        """Whether a control token is a part of a merge, or what it makes."""
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        return any(name in self._names for name in (*parts, "".join(parts)))
+
+
+def _keeps_ascii(normalizer: Normalizer) -> bool:
+    return normalizer.normalize_str(string.printable) == string.printable

@@ -17,13 +17,14 @@ from lco_jax.data.encode.template import (
     PROBES,
     after_answer,
     around_text,
+    before_answer,
     begin_of_turns,
     load_tokenizer,
     open_template,
     read_markup,
     split_template,
 )
-from lco_jax.data.encode.text_tokenizer import TextTokenizer, Turn
+from lco_jax.data.encode.text_tokenizer import Before, TextTokenizer, Turn
 from lco_jax.data.errors import RecordError
 from lco_jax.data.media.sources import MediaSource, name_of
 from lco_jax.data.records import Item
@@ -78,16 +79,18 @@ class Prompter:
         self._kinds = tuple(kinds)
         self.markup: dict[Kind, str] = {}
         """What the template writes for a medium, by kind."""
+        self._lead = ""  # what it writes before a text, behind the media
         if self._recipe.has_turns:
             template = open_template(tokenizer, folder, kinds)
             self.template_head, self.template_tail = split_template(template)
-            self.markup = read_markup(template, self.template_head, kinds)
-            end = after_answer(template, tokenizer)
+            self.markup, self._lead = read_markup(template, self.template_head, kinds)
+            self.template_head = self.template_head.removesuffix(self._lead)
+            end, lead = after_answer(template, tokenizer), before_answer(template)
             begin = begin_of_turns(tokenizer, folder)
             if not self.template_head.startswith(begin):
                 self.template_head = begin + self.template_head
         else:
-            own = self._recipe.turn
+            own, lead = self._recipe.turn, ""
             before, after = around_text(tokenizer, folder, needs_end=own is None)
             end = after or tokenizer.eos_token
             if own:
@@ -99,11 +102,15 @@ class Prompter:
             self.markup = {kind: markup[kind] for kind in kinds if kind in markup}
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
-        probes = [probe + self.prompt for probe in PROBES]
+        probes = [self._lead + probe + self.prompt for probe in PROBES]
         every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
         probes += ["".join(self._body(item, "")) for item in every.values()]
         full = self._tokenizer.of_template(map(self._wrap, probes))
-        self.head = np.array(_common_prefix(full), np.int32)
+        head = _common_prefix(full)
+        if self._tokenizer.joins_lines:  # what a probe does not show, another text may
+            head = head[: self._tokenizer.last_control_token(head)]
+        self.head = np.array(head, np.int32)
+        self._before_answer = Before(self.template_tail, lead)
         self._rest = self._text_after_head(probes, full)
         self.end_token = self._tokenizer.of_template([end])[0][0]
         """Ends a response."""
@@ -161,11 +168,12 @@ class Prompter:
             self.check(item, may_be_empty=True)
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
         bodies = [
-            Turn(self._media_markup(item), text, "")
+            Turn(self._media_markup(item) + self._lead, text, "")
             for item, text in zip(items, texts, strict=True)
         ]
         prompts = self._encode_bodies(bodies)
-        answers = self._tokenizer.beginnings(responses, max_response_tokens)
+        before = self._before_answer
+        answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
         found = []
         for prompt, answer, text, response in zip(prompts, answers, texts, responses, strict=True):
             learned = [*answer, self.end_token][:max_response_tokens]
@@ -225,7 +233,8 @@ class Prompter:
             name = next(kind for kind in self._recipe.dominant if kind in kinds)
         else:
             name = MIXTURE if item.text or len(kinds) > 1 else kinds.pop()
-        return self._recipe.asked[name]
+        asked = self._recipe.asked[name]
+        return asked._replace(between=asked.between + self._lead)
 
     def _wrap(self, body: str) -> str:
         return self.template_head + body + self.template_tail

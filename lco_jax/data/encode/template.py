@@ -80,7 +80,7 @@ def open_template(
     """
     texts = (_SENTINEL, *PROBES)
     conversations = [_turn(text, as_parts) for as_parts in (False, True) for text in texts]
-    conversations += [_turn_with(kind) for kind in kinds] + _answers()
+    conversations += [_turn_with(kind) for kind in kinds] + _answers() + _questions()
     return ChatTemplate(
         tokenizer.get_chat_template(),
         str(template_file(folder)),
@@ -118,6 +118,13 @@ def _answers() -> list[Conversation]:
     plain = [{"role": role, "content": text} for role, text in turns]
     parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
     return [{"messages": form, "add_generation_prompt": False} for form in (plain, parts)]
+
+
+def _questions() -> list[Conversation]:
+    """The same without the answer, which is asked for."""
+    return [
+        {"messages": form["messages"][:1], "add_generation_prompt": True} for form in _answers()
+    ]
 
 
 def split_template(template: ChatTemplate) -> tuple[str, str]:
@@ -158,6 +165,19 @@ def after_answer(template: ChatTemplate, tokenizer: "PreTrainedTokenizerBase") -
     return tokenizer.eos_token
 
 
+def before_answer(template: ChatTemplate) -> str:
+    """The white space that the chat template writes before the content of the assistant's turn,
+    behind what asks for it. Anything else, such as empty thoughts, is no part of answers.
+    """
+    for form, question in zip(_answers(), _questions(), strict=True):
+        before, found, _ = _try_render(template, form).partition(_SENTINEL)
+        asked = _try_render(template, question)
+        if found and asked and before.startswith(asked):
+            lead = before[len(asked) :]
+            return lead if lead.isspace() else ""
+    return ""
+
+
 def around_text(
     tokenizer: "PreTrainedTokenizerBase", folder: Path, *, needs_end: bool
 ) -> tuple[str, str]:
@@ -185,14 +205,38 @@ def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     return "".join(found.tokens[: text[0]]), "".join(found.tokens[text[-1] + 1 :])
 
 
-def read_markup(template: ChatTemplate, head: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
-    """What the chat template writes for a medium before a text, for the kinds that it knows."""
-    markup: dict[Kind, str] = {}
+def read_markup(
+    template: ChatTemplate, head: str, kinds: Sequence[Kind]
+) -> tuple[dict[Kind, str], str]:
+    """What the chat template writes for a medium before a text, for the kinds that it knows; and
+    how much of `head`, which it writes before a text alone, stands between media and text.
+    """
+    written: dict[Kind, tuple[str, int]] = {}
     for kind in kinds:
         before, found, _ = _try_render(template, _turn_with(kind)).partition(_SENTINEL)
-        if found and before.startswith(head) and before != head:
-            markup[kind] = before[len(head) :]
-    return markup
+        place = _place_of_media(before, head) if found else None
+        if place is not None:
+            written[kind] = before, place
+    place = min((place for _, place in written.values()), default=len(head))
+    behind = len(head) - place
+    markup = {
+        kind: before[place : len(before) - behind]
+        for kind, (before, own) in written.items()
+        if own == place
+    }
+    return markup, head[place:]
+
+
+def _place_of_media(before: str, head: str) -> int | None:
+    """Where within what precedes a text the media stand, as far behind as may be: only white space
+    may follow (None: nowhere)."""
+    for place in range(len(head), -1, -1):
+        begin, end = head[:place], head[place:]
+        if end.strip():
+            break
+        if len(before) > len(head) and before.startswith(begin) and before.endswith(end):
+            return place
+    return None
 
 
 def _try_render(template: ChatTemplate, conversation: Conversation) -> str:

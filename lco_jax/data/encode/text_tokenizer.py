@@ -19,6 +19,18 @@ class Turn(NamedTuple):
     after: str
 
 
+class Before(NamedTuple):
+    """What the chat template writes before a text: as far as it asks for it, and the rest."""
+
+    markup: str
+    lead: str
+
+
+_NOTHING = Before("", "")
+_MARGIN = 4
+"""By how many tokens a text may be longer alone than after others."""
+
+
 class TextTokenizer:
     """Tokens of texts, and of texts within what a chat template writes.
 
@@ -56,10 +68,33 @@ class TextTokenizer:
                 found[index] = _ids(self._control.renamed, whole)
         return found
 
-    def beginnings(self, texts: Sequence[str], num_tokens: int) -> list[list[int]]:
-        """The first tokens of each text."""
-        short = [self._begin(text, num_tokens) for text in texts]
-        return [ids[:num_tokens] for ids in self.of_texts(short)]
+    def beginnings(
+        self, texts: Sequence[str], num_tokens: int, before: Before = _NOTHING
+    ) -> list[list[int]]:
+        """The first tokens of each text, as they are after what stands before it; or of a text that
+        is joined to that, as they are alone.
+        """
+        short = [self._begin(text, num_tokens + _MARGIN) for text in texts]
+        turns = [Turn(before.markup + before.lead, text, "") for text in short]
+        head = _ids(self._tokenizer, before.markup)
+        found = [
+            ids[len(head) :] if ids[: len(head)] == head else None for ids in self.of_turns(turns)
+        ]
+        alone = self.of_texts(text for text, ids in zip(short, found, strict=True) if ids is None)
+        return [(alone.pop(0) if ids is None else ids)[:num_tokens] for ids in found]
+
+    @property
+    def joins_lines(self) -> bool:
+        """Whether tokens may reach from one line into the next: SentencePiece divides texts
+        nowhere, or at blanks alone.
+        """
+        steps = self._tokenizer.pre_tokenizer
+        return steps is None or len(steps.pre_tokenize_str("a\nb")) == 1
+
+    def last_control_token(self, ids: Sequence[int]) -> int:
+        """How many tokens there are up to the last one that is looked for before all else."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return max((place + 1 for place, token in enumerate(ids) if token in added), default=0)
 
     def cut(self, texts: Sequence[str], num_tokens: int) -> list[str]:
         """Each text, or what its first tokens decode to.
