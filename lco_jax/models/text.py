@@ -115,7 +115,8 @@ class TextModel(nnx.Module):
     All items may begin with the same `preamble` tokens, which then stand in no row: they are run
     once for the batch and every item attends to their keys and values.
 
-    Source: transformers Qwen2Model, LlamaModel, MistralModel, Qwen3Model, Qwen3VLTextModel.
+    Source: transformers Qwen2Model, LlamaModel, MistralModel, Qwen3Model, Qwen2_5_VLTextModel,
+    Qwen3VLTextModel.
     """
 
     def __init__(

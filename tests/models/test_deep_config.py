@@ -38,7 +38,6 @@ def test_what_files_leave_out(public):
     [
         ("", {"model_type": "qwen3_vl_moe"}, "model_type='qwen3_vl_moe' is not supported"),
         ("text_config", {"num_experts": 128}, "mixtures of experts are not supported"),
-        ("text_config", {"model_type": "qwen3"}, "'qwen3' is not supported in a qwen3_vl model"),
         (
             "text_config",
             {"rope_scaling": {"mrope_section": [24, 20, 20], "mrope_interleaved": False}},
