@@ -134,7 +134,7 @@ class FrameBudget:
             coordinates[own, :2] = coordinates_of(grid, self._config).reshape(-1, 2)
             coordinates[own, 2:] = grid.rows, grid.columns
         units = np.concatenate([np.zeros(0, np.int32), *self._units])
-        return PatchLayout(None, frames.reshape(num_rows, -1), coordinates, units)
+        return PatchLayout(None, frames.reshape(num_rows, self.frame_row), coordinates, units)
 
 
 Budget = PatchBudget | FrameBudget | TileBudget
