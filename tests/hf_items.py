@@ -33,6 +33,7 @@ def make_inputs(
     sounds: list[np.ndarray] = (),
     prompt: str = "",
     max_pixels: int = 1280 * 28 * 28,
+    min_pixels: int = 56 * 56,
 ) -> dict[str, torch.Tensor]:
     """What the torch model takes for one item: images, clips (whose patches are given), sounds
     (samples at 16 kHz), text, prompt.
@@ -47,23 +48,31 @@ def make_inputs(
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
     )
+    patch_px = config.vision_config.patch_size
+    is_timed = config.model_type == "qwen3_vl"
+    if is_timed:
+        rendered = _with_times(rendered, clips)
     inputs: dict[str, torch.Tensor] = {}
     counts = {config.image_token_id: [], config.video_token_id: []}
     if images:
-        processor = Qwen2VLImageProcessorPil(
-            size={"shortest_edge": 56 * 56, "longest_edge": max_pixels}
-        )
+        bounds = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        processor = Qwen2VLImageProcessorPil(size=bounds)
+        if is_timed:
+            processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint.folder, size=bounds)
         found = processor(images=list(images), return_tensors="pt")
         inputs |= {"pixel_values": found.pixel_values, "image_grid_thw": found.image_grid_thw}
         counts[config.image_token_id] = (found.image_grid_thw.prod(-1) // 4).tolist()
     if clips:
         grids = torch.tensor([clip.grid[:3] for clip in clips])
         seconds = torch.tensor([clip.grid.seconds_per_frame for clip in clips])
-        patches = torch.tensor(np.concatenate([pixels_of(clip) for clip in clips]))
+        patches = torch.tensor(np.concatenate([pixels_of(clip, patch_px) for clip in clips]))
         inputs |= {"pixel_values_videos": patches, "video_grid_thw": grids}
         is_omni = "omni" in config.model_type
-        inputs["video_second_per_grid" if is_omni else "second_per_grid_ts"] = seconds
-        counts[config.video_token_id] = (grids.prod(-1) // 4).tolist()
+        if not is_timed:
+            inputs["video_second_per_grid" if is_omni else "second_per_grid_ts"] = seconds
+        runs = torch.repeat_interleave(grids, grids[:, 0], dim=0) if is_timed else grids
+        runs[:, 0] = 1 if is_timed else runs[:, 0]
+        counts[config.video_token_id] = (runs.prod(-1) // 4).tolist()
     if sounds:
         features = extract(sounds)
         inputs |= {name: features[name] for name in ("input_features", "feature_attention_mask")}
@@ -73,12 +82,22 @@ def make_inputs(
     for token in tokenizer(rendered, add_special_tokens=False).input_ids:
         tokens += [token] * (counts[token].pop(0) if counts.get(token) else 1)
     ids = torch.tensor([tokens])
-    if config.model_type == "qwen2_5_vl":
+    if config.model_type in ("qwen2_5_vl", "qwen3_vl"):
         kinds = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
         inputs["mm_token_type_ids"] = kinds
     else:
         inputs["attention_mask"] = torch.ones_like(ids)
     return {"input_ids": ids, **inputs}
+
+
+def _with_times(rendered: str, clips: list[Visual]) -> str:
+    """A turn in which each temporal patch of its clips has a run of its own, behind its time."""
+    first, *rest = rendered.split("<|video_pad|>")
+    for clip, piece in zip(clips, rest, strict=True):
+        runs = ("<|vision_start|><|video_pad|><|vision_end|>",) * clip.grid.frames
+        labels = (f"<{time:.1f} seconds>" for time in clip.grid.times)
+        first += "".join(label + run for label, run in zip(labels, runs, strict=True)) + piece
+    return first
 
 
 def tiled_processor(folder: Path) -> LlavaNextProcessor:

@@ -20,9 +20,9 @@ def lay_out(
     return budget.layout(num_rows)
 
 
-def pixels_of(found: Visual | Patches) -> np.ndarray:
-    """An image or a clip as transformers gives it to a tower: patches of 2 frames of 14 x 14."""
-    return pixel_values(found[0], found.statistics, 2, 14 * 14)
+def pixels_of(found: Visual | Patches, side: int = 14) -> np.ndarray:
+    """An image or a clip as transformers gives it to a tower: patches of 2 square frames."""
+    return pixel_values(found[0], found.statistics, 2, side**2)
 
 
 def place(layout: PatchLayout, patches: np.ndarray, config: VisionConfig) -> np.ndarray:

@@ -22,7 +22,10 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 
 from tests.tokenizers import MEDIA_IDS, VOCAB_SIZE, write_tokenizer
 
@@ -60,6 +63,18 @@ TILES = {
 }
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 """A tower of tiles of 4 x 4 patches, and the images that are cut into them."""
+DEEP_FRAMES = {
+    "depth": 4,
+    "hidden_size": 36,
+    "intermediate_size": 28,
+    "num_heads": 3,
+    "patch_size": 16,
+    "num_position_embeddings": 36,
+    "deepstack_visual_indexes": [0, 2],
+}
+EVEN_FRAMES = DEEP_FRAMES | {"num_heads": 4, "hidden_size": 32, "deepstack_visual_indexes": [1, 3]}
+"""Towers two layers of which give features to the decoder's first, with positions of 6 x 6 patches;
+the second for meshes that divide heads and widths."""
 SMALL_EAR = {
     "encoder_layers": 1,
     "d_model": 16,
@@ -103,9 +118,9 @@ def write(
 ) -> Tiny:
     """Write a checkpoint with its tokenizer; weights, biases and norms are all random.
 
-    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `TILES`, `SMALL_EAR`),
-    `changes` are of the config of a model that reads texts alone or images in tiles; of the latter
-    `decoder` names the family of the decoder.
+    `vision` and `audio` are the sizes of the towers (None: `SMALL_TOWER`, `TILES`, `DEEP_FRAMES`,
+    `SMALL_EAR`), `changes` are of the config of a model that reads texts alone or images in tiles,
+    or of the decoder of a `qwen3_vl`; of the second `decoder` names the family of the decoder.
     """
     text = {
         "vocab_size": VOCABULARY,
@@ -136,6 +151,16 @@ def write(
             tie_word_embeddings=tied,
         )
         model = Qwen2_5_VLForConditionalGeneration(config)
+    elif family == "qwen3_vl":
+        rope = {"mrope_section": [4, 2, 2], "mrope_interleaved": True, "rope_theta": 1e4}
+        own = {"head_dim": 16, "rope_parameters": {"rope_type": "default"} | rope}
+        config = Qwen3VLConfig(
+            text_config={**text, **own, **(changes or {})},
+            vision_config={**(given or DEEP_FRAMES), "out_hidden_size": text["hidden_size"]},
+            **{f"{role}_token_id": MEDIA_IDS[role] for role in _VL_ROLES},
+            tie_word_embeddings=tied,
+        )
+        model = Qwen3VLForConditionalGeneration(config)
     elif family == "llava_next":
         decoder = (changes or {}).pop("decoder", "llama")
         own = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
@@ -171,6 +196,8 @@ def save(folder: Path, model: PreTrainedModel, family: str) -> Tiny:
     write_tokenizer(folder, family)
     if family == "llava_next":
         _write_tile_settings(Path(folder), model.config)
+    if family == "qwen3_vl":
+        _write_deep_settings(Path(folder), model.config.vision_config)
     return Tiny(Path(folder), model)
 
 
@@ -195,6 +222,28 @@ def _write_tile_settings(folder: Path, config: LlavaNextConfig) -> None:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(images))
     (folder / "processor_config.json").write_text(json.dumps(joint))
+
+
+def _write_deep_settings(folder: Path, config: Qwen3VLVisionConfig) -> None:
+    """The settings of processors, in two files as on the hub."""
+    shared = {
+        "processor_class": "Qwen3VLProcessor",
+        "patch_size": config.patch_size,
+        "merge_size": config.spatial_merge_size,
+        "temporal_patch_size": config.temporal_patch_size,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    images = {
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+    }
+    videos = {
+        "video_processor_type": "Qwen3VLVideoProcessor",
+        "size": {"shortest_edge": 4096, "longest_edge": 25_165_824},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(shared | images))
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(shared | videos))
 
 
 def _randomize(model: torch.nn.Module) -> None:

@@ -28,6 +28,10 @@ _MEDIA_STRINGS = {
         *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
         *("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"),
     ),
+    "qwen3_vl": (
+        *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+        *("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"),
+    ),
     "qwen2_5_omni_thinker": (
         *("<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>"),
         *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),

@@ -177,9 +177,9 @@ class MediaConfig:
 
 ControlTokensRead = Literal["characters", "tokens"]
 """How control tokens in texts are read."""
-ProfileName = Literal["lco", "mteb", "qwen3-embedding", "e5-v"]
+ProfileName = Literal["lco", "mteb", "qwen3-embedding", "qwen3-vl-embedding", "e5-v"]
 """Of a prompt recipe."""
-WITHOUT_ANSWERS: tuple[ProfileName, ...] = ("qwen3-embedding", "e5-v")
+WITHOUT_ANSWERS: tuple[ProfileName, ...] = ("qwen3-embedding", "qwen3-vl-embedding", "e5-v")
 """Recipes for embedding alone."""
 
 
@@ -196,11 +196,11 @@ class DataConfig:
     """Each batch comes from one source (chosen by weight) instead of a mix."""
     max_text_tokens: int | None = None
     """Text is cut to this many tokens before the prompt is appended (None: 650 with profile `lco`,
-    300 with `mteb`, 8,191 with `qwen3-embedding`, 8,000 with `e5-v`)."""
+    300 with `mteb`, 8,191 with `qwen3-embedding`, 8,000 with `qwen3-vl-embedding` and `e5-v`)."""
     profile: ProfileName = "lco"
     """Prompt recipe, stored with every run and export. `qwen3-embedding` writes no turns: a text
-    and the token that ends it; what is to stand before queries belongs into the data. `e5-v` writes
-    E5-V's own turns."""
+    and the token that ends it; what is to stand before queries belongs into the data.
+    `qwen3-vl-embedding` and `e5-v` write the turns of these models."""
     control_tokens: ControlTokensRead = "characters"
     """What `<|im_end|>`, `<|IMAGE|>` and the like mean in texts: the characters that they are
     written with, as texts are data; or the tokens of these names, as transformers reads them. Those

@@ -1,7 +1,7 @@
 """The files by which the processors of transformers read media as the recipe of an export says.
 
 Source: transformers AutoProcessor, Qwen2_5_VLProcessor, Qwen2_5OmniProcessor,
-LlavaNextProcessor.
+LlavaNextProcessor, Qwen3VLVideoProcessor.
 """
 
 import json
@@ -24,7 +24,7 @@ _SHARE_OF_CONTEXT = 0.9
 
 def write_processor(folder: Path, processor: Processor) -> None:
     """Write sizes and rates of media into a hub folder; its other settings stay."""
-    if not processor.config.vision.has_windows:
+    if not processor.config.vision.has_grids:
         _write_tile_processor(folder, processor)
         return
     said = processor_settings(folder)
@@ -47,21 +47,33 @@ def write_processor(folder: Path, processor: Processor) -> None:
         "min_pixels": media.image_min_pixels,
         "max_pixels": media.image_max_pixels,
     }
-    unit_px = vision.patch_px * vision.merge_size
     statistics = {name: image[name] for name in ("image_mean", "image_std") if name in image}
     video = {
         **statistics,
         **shared,
         "video_processor_type": classes.video_processor,
-        "size": video_size(processor),
-        "cap_pixels_per_frame": True,
-        "max_video_tokens": round(media.video_max_total_pixels / unit_px**2 / _SHARE_OF_CONTEXT),
+        **_video_bounds(processor),
         "min_frames": _MIN_FRAMES,
         "max_frames": media.video_max_frames,
         "fps": media.video_fps,
     }
     write_settings(folder / IMAGE_FILE, image)
     write_settings(folder / VIDEO_FILE, video)
+
+
+def _video_bounds(processor: Processor) -> dict[str, Any]:
+    """The bounds of pixels as the family's processor of videos takes them."""
+    vision, media = processor.config.vision, processor.media
+    if not processor.family.torch_media.bounds_frames:
+        # It counts the pixels of all frames; a run those of pairs.
+        most = media.video_max_total_pixels * vision.frames_per_patch
+        return {"size": _size(media.video_min_pixels * _MIN_FRAMES, most)}
+    unit_px = vision.patch_px * vision.merge_size
+    return {
+        "size": video_size(processor),
+        "cap_pixels_per_frame": True,
+        "max_video_tokens": round(media.video_max_total_pixels / unit_px**2 / _SHARE_OF_CONTEXT),
+    }
 
 
 def _write_tile_processor(folder: Path, processor: Processor) -> None:

@@ -34,7 +34,11 @@ def encode(
     found: dict[int, np.ndarray] = {}
     reasons = []
     if "video" in recipe["markup"] and "video" not in kinds:
-        reasons.append("videos, because transformers gives the text behind them other positions")
+        media = family.torch_media
+        differs = "gives the text behind them other positions"
+        if media and not media.bounds_frames:
+            differs = "reads them at other sizes"
+        reasons.append(f"videos, because transformers {differs}")
     for view, chosen in views.items():
         if not chosen:
             continue

@@ -186,6 +186,7 @@ def chat_template_of_media(prompter: Prompter, kinds: Iterable[Kind]) -> str:
             "{%- endif -%}",
             "{%- endfor -%}",
             "{%- set text = texts | map(attribute='text') | join -%}",
+            f"{{%- set text = text or ('' if turn.names else {_literal(prompter.nothing)}) -%}}",
             "{%- set names = (turn.names + (['text'] if text else [])) | join('+') -%}",
             f"{{%- set around = {_literal(around)}[names] -%}}",
             f"{{{{- {_literal(prompter.template_head)} + around[0] + turn.media + around[1] + text "
@@ -208,8 +209,8 @@ def _refusal(prompter: Prompter, kinds: tuple[Kind, ...]) -> str:
     message = f"here this model reads {', '.join(['text', *kinds])} only"
     if set(kinds) < set(prompter.markup):
         message += (
-            "; videos are embedded by lco_jax, because transformers gives the text behind them "
-            "other positions than the model was trained with"
+            "; videos are embedded by lco_jax, because transformers reads them at other sizes, or "
+            "gives the text behind them other positions than the model was trained with"
         )
     return message
 

@@ -58,23 +58,25 @@ class TorchReader:
         """
         import torch
 
-        media, counts = self._read_media(probe)
+        media, runs = self._read_media(probe)
         turn = probe.before + text + probe.after
         tokens: list[int] = []
         for token in self._tokenizer(turn, add_special_tokens=False)["input_ids"]:
-            tokens += [token] * (counts[token].pop(0) if counts.get(token) else 1)
+            tokens += runs[token].pop(0) if runs.get(token) else [token]
         ids = torch.tensor([tokens])
         inputs = media | self._positions(probe.encoded, ids) if media else {}
         with torch.inference_mode():
             return self._model.model(ids, **inputs).last_hidden_state[0, -1].numpy()
 
-    def _read_media(self, probe: Probe) -> tuple[dict[str, "torch.Tensor"], dict[int, list[int]]]:
-        """What the towers read, and how many tokens each medium takes, by its token."""
+    def _read_media(
+        self, probe: Probe
+    ) -> tuple[dict[str, "torch.Tensor"], dict[int, list[list[int]]]]:
+        """What the towers read, and the tokens of each medium, by the one that stands for it."""
         import torch
 
         config, item = self._model.config, probe.item
         found: dict[str, torch.Tensor] = {}
-        counts: dict[int, list[int]] = {}
+        runs: dict[int, list[list[int]]] = {}
         unit = getattr(config.vision_config, "spatial_merge_size", 1) ** 2 if item.has_media else 1
         if item.images:
             read = self._read_images(item.images)
@@ -83,22 +85,36 @@ class TorchReader:
             found[self._family.torch_media.image_sizes] = sizes
             in_tiles = hasattr(config, "image_grid_pinpoints")
             count = self._count_in_tiles(sizes) if in_tiles else sizes.prod(-1) // unit
-            counts[config.image_token_id] = count.tolist()
+            runs[config.image_token_id] = _runs(config.image_token_id, count)
         if item.videos:
             videos = _videos(probe)
             grids = torch.tensor([video.grid[:3] for video in videos])
             patches = torch.tensor(np.concatenate([self._pixel_values(video) for video in videos]))
-            seconds = torch.tensor([video.grid.seconds_per_frame for video in videos])
-            found[self._family.torch_media.seconds] = seconds
+            if name := self._family.torch_media.seconds:
+                found[name] = torch.tensor([video.grid.seconds_per_frame for video in videos])
             found |= {"pixel_values_videos": patches, "video_grid_thw": grids}
-            counts[config.video_token_id] = (grids.prod(-1) // unit).tolist()
+            runs[config.video_token_id] = _runs(config.video_token_id, grids.prod(-1) // unit)
+            if self._family.writes_times:
+                runs[config.video_token_id] = [self._timed(video, unit) for video in videos]
         if item.audios:
             read = self._read_audio(item.audios)
             frames = read["attention_mask"].sum(-1)
             found["input_features"] = read["input_features"]
             found["feature_attention_mask"] = read["attention_mask"]
-            counts[config.audio_token_id] = (((frames - 1) // 2 - 1) // 2 + 1).tolist()
-        return found, counts
+            count = ((frames - 1) // 2 - 1) // 2 + 1
+            runs[config.audio_token_id] = _runs(config.audio_token_id, count)
+        return found, runs
+
+    def _timed(self, video: Visual, unit: int) -> list[int]:
+        """The tokens of a video whose temporal patches stand behind their times."""
+        config, grid = self._model.config, video.grid
+        patch = [config.video_token_id] * (grid.rows * grid.columns // unit)
+        patch = [config.vision_start_token_id, *patch, config.vision_end_token_id]
+        tokens: list[int] = []
+        for time in grid.times:
+            label = self._tokenizer(f"<{time:.1f} seconds>", add_special_tokens=False)
+            tokens += [*label["input_ids"], *patch]
+        return tokens
 
     def _count_in_tiles(self, sizes: "torch.Tensor") -> Int[np.ndarray, "n"]:
         """The tokens of images of these heights and widths, as the family's processor counts."""
@@ -168,6 +184,10 @@ class TorchReader:
         if self._family.torch_media.needs_kinds:
             return {"mm_token_type_ids": (ids == config.image_token_id).int() + 2 * is_video.int()}
         return {"attention_mask": torch.ones_like(ids)}
+
+
+def _runs(token: int, counts: "torch.Tensor | np.ndarray") -> list[list[int]]:
+    return [[token] * count for count in counts.tolist()]
 
 
 def _videos(probe: Probe) -> list[Visual]:

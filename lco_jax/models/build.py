@@ -18,7 +18,7 @@ Group = Literal["vision", "audio", "projectors", "decoder"]
 """A part of the model that may have its own learning rate."""
 
 _PROJECTORS = (
-    *(("vision", "merger"), ("vision", "projector"), ("vision", "newline")),
+    *(("vision", name) for name in ("merger", "deep_mergers", "projector", "newline")),
     *(("audio", "final_norm"), ("audio", "output")),
 )
 

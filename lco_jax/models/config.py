@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lco_jax.models.adapter_config import is_adapter, read_adapter_config
+from lco_jax.models.deep_config import DeepConfig
 from lco_jax.models.families import FAMILIES
 from lco_jax.models.hf_schemas import Reader, Whole
 from lco_jax.models.json_files import check, read_object
@@ -23,7 +24,7 @@ class ModelConfig:
     family: str
     """A name in `FAMILIES`."""
     text: TextConfig
-    vision: VisionConfig | TileConfig | None = None
+    vision: VisionConfig | DeepConfig | TileConfig | None = None
     audio: AudioConfig | None = None
     media_tokens: MediaTokens | None = None
 
@@ -34,6 +35,13 @@ class ModelConfig:
             if tower is None:
                 raise ValueError(f"a {self.family} checkpoint has no {name} tower to load")
         return dataclasses.replace(self, **{"vision": None, "audio": None, **kept})
+
+    @property
+    def feature_size(self) -> int:
+        """Values of a feature of a medium: those that take the place of a token's embedding, and
+        behind them those that are added to its states after the first layers."""
+        deep = self.vision.deep_layers if self.vision is not None else ()
+        return (1 + len(deep)) * self.text.hidden_size
 
     @property
     def placeholders(self) -> dict[Kind, int]:

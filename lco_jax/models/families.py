@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lco_jax.config import Tower
+from lco_jax.models.deep_config import DeepConfig, read_deep
 from lco_jax.models.text_config import DecoderTraits
 from lco_jax.models.tile_config import TileConfig, read_tiles
 from lco_jax.models.tokens import Kind
 from lco_jax.models.tower_config import AudioConfig, VisionConfig, read_audio, read_vision
 
-TowerConfig = VisionConfig | TileConfig | AudioConfig
+TowerConfig = VisionConfig | DeepConfig | TileConfig | AudioConfig
 """Sizes of a tower of any kind."""
 
 AfterVideo = Literal["last", "extent"]
@@ -29,7 +30,8 @@ class TorchMedia:
     processor: str
     """The class of the joint processor."""
     seconds: str = ""
-    """The argument of the model for the seconds from one temporal patch to the next."""
+    """The argument of the model for the seconds from one temporal patch to the next; empty: it does
+    not ask."""
     image_processor: str = "Qwen2VLImageProcessor"
     """With a twin for Pillow, whose name ends in `Pil`."""
     image_sizes: str = "image_grid_thw"
@@ -38,6 +40,9 @@ class TorchMedia:
     """None: the family reads no videos."""
     after_video: AfterVideo = "last"
     """Where the model places the text behind a video."""
+    bounds_frames: bool = True
+    """Whether its processor of videos has bounds for the pixels of a frame, as runs have, or for
+    those of all frames together."""
     needs_kinds: bool = False
     """Whether it finds positions from the kind of each token, not from the tokens alone."""
 
@@ -74,6 +79,9 @@ class Family:
     tokenizer: Literal["named", "qwen", "file"] = "named"
     """What transformers reads tokenizers with: the class that the folder names, Qwen2's whatever it
     names, or what takes `tokenizer.json` as it is."""
+    writes_times: bool = False
+    """Whether each temporal patch of a video stands between tokens of its own, behind its time as a
+    text; otherwise a medium is one run of tokens."""
     video_rate: Literal["own", "asked"] = "own"
     """Frames are as far apart as in the file, or as they were asked for."""
     audio_takes_turns: bool = False
@@ -122,7 +130,12 @@ class Family:
 
     def readable_kinds(self, kinds: Iterable[Kind], asked: AfterVideo) -> tuple[Kind, ...]:
         """Those of the kinds that sentence-transformers can read in an export."""
-        return tuple(kind for kind in kinds if kind != "video" or self.torch_places_videos(asked))
+        reads_videos = (
+            self.torch_media is not None
+            and self.torch_media.bounds_frames
+            and self.torch_places_videos(asked)
+        )
+        return tuple(kind for kind in kinds if kind != "video" or reads_videos)
 
 
 _VISION_TOKENS = ("image", "video", "vision_start", "vision_end")
@@ -174,6 +187,26 @@ QWEN2_5_VL = Family(
         needs_kinds=True,
     ),
 )
+QWEN3_VL = Family(
+    "qwen3_vl",
+    torch_class="Qwen3VLForConditionalGeneration",
+    decoder=replace(
+        QWEN3.decoder,
+        interleaves_axes=True,
+        assumed={**QWEN3.decoder.assumed, "rope_theta": 5e5},
+    ),
+    towers={"vision": read_deep},
+    has_axes=True,
+    tokens=_VISION_TOKENS,
+    part_types={"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl"},
+    writes_times=True,
+    torch_media=TorchMedia(
+        processor="Qwen3VLProcessor",
+        video_processor="Qwen3VLVideoProcessor",
+        bounds_frames=False,
+        needs_kinds=True,
+    ),
+)
 QWEN2_5_OMNI_THINKER = Family(
     "qwen2_5_omni_thinker",
     torch_class="Qwen2_5OmniThinkerForConditionalGeneration",
@@ -219,7 +252,7 @@ LLAVA_NEXT = Family(
     ),
 )
 
-_ALL = (QWEN2, QWEN3, LLAMA, MISTRAL, QWEN2_5_VL, LLAVA_NEXT, QWEN2_5_OMNI)
-_ALL += (QWEN2_5_OMNI_THINKER,)
+_ALL = (QWEN2, QWEN3, LLAMA, MISTRAL, QWEN2_5_VL, QWEN3_VL, LLAVA_NEXT)
+_ALL += (QWEN2_5_OMNI, QWEN2_5_OMNI_THINKER)
 FAMILIES = {family.name: family for family in _ALL}
 """By name."""

@@ -176,6 +176,24 @@ class Vision(Level):
     rope_parameters: VisionRope | None = None
 
 
+class DeepVision(Level):
+    """A vision tower whose inner layers give features, too."""
+
+    depth: Layers
+    hidden_size: Size
+    intermediate_size: Size
+    num_heads: Size
+    out_hidden_size: Size
+    num_position_embeddings: Size
+    deepstack_visual_indexes: list[int]
+    in_channels: Literal[3] = 3
+    patch_size: Pixels
+    spatial_merge_size: Annotated[int, Field(ge=1, le=16)]
+    temporal_patch_size: Annotated[int, Field(ge=1, le=64)]
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    rope_parameters: VisionRope | None = None
+
+
 class TileEncoder(Level):
     """A CLIP vision tower."""
 

@@ -10,18 +10,24 @@ from jaxtyping import Array, Float
 from lco_jax.config import Lora, Tower
 from lco_jax.models.audio import AudioTower
 from lco_jax.models.config import ModelConfig
+from lco_jax.models.deep import DeepTower
+from lco_jax.models.deep_config import DeepConfig
 from lco_jax.models.pixels import normalised
 from lco_jax.models.text import TextModel
 from lco_jax.models.tile_config import TileConfig
 from lco_jax.models.tiles import TileTower
+from lco_jax.models.tower_config import VisionConfig
 from lco_jax.models.vision import VisionTower
 from lco_jax.nn.stack import Remat
+
+_VISION = {VisionConfig: VisionTower, DeepConfig: DeepTower, TileConfig: TileTower}
+"""The vision tower by the class of its sizes."""
 
 
 class OmniModel(TextModel):
     """The decoder, and the towers whose features take the places of tokens.
 
-    Source: transformers Qwen2_5_VLModel, LlavaNextModel, and
+    Source: transformers Qwen2_5_VLModel, Qwen3VLModel, LlavaNextModel, and
     Qwen2_5OmniThinkerForConditionalGeneration.
     """
 
@@ -39,8 +45,7 @@ class OmniModel(TextModel):
         super().__init__(config.text, lora=lora, with_head=with_head, dtype=dtype, rngs=rngs)
         self.vision = nnx.data(None)
         if "vision" in towers:
-            tower = TileTower if isinstance(config.vision, TileConfig) else VisionTower
-            self.vision = tower(config.vision, dtype=dtype, rngs=rngs)
+            self.vision = _VISION[type(config.vision)](config.vision, dtype=dtype, rngs=rngs)
         self.audio = nnx.data(None)
         if "audio" in towers:
             self.audio = AudioTower(config.audio, dtype=dtype, rngs=rngs)
@@ -49,11 +54,12 @@ class OmniModel(TextModel):
         self,
         vision: Sequence[Array] | None,
         audio: Sequence[Array] | None,
-        known: Float[Array, "G X D"] | None = None,
+        known: Float[Array, "G X E"] | None = None,
         *,
         remat: Remat = "none",
-    ) -> Float[Array, "G X D"]:
-        """What takes the places of media tokens: features of patches, of audio, known ones.
+    ) -> Float[Array, "G X E"]:
+        """What takes the places of media tokens: features of patches, of audio, known ones. They
+        are of the width of the decoder, or have behind that what is added after its first layers.
 
         Args:
             vision: patches in bytes and their statistics (see `pixels.normalised`), and the other

@@ -47,7 +47,7 @@ class Rope(Schema):
     mscale_all_dim: Positive | None = None
     truncate: bool | None = None
     mrope_section: Sections | None = None
-    mrope_interleaved: Literal[False] | None = None
+    mrope_interleaved: bool | None = None
     partial_rotary_factor: One | None = None
     full_attention: None = None
     sliding_attention: None = None

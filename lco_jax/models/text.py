@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from lco_jax.config import Lora
 from lco_jax.models.config import TextConfig
-from lco_jax.models.places import Media, place_features, places_in_item
+from lco_jax.models.places import DeepFeatures, Media, place_features, places_in_item
 from lco_jax.nn.attention import Mask, attend, row_mask
 from lco_jax.nn.dropout import TokenDropout
 from lco_jax.nn.feed_forward import SwiGlu
@@ -115,7 +115,8 @@ class TextModel(nnx.Module):
     All items may begin with the same `preamble` tokens, which then stand in no row: they are run
     once for the batch and every item attends to their keys and values.
 
-    Source: transformers Qwen2Model, LlamaModel, MistralModel, Qwen3Model, Qwen2_5_VLTextModel.
+    Source: transformers Qwen2Model, LlamaModel, MistralModel, Qwen3Model, Qwen2_5_VLTextModel,
+    Qwen3VLTextModel.
     """
 
     def __init__(
@@ -214,6 +215,7 @@ class TextModel(nnx.Module):
             head_dim=config.head_dim,
             theta=config.rope_theta,
             section=config.mrope_section,
+            interleaved=config.interleaves_axes,
             scaling=config.rope_scaling,
         )
 
@@ -252,7 +254,8 @@ class TextModel(nnx.Module):
         if media is not None:
             embeddings = place_features(embeddings, *media)
         mask = row_mask(segments, self.config.head_dim)
-        return _Rows(embeddings, Context(self.rotation(positions), mask, dropout))
+        deep = DeepFeatures(media, self.config.hidden_size)
+        return _Rows(embeddings, Context(self.rotation(positions), mask, dropout), deep)
 
 
 class _Rows(NamedTuple):
@@ -260,6 +263,7 @@ class _Rows(NamedTuple):
 
     embeddings: Float[Array, "B S D"]
     context: Context
+    deep: DeepFeatures
 
 
 class LayerInputs:
@@ -279,7 +283,7 @@ class LayerInputs:
         if self._shared is not None:
             x_shared, preamble = layer(x_shared, self._shared.context.in_layer(index))
         x, key_value = layer(x, self._rows.context.in_layer(index)._replace(preamble=preamble))
-        return (x, x_shared), (key_value, preamble)
+        return (self._rows.deep.add(x, index), x_shared), (key_value, preamble)
 
     def run_last(
         self, layer: Layer, index: int, carry: tuple[Array, Array | None], pool: Pool
@@ -292,4 +296,4 @@ class LayerInputs:
         if self._shared is not None:
             _, preamble = layer(x_shared, self._shared.context.in_layer(index))
         context = self._rows.context.in_layer(index)._replace(preamble=preamble)
-        return layer(x, context, pool)[0]
+        return self._rows.deep.add_pooled(layer(x, context, pool)[0], x, index, pool)

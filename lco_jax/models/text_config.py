@@ -18,6 +18,9 @@ class DecoderTraits:
     these three have them, and so has the output."""
     has_qk_norm: bool = False
     """Whether each head of queries and keys is normed before it is turned."""
+    interleaves_axes: bool = False
+    """Whether the frequencies that turn with time, height and width take turns, or follow each
+    other in blocks."""
     assumed: Mapping[str, Any] = field(default_factory=dict)
     """What transformers takes fields of `config.json` to be that are absent."""
 
@@ -45,6 +48,8 @@ class TextConfig:
     """Whether what maps attended values to the model width has one."""
     has_qk_norm: bool = False
     """Whether each head of queries and keys is normed before it is turned."""
+    interleaves_axes: bool = False
+    """Whether these frequencies take turns, or follow each other in blocks."""
     rope_scaling: RopeScaling | None = None
     """How the frequencies of texts longer than those of the training differ."""
 
@@ -105,6 +110,11 @@ def read_text(
         raise ValueError(
             f"{where}: mrope_section={sections} must sum to head_dim / 2 = {head_dim // 2}"
         )
+    if rope.mrope_interleaved not in (None, traits.interleaves_axes):
+        raise ValueError(
+            f"{where}: mrope_interleaved={rope.mrope_interleaved} is not supported in models of "
+            f"this model_type; expected {traits.interleaves_axes}"
+        )
     # Omni's text_config carries a class default of true; the outermost level that says it decides.
     tied = [level[_TIED] for level in (config, outer, level) if level.get(_TIED) is not None]
     return TextConfig(
@@ -122,6 +132,7 @@ def read_text(
         has_qkv_bias=bool(allowed),
         has_output_bias=traits.biases == "asked" and bool(allowed),
         has_qk_norm=traits.has_qk_norm,
+        interleaves_axes=traits.interleaves_axes,
         rope_scaling=scaling,
     )
 

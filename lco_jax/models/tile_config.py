@@ -53,7 +53,11 @@ class TileConfig:
     unit_patches = 1
     frames_per_patch = 1
     has_windows = False
-    """Whether layers see windows of an image, and rows and columns of patches."""
+    """Whether layers see windows of an image."""
+    has_grids = False
+    """Whether patches have rows and columns."""
+    deep_layers = ()
+    """Inner layers whose output gives features, too."""
     extra_features = 1
     """Behind those of the patches: what ends each line of an image."""
 

@@ -51,9 +51,13 @@ class VisionConfig:
         return self.num_layers
 
     has_windows = True
-    """Whether layers see windows of an image, and rows and columns of patches."""
+    """Whether layers see windows of an image."""
+    has_grids = True
+    """Whether patches have rows and columns."""
     extra_features = 0
     """Behind those of the patches."""
+    deep_layers = ()
+    """Inner layers whose output gives features, too."""
 
     @property
     def unit_patches(self) -> int:
@@ -109,6 +113,9 @@ class AudioConfig:
     """Whether positions are weights, as in Whisper, or computed."""
     seconds_per_turn: float = 2.0
     """In a video with audio, after so long the tokens of one give way to those of the other."""
+
+    deep_layers = ()
+    """Inner layers whose output gives features, too."""
 
     def __post_init__(self):
         if self.hidden_size % self.num_heads or self.hidden_size % 2:
@@ -170,7 +177,7 @@ def read_vision(outer: dict[str, Any], where: str, width: int) -> VisionConfig |
     ):
         if value is None:
             raise ValueError(f"{where}: lacks {name!r}")
-    _check_width(vision.out_hidden_size, width, where)
+    check_width(vision.out_hidden_size, width, where)
     with naming(where):
         return VisionConfig(
             num_layers=vision.depth,
@@ -202,7 +209,7 @@ def read_audio(outer: dict[str, Any], where: str, width: int) -> AudioConfig | N
         return None
     where = f"{where}: audio_config"
     audio = check(Audio, outer["audio_config"], where)
-    _check_width(audio.output_dim, width, where)
+    check_width(audio.output_dim, width, where)
     with naming(where):
         return AudioConfig(
             num_layers=audio.encoder_layers,
@@ -216,7 +223,17 @@ def read_audio(outer: dict[str, Any], where: str, width: int) -> AudioConfig | N
         )
 
 
-def _check_width(features: int, width: int, where: str) -> None:
+def check_width(features: int, width: int, where: str) -> None:
+    """Refuse a tower whose features do not fit the decoder.
+
+    Args:
+        features: their width.
+        width: of the decoder.
+        where: what errors call the tower.
+
+    Raises:
+        ValueError: they differ.
+    """
     if features != width:
         raise ValueError(
             f"{where}: features of the tower have {features} values, token embeddings {width} "

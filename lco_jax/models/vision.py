@@ -9,15 +9,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lco_jax.models.config import VisionConfig
+from lco_jax.models.deep_config import DeepConfig
 from lco_jax.nn.feed_forward import SwiGlu
-from lco_jax.nn.linear import Linear, contract, normal
+from lco_jax.nn.linear import Linear, contract, normal, zeros
 from lco_jax.nn.norm import RMSNorm
-from lco_jax.nn.rope import Rotation, rotate
+from lco_jax.nn.rope import Rotation, grid_rotation, rotate
 from lco_jax.nn.row_attention import attend_in_rows
 from lco_jax.nn.stack import Remat, scan_kinds, stacked
 
@@ -30,18 +30,32 @@ Qwen2_5_VLVisionRotaryEmbedding."""
 class PatchEmbed(nnx.Module):
     """Pixels of a patch to a vector: a convolution whose stride is its kernel, as a product."""
 
-    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: VisionConfig | DeepConfig,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        *,
+        use_bias: bool = False,
+    ):
         self.kernel = nnx.Param(normal(rngs, "C T Y X D", config.sizes, dtype))
+        self.bias = nnx.data(None)
+        if use_bias:
+            self.bias = nnx.Param(zeros("D", config.sizes, dtype))
 
     def __call__(self, patches: Float[Array, "G P C"]) -> Float[Array, "G P D"]:
         kernel = self.kernel[...]
-        return contract(patches, kernel.reshape(-1, kernel.shape[-1]), "GPC,CD->GPD")
+        x = contract(patches, kernel.reshape(-1, kernel.shape[-1]), "GPC,CD->GPD")
+        if self.bias is None:
+            return x
+        # Moves D values: the bias is sharded like any weight, these activations are whole.
+        return x + jax.reshard(self.bias[...], jax.P(None)).astype(x.dtype)
 
 
 class Attention(nnx.Module):
     """Attention of each patch to the patches of its window or of its frame."""
 
-    def __init__(self, config: VisionConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: VisionConfig | DeepConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         linear = functools.partial(Linear, sizes=config.sizes, use_bias=True, dtype=dtype)
         self.qkv = stacked(lambda rngs: linear("D -> N H", rngs=rngs), 3, rngs)
         self.output = linear("N H -> D", rngs=rngs)
@@ -120,7 +134,7 @@ class VisionTower(nnx.Module):
         remat: Remat = "none",
     ) -> Float[Array, "G M E"]:
         """The features of the merge units; those of padding mean nothing."""
-        rotation = _rotation(coordinates, self.config.sizes["H"])
+        rotation = grid_rotation(coordinates, self.config.sizes["H"], _ROPE_THETA)
         layer_fns = {
             "window": lambda block, x: block(x, rotation, windows),
             "full": lambda block, x: block(x, rotation, frames),
@@ -129,12 +143,3 @@ class VisionTower(nnx.Module):
         kinds = ["full" if i in full else "window" for i in range(self.config.num_layers)]
         x = self.patch_embed(patches.astype(self.dtype))
         return self.merger(scan_kinds(layer_fns, self.blocks, x, kinds=kinds, remat=remat))
-
-
-def _rotation(coordinates: Int[Array, "G P 2"], head_dim: int) -> Rotation:
-    """The first half of the frequencies turns with the row, the second with the column."""
-    quarter = head_dim // 4
-    frequencies = _ROPE_THETA ** (-np.arange(quarter, dtype=np.float32) / np.float32(quarter))
-    axis = np.repeat(np.arange(2), quarter)
-    angles = coordinates.astype(jnp.float32)[..., axis] * np.tile(frequencies, 2)
-    return jnp.cos(angles), jnp.sin(angles)

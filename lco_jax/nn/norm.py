@@ -37,23 +37,34 @@ class RMSNorm(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """(x - mean(x)) / std(x) · scale + bias, cast to the input dtype at the end.
+    """(x - mean(x)) / std(x) · scale + bias over the dimensions `over`, cast to the input dtype at
+    the end.
 
     Source: torch LayerNorm.
     """
 
-    def __init__(self, sizes: Mapping[str, int], *, eps: float, dtype: jnp.dtype):
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        eps: float,
+        dtype: jnp.dtype,
+        over: Literal["D", "U D"] = "D",
+    ):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones(sizes["D"], dtype, out_sharding=weight_spec("D")))
-        self.bias = nnx.Param(jnp.zeros(sizes["D"], dtype, out_sharding=weight_spec("D")))
+        shape, spec = [sizes[letter] for letter in over.split()], weight_spec(over)
+        self.scale = nnx.Param(jnp.ones(shape, dtype, out_sharding=spec))
+        self.bias = nnx.Param(jnp.zeros(shape, dtype, out_sharding=spec))
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        dimensions = self.scale[...].ndim
+        axes = tuple(range(-dimensions, 0))
         wide = x.astype(jnp.float32)
-        centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
-        # Moves D values each, as in `RMSNorm`.
+        centered = wide - jnp.mean(wide, axis=axes, keepdims=True)
+        variance = jnp.mean(jnp.square(centered), axis=axes, keepdims=True)
+        # Moves the values of each, as in `RMSNorm`.
         scale, bias = (
-            jax.reshard(part[...], jax.P(None)).astype(jnp.float32)
+            jax.reshard(part[...], jax.P(*[None] * dimensions)).astype(jnp.float32)
             for part in (self.scale, self.bias)
         )
         return (centered * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(x.dtype)

@@ -16,19 +16,40 @@ def mrope(
     head_dim: int,
     theta: float,
     section: tuple[int, ...] | None,
+    interleaved: bool = False,
     scaling: RopeScaling | None = None,
 ) -> Rotation:
     """The rotation of positions with a time, a height and a width axis.
 
-    The frequencies are cut into contiguous blocks that turn with one axis each. Text has three
-    equal axes, for which this is ordinary RoPE.
+    The frequencies are cut into contiguous blocks that turn with one axis each; or, interleaved,
+    the axes take turns as long as the sections of height and width last, and time has the rest.
+    Text has three equal axes, for which this is ordinary RoPE.
 
-    Source: transformers Qwen2_5_VLRotaryEmbedding and apply_multimodal_rotary_pos_emb.
+    Source: transformers Qwen2_5_VLRotaryEmbedding and apply_multimodal_rotary_pos_emb;
+    Qwen3VLTextRotaryEmbedding.
     """
     frequencies, scale = rope_frequencies(head_dim, theta, scaling)
-    axis = np.repeat(np.arange(3), section) if section else np.zeros(len(frequencies), np.int32)
+    axis = np.zeros(len(frequencies), np.int32)
+    if section and interleaved:
+        for index in (1, 2):
+            axis[index : 3 * section[index] : 3] = index
+    elif section:
+        axis = np.repeat(np.arange(3), section)
     angles = positions.astype(jnp.float32)[..., axis] * frequencies
     return scale * jnp.cos(angles), scale * jnp.sin(angles)
+
+
+def grid_rotation(coordinates: Int[Array, "B S 2"], head_dim: int, theta: float) -> Rotation:
+    """The rotation of patches of an image: the first half of the frequencies turns with the row,
+    the second with the column.
+
+    Source: transformers Qwen2_5_VisionRotaryEmbedding, Qwen3VLVisionRotaryEmbedding.
+    """
+    quarter = head_dim // 4
+    frequencies = theta ** (-np.arange(quarter, dtype=np.float32) / np.float32(quarter))
+    axis = np.repeat(np.arange(2), quarter)
+    angles = coordinates.astype(jnp.float32)[..., axis] * np.tile(frequencies, 2)
+    return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: Float[Array, "B S N H"], rotation: Rotation) -> Float[Array, "B S N H"]:

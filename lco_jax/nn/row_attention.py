@@ -18,6 +18,8 @@ _MAX_SCORES = 2**22
 _MAX_SCORES_ON_CPU = 2**18
 """There they should stay in its cache."""
 _SHORTEST_BLOCK = 64
+_LANES = 16
+"""The kernel takes heads whose widths are multiples of so many."""
 
 
 def attend_in_rows(
@@ -31,7 +33,8 @@ def attend_in_rows(
     On TPUs a kernel keeps the scores of long rows out of memory. Elsewhere some rows are compared
     at a time, long ones in blocks of queries, so that no more than a piece of the scores exists.
     """
-    if mesh_platform() == "tpu" and splash_fits(segments.shape[2], query.shape[3]):
+    width = query.shape[3] + _beyond(query.shape[3])
+    if mesh_platform() == "tpu" and splash_fits(segments.shape[2], width):
         return _attend_by_kernel(query, key, value, segments)
     groups, num_rows, length = segments.shape
     spec = jax.typeof(query).sharding.spec
@@ -92,6 +95,11 @@ def _attend_by_kernel(
     interpret: bool = False,
 ) -> Float[Array, "G P N H"]:
     groups, num_rows, length = segments.shape
+    width, beyond = query.shape[3], _beyond(query.shape[3])
+    if beyond:  # the kernel divides scores by the root of the width that it sees
+        query = query * ((width + beyond) / width) ** 0.5
+        zeros = ((0, 0), (0, 0), (0, 0), (0, beyond))
+        query, key, value = (jnp.pad(x, zeros) for x in (query, key, value))
     spec = jax.typeof(query).sharding.spec
     rows = (groups * num_rows, length)
     parts = (
@@ -99,7 +107,12 @@ def _attend_by_kernel(
     )
     own = jax.lax.reshape(segments, rows, out_sharding=jax.P(spec[0], None))
     context = attend_long(*parts, own, causal=False, interpret=interpret)
-    return jax.lax.reshape(context, query.shape, out_sharding=spec)
+    return jax.lax.reshape(context, query.shape, out_sharding=spec)[..., :width]
+
+
+def _beyond(head_dim: int) -> int:
+    """By how much heads are made wider for the kernel."""
+    return -head_dim % _LANES
 
 
 def _piece(num_rows: int, length: int) -> tuple[int, int]:

@@ -37,6 +37,7 @@ def alignment_objective(
         features = media_features(model, chunk, memory.remat)
         # Moves V x D values, once a step.
         table = jax.reshard(model.embed(chunk.vocabulary[None])[0], jax.P())
+        features = features[..., : table.shape[1]]  # not those that are added in later layers
         units = 0
         if chunk.media.vision is not None:
             units = features.shape[1]

@@ -10,6 +10,7 @@ from lco_jax.config import TrainConfig
 from lco_jax.data.encode.encoded import Encoded, Medium, Visual
 from lco_jax.data.encode.grammar import Largest, grammar_of
 from lco_jax.data.pack.batch import Batch, Shape, choose_shape, item_lengths, measure
+from lco_jax.data.pack.budgets import open_budget
 from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape, VisionBatch
 from lco_jax.data.pack.patch_layout import WINDOW_ROW
 from lco_jax.data.pack.shares import slots_per_cell
@@ -127,7 +128,9 @@ def _media(
     windows = coordinates = None
     if model.vision.has_windows:
         windows = array((*group, patches // WINDOW_ROW, WINDOW_ROW), np.int32, spec.windows)
-        coordinates = array((*group, patches, 2), np.int32, spec.coordinates)
+    if model.vision.has_grids:
+        each = open_budget(model.vision, shape.frame_row).layout(0).coordinates.shape[1]
+        coordinates = array((*group, patches, each), np.int32, spec.coordinates)
     vision = VisionBatch(
         patches=array((*group, patches, width), np.uint8, spec.patches),
         statistics=array((*group, 2, model.vision.num_channels), np.float32, spec.statistics),

@@ -127,7 +127,7 @@ def describe(found: list[Found], command: str) -> str:
 def _settings(config: TrainConfig, model: ModelConfig, chips: int) -> Iterator[TrainConfig]:
     memory = config.memory
     frame_rows = [memory.frame_rows]
-    if model.vision is not None and model.vision.has_windows:
+    if model.vision is not None and model.vision.has_grids:
         grid = largest_image(config, model).grid
         tight = -(-grid.rows * grid.columns // WINDOW_ROW)  # with few more, its windows fit
         frame_rows += [((tight + more) * WINDOW_ROW,) for more in (0, 1, 2)]

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from lco_jax.models.config import ModelConfig
 from lco_jax.weights.files import SafetensorsFolder
-from lco_jax.weights.tables import HEAD, TABLES, Assignment, Key, Table
+from lco_jax.weights.tables import HEAD, TABLES, Assignment, Key, Row, Table
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +30,17 @@ class Part(NamedTuple):
     found: Assignment
     leaves: dict[str, Any]
     """By path."""
+    num_mergers: int = 0
+    """Of the outputs of inner layers."""
+
+    def keys_of(self, row: Row) -> list[Key]:
+        """The tensors of a row of the table, up to the number of layers or mergers."""
+        return row.keys(self.num_mergers if "M" in row.stack else self.num_layers)
 
     @property
     def keys(self) -> set[Key]:
-        """The tensors of the table, up to the number of layers."""
-        return {key for row in self.table.rows for key in row.keys(self.num_layers)}
+        """The tensors of the table, up to the numbers of layers and mergers."""
+        return {key for row in self.table.rows for key in self.keys_of(row)}
 
 
 def match_parts(
@@ -63,7 +69,8 @@ def match_parts(
         found = replace(found, towers=tower_found.towers)
         tower_found = replace(tower_found, towers=[])
         sizes = getattr(config, name)
-        part = Part(tower_table, sizes.num_layers, tower_found, tower)
+        num_mergers = len(sizes.deep_layers)
+        part = Part(tower_table, sizes.num_layers, tower_found, tower, num_mergers)
         # Unlike a decoder, a tower is never cut to its first layers, but for those of no effect.
         beyond = tower_found.names.keys() - part.keys
         stored = part._replace(num_layers=sizes.num_stored_layers).keys
@@ -80,7 +87,7 @@ def match_parts(
 
 def _check_fit(source: SafetensorsFolder, part: Part, elsewhere: Collection[str]) -> None:
     """Raise one error that lists everything in which a folder and our tree differ."""
-    table, num_layers, found, leaves = part
+    table, found, leaves = part.table, part.found, part.leaves
     shapes = {path: leaf.shape for path, leaf in leaves.items()}
     held, fitting = {*shapes, *elsewhere, _HEAD}, part.keys
     unread = [name for key, name in found.names.items() if key[0] not in held and key in fitting]
@@ -90,7 +97,7 @@ def _check_fit(source: SafetensorsFolder, part: Part, elsewhere: Collection[str]
         row = table.row(path)
         our_shape = shapes[path][len(row.stack) :]
         expected = row.layout.hub_shape(row.layout.sizes(our_shape))
-        for key in row.keys(num_layers):
+        for key in part.keys_of(row):
             if key not in found.names:
                 missing.append(table.name(key))
                 continue

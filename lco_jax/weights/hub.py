@@ -64,7 +64,7 @@ def load_params(
             log_unread(source.folder, part)
             for path, leaf in part.leaves.items():
                 row = part.table.row(path)
-                names = [part.found.names[key] for key in row.keys(part.num_layers)]
+                names = [part.found.names[key] for key in part.keys_of(row)]
                 reads = {
                     f"{source.file(name)}: tensor {name!r}": partial(
                         source.read, name, allocate=scratch.take
@@ -122,7 +122,7 @@ def save_folder(
     held = [
         (part, part.table.row(path), leaf) for part in parts for path, leaf in part.leaves.items()
     ]
-    written = {targets[key] for part, row, _ in held for key in row.keys(part.num_layers)}
+    written = {targets[key] for part, row, _ in held for key in part.keys_of(row)}
     tied_head = targets.get(_HEAD) if config.text.tie_embeddings else None
     if jax.process_index() != 0:
         for _, _, leaf in held:

@@ -20,9 +20,10 @@ _QKV = "qkv"
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor, or a stack of them: with `{L}` in its hub name one for each layer, with `{Q}`
-    one for each of query, key and value, stacked along leading dimensions. What stands in brackets
-    there is written, and need not be there on reading.
+    """One tensor, or a stack of them: with `{L}` in its hub name one for each layer, with `{M}` one
+    for each merger of an inner layer's output, with `{Q}` one for each of query, key and value,
+    stacked along leading dimensions. What stands in brackets there is written, and need not be
+    there on reading.
     """
 
     hub: str
@@ -33,11 +34,11 @@ class Row:
     @property
     def stack(self) -> tuple[str, ...]:
         """The leading dimensions, in which several hub tensors are stacked."""
-        return tuple(letter for letter in "LQ" if f"{{{letter}}}" in self.hub)
+        return tuple(letter for letter in "LMQ" if f"{{{letter}}}" in self.hub)
 
-    def keys(self, num_layers: int) -> list[Key]:
-        """The tensors of this row."""
-        sizes = {"L": num_layers, "Q": len(_QKV)}
+    def keys(self, count: int) -> list[Key]:
+        """The tensors of this row, of so many layers or mergers."""
+        sizes = {"L": count, "M": count, "Q": len(_QKV)}
         places = range(math.prod(sizes[letter] for letter in self.stack)) if self.stack else (None,)
         return [(self.ours, place) for place in places]
 
@@ -47,7 +48,7 @@ class Row:
         if place is None:
             return hub
         layer, part = divmod(place, len(_QKV)) if "Q" in self.stack else (place, 0)
-        return hub.format(L=layer, Q=_QKV[part])
+        return hub.format(L=layer, M=layer, Q=_QKV[part])
 
     def key(self, name: str) -> Key | None:
         """The tensor of this row with that hub name."""
@@ -56,7 +57,7 @@ class Row:
             return None
         if not self.stack:
             return self.ours, None
-        place = int(match["L"])
+        place = int(match[self.stack[0]])
         if "Q" in self.stack:
             place = place * len(_QKV) + _QKV.index(match["Q"])
         return self.ours, place
@@ -64,9 +65,9 @@ class Row:
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
         name = re.escape(self.hub).replace(r"\[", "(?:").replace(r"\]", ")?")
-        return re.compile(
-            name.replace(r"\{L\}", r"(?P<L>\d+)").replace(r"\{Q\}", f"(?P<Q>[{_QKV}])")
-        )
+        for letter in "LM":
+            name = name.replace(rf"\{{{letter}\}}", rf"(?P<{letter}>\d+)")
+        return re.compile(name.replace(r"\{Q\}", f"(?P<Q>[{_QKV}])"))
 
 
 def _row(hub: str, ours: str, layout: str) -> Row:
@@ -157,6 +158,28 @@ OMNI_VISION_ROWS = (
     *_linear("blocks.{L}.attn.{Q}", _QKV_PATH, "(N H) D -> D N H"),
 )
 """Query, key and value lie fused in a VL checkpoint and apart in an Omni one; ours is one array."""
+
+_UNIT_NORM = "deepstack_merger_list.{M}.norm"
+DEEP_ROWS = (
+    *_linear("patch_embed.proj", "vision/patch_embed", "D C T Y X -> C T Y X D"),
+    _row("pos_embed.weight", "vision/positions", "S D -> S D"),
+    *_norm("blocks.{L}.norm1", "vision/blocks/attention_norm"),
+    *_linear("blocks.{L}.attn.qkv", _QKV_PATH, "(Q N H) D -> Q D N H"),
+    *_linear("blocks.{L}.attn.proj", "vision/blocks/attention/output", "D (N H) -> N H D"),
+    *_norm("blocks.{L}.norm2", "vision/blocks/mlp_norm"),
+    *_linear("blocks.{L}.mlp.linear_fc1", "vision/blocks/mlp/hidden", "F D -> D F"),
+    *_linear("blocks.{L}.mlp.linear_fc2", "vision/blocks/mlp/output", "D F -> F D"),
+    *_norm("merger.norm", "vision/merger/norm"),
+    *_linear("merger.linear_fc1", "vision/merger/hidden", "F (U D) -> U D F"),
+    *_linear("merger.linear_fc2", "vision/merger/output", "E F -> F E"),
+    _row(f"{_UNIT_NORM}.weight", "vision/deep_mergers/norm/scale", "(U D) -> U D"),
+    _row(f"{_UNIT_NORM}.bias", "vision/deep_mergers/norm/bias", "(U D) -> U D"),
+    *_linear(
+        "deepstack_merger_list.{M}.linear_fc1", "vision/deep_mergers/hidden", "F (U D) -> U D F"
+    ),
+    *_linear("deepstack_merger_list.{M}.linear_fc2", "vision/deep_mergers/output", "E F -> F E"),
+)
+"""A tower whose inner layers give features, too."""
 
 _CLIP = "vision_tower.[vision_model.]"
 TILE_ROWS = (

@@ -13,8 +13,10 @@ from lco_jax.models.families import (
     QWEN2_5_OMNI_THINKER,
     QWEN2_5_VL,
     QWEN3,
+    QWEN3_VL,
 )
 from lco_jax.weights.rows import (
+    DEEP_ROWS,
     HEAD,
     OMNI_AUDIO_ROWS,
     OMNI_VISION_ROWS,
@@ -121,7 +123,9 @@ class Table:
         """Sort hub names, in any spelling, into what they are."""
         result = Assignment()
         prefixes = tuple(
-            begin for tower in self.towers.values() for begin in tower.begins or (tower.prefix,)
+            begin
+            for tower in self.towers.values()
+            for begin in tower.begins or (tower.prefix.removeprefix("model."),)
         )
         for name in names:
             local = name.removeprefix(self.prefix).removeprefix(self.wrapper)
@@ -157,11 +161,12 @@ class Table:
         towers.
         """
         tower = self.towers[name]
+        prefix = re.escape(tower.prefix.removeprefix("model."))
         return replace(
             self,
             rows=tower.rows,
             decoder=tower.prefix,
-            spellings=(re.compile(rf"(?:model\.)?{re.escape(tower.prefix)}(.+)"),),
+            spellings=(re.compile(rf"(?:model\.)?{prefix}(.+)"),),
             towers={other: self.towers[other] for other in self.towers if other != name},
             unused=tower.unused,
         )
@@ -213,6 +218,12 @@ TABLES = {
         ),
         Table(MISTRAL.name, rows=TEXT_ROWS, adapter_decoder="model.", computed=_COMPUTED),
         Table(QWEN2_5_VL.name, towers={"vision": Tower("visual.", VL_VISION_ROWS)}),
+        Table(
+            QWEN3_VL.name,
+            rows=(*TEXT_ROWS, *QKV_BIASES, *OUTPUT_BIAS, *QK_NORMS),
+            decoder="model.language_model.",
+            towers={"vision": Tower("model.visual.", DEEP_ROWS)},
+        ),
         Table(
             LLAVA_NEXT.name,
             rows=(*TEXT_ROWS, *QKV_BIASES, *OUTPUT_BIAS),

@@ -127,7 +127,7 @@ def test_public_sizes(size, count):
     found = Tiles(config).read_image(Image.new("RGB", size), PixelConfig(), MediaOptions())
     assert len(found.order) == count
     largest = Tiles(config).largest(MediaConfig())
-    assert largest == ((672, 672), (5, 24, 24, 0.0), 2928)
+    assert largest == ((672, 672), (5, 24, 24, 0.0, ()), 2928)
 
 
 def test_what_is_not_read_is_refused_by_name(processor):

@@ -182,7 +182,7 @@ def test_animated_images_without_durations_and_stills(tmp_path):
 def test_patches_equal_transformers(num_frames):
     frames = np.stack(noise(num_frames, (84, 56)))
     config = VideoConfig(pixels=PixelConfig(min_pixels=84 * 56, max_pixels=84 * 56))
-    patches = video_patches(SampledVideo(frames, 2.0), config)
+    patches = video_patches(SampledVideo(frames, 2.0, ()), config)
     # The frames of transformers' image processor, then the view of Qwen2VLVideoProcessor.patchify.
     planes = normalised_planes(frames)
     if num_frames % 2:

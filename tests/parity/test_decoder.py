@@ -52,6 +52,7 @@ CASES = {
         3,
         {"num_attention_heads": 9, "rope_parameters": scaled("yarn", 4.0)},
     ),
+    "qwen3 vl, 6 heads": ("qwen3_vl", True, 3, {"num_attention_heads": 6}),
     "qwen3 without biases": ("qwen3", False, 1, {"attention_bias": False}),
 }
 LINEARS = {"q": "query", "k": "key", "v": "value", "o": "output"}

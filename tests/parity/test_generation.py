@@ -50,12 +50,13 @@ HEARD = [
         "qwen2_5_vl",
         "qwen2_5_omni_thinker",
         pytest.param("llava_next", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", marks=pytest.mark.slow),
     ],
 )
 def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    is_tiled = request.param == "llava_next"
-    vision = tiny.TILES | {"num_attention_heads": 4} if is_tiled else None
+    tiles = tiny.TILES | {"num_attention_heads": 4}
+    vision = {"llava_next": tiles, "qwen3_vl": tiny.EVEN_FRAMES}.get(request.param)
     tied = request.param == "qwen2_5_vl"
     return tiny.write(folder, request.param, tied=tied, num_kv_heads=4, num_layers=2, vision=vision)
 

@@ -2,32 +2,20 @@
 
 import io
 
-import jax
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from PIL import Image
 
-from lco_jax.config import Contrastive, Lora, Memory, Towers
-from lco_jax.data.encode.processor import Processor
-from lco_jax.data.pack.batch import choose_shape, item_lengths, measure, pack, split_items
-from lco_jax.data.pack.media_batch import MediaPacker
-from lco_jax.data.pack.specs import batch_specs
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
-from lco_jax.models.build import build
-from lco_jax.models.config import read_config
-from lco_jax.objectives.contrastive import contrastive_objective
-from lco_jax.runtime.processes import to_global
-from lco_jax.weights.hub import load_params
 from tests import hf_items, meshes, tiny
 from tests.data.media_files import encode, random_image
+from tests.parity import gradients
 
 SIZES = [(80, 61), (210, 33), (57, 300), (28, 28), (9, 12), (500, 90)]
 ASK = "\nSummarize the above {} in one word:"
 ASK_OF_MIXTURE = "\nSummarize the above in one word:"
-LINEARS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
 
 
 def png(index):
@@ -104,99 +92,30 @@ TRIPLETS = [
     (Item(images=(png(0),)), Item("a fox"), Item("women at a market")),
     (Item("a market"), Item("the dog", images=(png(1),)), Item(images=(png(3),))),
 ]
-TRAINABLE = Towers(decoder=Lora(rank=4, alpha=8, dropout=0.0))
 
 
-def torch_gradients(checkpoint):
-    """The loss, and values with gradients of factors and towers."""
-    torch.manual_seed(1)
-    targets = rf"model\.language_model\.layers\.\d+\.\w+\.({LINEARS})"
-    model = get_peft_model(checkpoint.model, LoraConfig(r=4, lora_alpha=8, target_modules=targets))
+def theirs_by_path(model, read):
+    """What `read` gives of the parameters of torch, under the paths of our tree."""
     inner = model.base_model.model.model
-    for part in (inner.vision_tower, inner.multi_modal_projector):
-        part.requires_grad_(True)
-    inner.image_newline.requires_grad_(True)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
-    unit = []
-    for role in range(3):
-        states = [
-            inner(**their_inputs(checkpoint, triplet[role])).last_hidden_state[0, -1]
-            for triplet in TRIPLETS
-        ]
-        unit.append(torch.nn.functional.normalize(torch.stack(states), dim=-1))
-    logits = unit[0] @ torch.cat(unit[1:]).T / 0.03
-    loss = torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)))
-    loss.backward()
-    return loss.item(), model
-
-
-def theirs_by_path(model, which):
-    """Values or gradients under the paths of our tree."""
-    inner = model.base_model.model.model
-    read = (lambda x: x.detach()) if which == "value" else (lambda x: x.grad)
-    found = {}
-    names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
-    names |= {name: f"{name}_proj" for name in ("gate", "up", "down")}
-    for ours, name in names.items():
-        block = "mlp" if ours in ("gate", "up", "down") else "attention"
-        for factor in "AB":
-            layers = [
-                getattr(getattr(layer, "mlp" if block == "mlp" else "self_attn"), name)
-                for layer in inner.language_model.layers
-            ]
-            values = [read(getattr(x, f"lora_{factor}")["default"].weight) for x in layers]
-            stacked = torch.stack([x if factor == "A" else x.T for x in values])
-            found[f"layers/{block}/{ours}/lora_{factor.lower()}"] = stacked
     tower, projector = inner.vision_tower, inner.multi_modal_projector
-    found["vision/newline"] = read(inner.image_newline)
-    found["vision/projector/hidden/kernel"] = read(projector.linear_1.weight).T
-    found["vision/projector/output/bias"] = read(projector.linear_2.bias)
-    found["vision/embed/first"] = read(tower.embeddings.class_embedding)
-    found["vision/blocks/mlp/output/kernel"] = torch.stack(
-        [read(layer.mlp.fc2.weight).T for layer in tower.encoder.layers[:2]]
-    )
-    return {path: value.numpy() for path, value in found.items()}
+    return {
+        **gradients.factors_of_torch(model, read),
+        "vision/newline": read(inner.image_newline),
+        "vision/projector/hidden/kernel": read(projector.linear_1.weight).T,
+        "vision/projector/output/bias": read(projector.linear_2.bias),
+        "vision/embed/first": read(tower.embeddings.class_embedding),
+        "vision/blocks/mlp/output/kernel": torch.stack(
+            [read(layer.mlp.fc2.weight).T for layer in tower.encoder.layers[:2]]
+        ),
+    }
 
 
 def test_gradients_equal_those_of_torch(tmp_path):
     checkpoint = tiny.write(tmp_path, "llava_next", tied=False, num_layers=2)
-    expected_loss, model = torch_gradients(checkpoint)
-    config = read_config(tmp_path)
-    graph, trainable, frozen = build(config, TRAINABLE, "float32", towers=("vision",))
-    values = theirs_by_path(model, "value")
-
-    def path_of(keys):
-        return "/".join(str(key.key) for key in keys)
-
-    factors = [path for path in values if "/lora_" in path]
-    base = load_params(tmp_path, config, frozen | {"vision": trainable["vision"]})
-    params = jax.tree_util.tree_map_with_path(
-        lambda keys, x: (
-            jax.numpy.asarray(values[path_of(keys)].reshape(x.shape))
-            if path_of(keys) in factors
-            else x
-        ),
-        {**trainable, "vision": base["vision"]},
+    expected_loss, model = gradients.of_torch(
+        checkpoint, TRIPLETS, lambda item: their_inputs(checkpoint, item)
     )
-    base = {name: part for name, part in base.items() if name != "vision"}
-
-    processor = Processor(tmp_path, config)
-    encoded = processor.encode([item for triplet in TRIPLETS for item in triplet])
-    lengths = item_lengths(encoded).reshape(1, -1, 3)
-    shape = choose_shape(measure(lengths, 1, (64, 256)), (64, 256))
-    packer = MediaPacker(config, (128,))
-    media = packer.choose_shape(packer.measure(split_items(encoded, 1)))
-    numbers = np.arange(len(TRIPLETS))[None]
-    batch = pack(encoded, numbers, 1, shape._replace(media=media), len(processor.head), packer)
-    batch = to_global(jax.sharding.get_mesh(), batch, batch_specs(batch))
-    loss_fn = contrastive_objective(graph, Contrastive(), Memory())
-    run = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    (loss, _), gradient = run(params, base, None, batch, jax.numpy.asarray(processor.head))
-    assert float(loss) == pytest.approx(expected_loss, rel=1e-5)
-    found = {path_of(keys): x for keys, x in jax.tree_util.tree_leaves_with_path(gradient)}
-    for path, theirs in theirs_by_path(model, "gradient").items():
-        difference = np.linalg.norm(np.asarray(found[path]).reshape(theirs.shape) - theirs)
-        assert np.linalg.norm(theirs) > 0 and difference <= 1e-4 * np.linalg.norm(theirs), path
+    factors = gradients.factors_of_torch(model, torch.detach)
+    loss, found = gradients.ours(tmp_path, factors, TRIPLETS)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    gradients.check(found, theirs_by_path(model, lambda x: x.grad))

@@ -23,10 +23,11 @@ ASK = "\nSummarize the above {} in one word:"
 ASK_OF_MIXTURE = "\nSummarize the above in one word:"
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_5_omni_thinker"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl", "qwen2_5_omni_thinker"])
 def checkpoint(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    return tiny.write(folder, request.param, vision=tiny.DEEP_TOWER, tied=False)
+    vision = tiny.EVEN_FRAMES if request.param == "qwen3_vl" else tiny.DEEP_TOWER
+    return tiny.write(folder, request.param, vision=vision, tied=False)
 
 
 @pytest.fixture(scope="module")

@@ -174,11 +174,13 @@ def test_attention_in_pieces_equals_all_rows_at_once(monkeypatch, sizes, most, p
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), actual, expected)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 2)], ids=str)
-def test_the_kernel_of_tpus_equals_plain_attention(sizes):
+@pytest.mark.parametrize(
+    ("sizes", "width"), [((1, 1, 1), 80), ((1, 2, 2), 80), ((1, 1, 1), 72)], ids=str
+)
+def test_the_kernel_of_tpus_equals_plain_attention(sizes, width):
     rng = np.random.default_rng(0)
     segments = np.sort(rng.integers(0, 4, (2, 2, 512)), axis=2).astype(np.int32)
-    values = rng.normal(size=(4, 2, 1024, 2, 80)).astype(np.float32)
+    values = rng.normal(size=(4, 2, 1024, 2, width)).astype(np.float32)
 
     def run(attention):
         with jax.set_mesh(meshes.make(sizes)):

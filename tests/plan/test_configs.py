@@ -23,6 +23,7 @@ _FACTORS = {
     "3b": _FACTORS_3B,
     "7b": 161_480_704,
     "8b": 167_772_160,
+    "qwen3_vl_8b": 174_587_904,
     "32b": 536_870_912,
     "72b": 842_137_600,
 }
@@ -45,7 +46,8 @@ def test_lowers(path):
             assert "sdy.sharding" in text
     trainable = sum(x.size for x in jax.tree.leaves(run.state.trainable))
     # Rank 64 on all seven linear layers. Source: the sizes of HF's configs, by hand.
-    assert trainable == _FACTORS[path.stem.split("_")[-2]]
+    model = path.stem.removeprefix("lco_").rpartition("_")[0]
+    assert trainable == (_FACTORS.get(model) or _FACTORS[model.split("_")[-1]])
 
 
 def test_images_in_tiles_lower():
@@ -59,6 +61,19 @@ def test_images_in_tiles_lower():
     assert vision.frames.shape[-1] == 576 and vision.windows is None
     # Of the largest image 2,928 tokens go into the decoder, of 5 tiles.
     assert run.batch.tokens.shape[-1] >= 2928
+
+
+def test_images_whose_features_have_several_parts_lower():
+    path = CONFIGS[0].with_name("lco_qwen3_vl_8b_multimodal.py")
+    with jax.set_mesh(meshes.make((2, 2, 2))):
+        run = abstract_run(load_config(path))
+        run.step.lower(run.state, run.batch, run.preamble)
+    vision = run.batch.media.vision
+    assert vision.patches.shape[-1] == 3 * 16 * 16 and vision.windows is None
+    assert vision.coordinates.shape[-1] == 4
+    # Of the public tower, the mergers of inner layers among them. Source: HF's config, by hand.
+    tower = sum(x.size for x in jax.tree.leaves(run.state.frozen["vision"]))
+    assert tower == 576_388_336
 
 
 def test_the_template_is_the_recipe_of_own_data(tmp_path, monkeypatch):

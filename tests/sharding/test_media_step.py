@@ -22,12 +22,13 @@ MEDIA = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=16 * 28 * 28)
         pytest.param("qwen2_5_vl", marks=pytest.mark.slow),
         "qwen2_5_omni_thinker",
         pytest.param("llava_next", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", marks=pytest.mark.slow),
     ],
 )
 def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    is_tiled = request.param == "llava_next"
-    vision = EVEN_TILES if is_tiled else tiny.DEEP_TOWER
+    vision = {"llava_next": EVEN_TILES, "qwen3_vl": tiny.EVEN_FRAMES}
+    vision = vision.get(request.param, tiny.DEEP_TOWER)
     tiny.write(folder, request.param, num_kv_heads=4, vision=vision)
     with_sounds = "omni" in request.param
     triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=with_sounds)

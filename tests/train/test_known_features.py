@@ -22,14 +22,19 @@ MEDIA = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=16 * 28 * 28)
 
 @pytest.fixture(
     scope="module",
-    params=["qwen2_5_omni_thinker", pytest.param("llava_next", marks=pytest.mark.slow)],
+    params=[
+        "qwen2_5_omni_thinker",
+        pytest.param("llava_next", marks=pytest.mark.slow),
+        pytest.param("qwen3_vl", marks=pytest.mark.slow),
+    ],
 )
 def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     is_tiled = request.param == "llava_next"
-    vision = None if is_tiled else tiny.DEEP_TOWER
+    has_sounds = "omni" in request.param
+    vision = tiny.DEEP_TOWER if has_sounds else None
     tiny.write(folder, request.param, num_kv_heads=4, vision=vision)
-    triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=not is_tiled)
+    triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=has_sounds)
     return runs.make_config(
         folder,
         triplets,
@@ -93,11 +98,15 @@ def test_what_features_depend_on_is_in_their_name(config, tmp_path):
 def test_kept_as_given_and_damage_counts_as_unknown(tmp_path, dtype):
     cache = FeatureCache(tmp_path, "tower", dtype)
     features = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    parts = (Known(features, Grid(1, 4, 6, 0.25)), Known(features[:3], None))
+    timed = Grid(2, 2, 2, 0.5, (0.25, 0.75))
+    parts = (
+        *(Known(features, Grid(1, 4, 6, 0.25)), Known(features[:3], None)),
+        Known(features, timed),
+    )
     cache.save("ab12", parts)
     found = cache.load("ab12")
     assert "ab12" in cache and cache.load("ab13") is None
-    assert [part.grid for part in found] == [Grid(1, 4, 6, 0.25), None]
+    assert [part.grid for part in found] == [Grid(1, 4, 6, 0.25), None, timed]
     tolerance = {"float32": 0, "bfloat16": 2**-8}[dtype]
     for part, expected in zip(found, parts, strict=True):
         np.testing.assert_allclose(part.features, expected.features, rtol=tolerance)

@@ -50,6 +50,8 @@ SPELLINGS: dict[str, tuple[str, Rename]] = {
     "vl in memory": ("qwen2_5_vl", _swap("model.", "model.language_model.")),
     "vl base class": ("qwen2_5_vl", _swap("model.", "language_model.")),
     "vl wrapped decoder": ("qwen2_5_vl", _swap("model.", "language_model.model.")),
+    "deep hub": ("qwen3_vl", lambda name: name),
+    "deep base class": ("qwen3_vl", _swap("model.", "")),
     "llava hub": ("llava_next", _swap("vision_tower.", "vision_tower.vision_model.")),
     "llava in memory": ("llava_next", _llava_in_memory),
     "llava as written": ("llava_next", lambda name: name),

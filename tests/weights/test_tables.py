@@ -37,6 +37,11 @@ def test_every_spelling_is_read(family, prefix, decoder):
         ("mistral", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
         ("qwen2_5_vl", "model.layers.2.self_attn.q_proj.weight", "lm_head.weight"),
         (
+            "qwen3_vl",
+            "model.language_model.layers.2.self_attn.q_proj.weight",
+            "lm_head.weight",
+        ),
+        (
             "llava_next",
             "language_model.model.layers.2.self_attn.q_proj.weight",
             "language_model.lm_head.weight",

@@ -9,13 +9,18 @@ from flax import nnx
 from lco_jax.models.build import on_mesh
 from lco_jax.models.config import read_config
 from lco_jax.models.families import FAMILIES
+from lco_jax.models.tower_config import read_vision
 from lco_jax.models.vision import VisionTower
 from lco_jax.weights.hub import load_params, save_folder
 from lco_jax.weights.tables import TABLES
 from tests import meshes, tiny
 from tests.weights import folders
 
-SPELLINGS = [name for name, (family, _) in folders.SPELLINGS.items() if FAMILIES[family].has_axes]
+SPELLINGS = [
+    name
+    for name, (family, _) in folders.SPELLINGS.items()
+    if read_vision in FAMILIES[family].towers.values()
+]
 NORM = "visual.blocks.2.norm1.weight"
 
 

@@ -84,7 +84,8 @@ class FeatureCache:
         for index, part in enumerate(parts):
             values = part.features.astype(self._dtype)
             arrays[f"features{index}"] = values.view(f"u{values.itemsize}")
-            arrays[f"grid{index}"] = np.array(part.grid or (), np.float64)
+            *sizes, times = part.grid or ((),)
+            arrays[f"grid{index}"] = np.array([*sizes, *times], np.float64)
         path = self._path(key)
         draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
         with writing(path, sum(x.nbytes for x in arrays.values())):
@@ -94,11 +95,11 @@ class FeatureCache:
             draft.replace(path)
 
     def _part(self, features: np.ndarray, grid: np.ndarray) -> Known:
-        *sizes, seconds = grid.tolist() or (None,)
-        return Known(
-            features.view(self._dtype).astype(np.float32),
-            Grid(*map(int, sizes), seconds) if sizes else None,
-        )
+        values = features.view(self._dtype).astype(np.float32)
+        if not grid.size:
+            return Known(values, None)
+        sizes, (seconds, *times) = grid[:3].astype(int).tolist(), grid[3:].tolist()
+        return Known(values, Grid(*sizes, seconds, tuple(times)))
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.npz"

@@ -1,8 +1,8 @@
 """The media grammar of a family: what an image is read as, how many tokens it becomes, and which
 feature goes to which of them.
 
-The class of a model's vision tower decides it. What is the same in all grammars: a medium is one
-run of one token, which the template writes once.
+The class of a model's vision tower decides it. What is the same in all grammars: an image is one
+run of one token, which the template writes once. Of videos, `Row` knows which are several.
 """
 
 import math
@@ -19,6 +19,7 @@ from lco_jax.data.media.config import PixelConfig
 from lco_jax.data.media.images import image_patches
 from lco_jax.data.media.sources import MediaOptions
 from lco_jax.data.media.tiles import Size, best_pinpoint, image_tiles, unpadded
+from lco_jax.models.deep_config import DeepConfig
 from lco_jax.models.tile_config import TileConfig
 from lco_jax.models.tower_config import VisionConfig
 
@@ -55,7 +56,7 @@ class Grammar(Protocol):
 class Grids:
     """An image is a grid of merge units of patches, each of which is a token."""
 
-    def __init__(self, vision: VisionConfig):
+    def __init__(self, vision: VisionConfig | DeepConfig):
         self._vision = vision
 
     def read_image(self, image: Image.Image, pixels: PixelConfig, options: MediaOptions) -> Visual:
@@ -121,6 +122,6 @@ class Tiles:
         return max(found, key=lambda one: one.num_tokens)
 
 
-def grammar_of(vision: VisionConfig | TileConfig) -> Grammar:
+def grammar_of(vision: VisionConfig | DeepConfig | TileConfig) -> Grammar:
     """How images become the tokens of a model with such a tower."""
     return Tiles(vision) if isinstance(vision, TileConfig) else Grids(vision)

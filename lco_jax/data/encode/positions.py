@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from lco_jax.data.encode.audio_video import Turns, take_turns
-from lco_jax.models.config import VisionConfig
+from lco_jax.models.config import DeepConfig, VisionConfig
 from lco_jax.models.families import AfterVideo
 
 
@@ -20,6 +20,9 @@ class Grid(NamedTuple):
     columns: int
     seconds_per_frame: float = 0.0
     """Time from one temporal patch to the next."""
+    times: tuple[float, ...] = ()
+    """Of each temporal patch the seconds since the beginning of its video, where the model reads
+    them as text before the patch: then each is a run of tokens of its own."""
 
 
 class AudioVideo(NamedTuple):
@@ -33,7 +36,7 @@ class AudioVideo(NamedTuple):
 
 def mrope_ids(
     parts: Sequence[int | Grid | AudioVideo],
-    config: VisionConfig,
+    config: VisionConfig | DeepConfig,
     *,
     after_video: AfterVideo = "last",
 ) -> Int32[np.ndarray, "S 3"]:
@@ -46,7 +49,7 @@ def mrope_ids(
         after_video: text goes on behind the largest id of a video, as the models were trained;
             or, as transformers 5 does for VL, behind the larger of its height and width.
 
-    Source: transformers Qwen2_5_VLModel.get_rope_index, and that of
+    Source: transformers Qwen2_5_VLModel.get_rope_index, Qwen3VLModel.get_rope_index, and that of
     Qwen2_5OmniPreTrainedModelForConditionalGeneration.
     """
     pieces = [np.zeros((0, 3), np.int64)]
@@ -78,7 +81,7 @@ def _turns(video: AudioVideo, config: VisionConfig) -> Turns:
     return take_turns(_grid_ids(video.grid, config), video.num_audio_tokens, ids_per_turn)
 
 
-def _grid_ids(grid: Grid, config: VisionConfig) -> Int[np.ndarray, "n 3"]:
+def _grid_ids(grid: Grid, config: VisionConfig | DeepConfig) -> Int[np.ndarray, "n 3"]:
     # In float32 and in this order, so that the same ids are rounded down as in transformers.
     seconds = np.arange(grid.frames, dtype=np.float32) * np.float32(grid.seconds_per_frame)
     time = np.floor(seconds * np.float32(config.ids_per_second)).astype(np.int64)

@@ -15,6 +15,7 @@ from lco_jax.config import ControlTokensRead, MediaConfig, ProfileName
 from lco_jax.config.io import reading_to_json
 from lco_jax.data.encode.encoded import Content, Encoded, Kind
 from lco_jax.data.encode.feature_cache import MediaCache
+from lco_jax.data.encode.profiles import default_media
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.encode.row import Row
 from lco_jax.data.encode.tower_media import TowerMedia
@@ -38,7 +39,7 @@ class Processor:
     Args:
         folder: hub folder of the checkpoint: tokenizer, chat template, pixel statistics.
         config: of the model; decides which kinds of media it reads.
-        media: sizes and rates (None: the defaults; with profile `mteb` those of mteb's wrapper).
+        media: sizes and rates (None: those of the profile; with `mteb` those of mteb's wrapper).
         profile: prompt recipe; it also says whether a video may have an odd number of frames.
         max_text_tokens: texts are cut to this many tokens (None: what the profile says).
         control_tokens: how control tokens in texts are read (see `DataConfig`).
@@ -60,7 +61,8 @@ class Processor:
         cache: MediaCache | None = None,
     ):
         folder = Path(folder)
-        media = media or (wrapper_media(folder) if profile == "mteb" else MediaConfig())
+        if media is None:
+            media = wrapper_media(folder) if profile == "mteb" else default_media(profile)
         self._cache = cache
         self.config, self.media = config, media
         self.family = FAMILIES[config.family]
@@ -203,7 +205,7 @@ class Processor:
                 f"its prompt has {len(found)} tokens that stand for media, and it has {len(media)} "
                 "media; remove such tokens from the text, or set control_tokens to characters"
             )
-        row = Row(self.config, encoded.tokens)
+        row = Row(self.config, encoded.tokens, self.prompter.tokens_of)
         for index, medium in zip(found, media, strict=True):
             row.add_text(index)
             if len(medium) == 1:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from lco_jax.config import ProfileName
+from lco_jax.config import MediaConfig, ProfileName
 from lco_jax.models.tokens import Kind
 
 MIXTURE = "mixture"
@@ -51,6 +51,10 @@ class Profile:
     """Where there are no such turns: what stands between these tokens and an item."""
     markup: Mapping[Kind, str] = field(default_factory=dict)
     """And what stands for a medium."""
+    nothing: str = ""
+    """The text of an item that has neither text nor media."""
+    media: MediaConfig | None = None
+    """How media are read unless a caller says otherwise (None: as ever)."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """What stands before texts, by name: of queries, where they are not written as documents."""
 
@@ -63,11 +67,36 @@ _E5_V = {
         '" Describe modified image in one word: [/INST]', "[INST] ", ' Modify this image with "'
     ),
 }
+_QWEN3_VL_UNIT = 32**2
+"""Pixels of a token."""
+_QWEN3_VL = Profile(
+    8000,
+    ("video", "image"),
+    takes_empty=True,
+    asked=dict.fromkeys(("text", "image", "video", MIXTURE), Asked("")),
+    has_turns=False,
+    turn=(
+        "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    markup={kind: f"<|vision_start|><|{kind}_pad|><|vision_end|>" for kind in ("image", "video")},
+    nothing="NULL",
+    media=MediaConfig(
+        image_min_pixels=4 * _QWEN3_VL_UNIT,
+        image_max_pixels=1800 * _QWEN3_VL_UNIT,
+        video_fps=1.0,
+        video_max_frames=64,
+        video_min_pixels=128 * _QWEN3_VL_UNIT,
+        video_max_pixels=768 * _QWEN3_VL_UNIT,
+        video_max_total_pixels=7680 * _QWEN3_VL_UNIT,
+    ),
+)
 _TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # Source: LCO-Emb released trainers and README (lco); mteb's LCO-Embedding wrapper (mteb); the
 # settings of Qwen3-Embedding for sentence-transformers, mteb's Qwen3 wrapper (qwen3-embedding);
-# E5-V's model card, mteb's E5VModel (e5-v), which cut no texts: the decoder was trained on 8,192
-# tokens.
+# the released script of Qwen3-VL-Embedding (qwen3-vl-embedding), which cuts whole turns to 8,192
+# tokens; E5-V's model card, mteb's E5VModel (e5-v), which cut no texts: the decoder was trained on
+# 8,192 tokens.
 PROFILES: dict[ProfileName, Profile] = {
     "lco": Profile(650, ("image", "video", "audio")),
     "mteb": Profile(
@@ -80,6 +109,7 @@ PROFILES: dict[ProfileName, Profile] = {
         has_turns=False,
         prompts={"query": f"Instruct: {_TASK}\nQuery:"},
     ),
+    "qwen3-vl-embedding": _QWEN3_VL,
     "e5-v": Profile(
         8000,
         ("image",),
@@ -103,6 +133,16 @@ def check_profile(name: str) -> None:
     """
     if not isinstance(name, str) or name not in PROFILES:
         raise ValueError(f"profile={name!r} is none of {list(get_args(ProfileName))}")
+
+
+def default_media(name: ProfileName) -> MediaConfig:
+    """How media are read with a recipe unless a caller says otherwise.
+
+    Raises:
+        ValueError: there is no recipe of that name.
+    """
+    check_profile(name)
+    return PROFILES[name].media or MediaConfig()
 
 
 def check_tokens(name: ProfileName, vocabulary: Collection[str], place: Any) -> None:

@@ -69,6 +69,8 @@ class Prompter:
         self.profile = profile
         self.prompt = self._recipe.asked["text"].after
         """Follows an item that is a text."""
+        self.nothing = self._recipe.nothing
+        """The text of an item that has neither text nor media."""
         self.max_text_tokens = (
             self._recipe.max_text_tokens if max_text_tokens is None else max_text_tokens
         )
@@ -214,6 +216,8 @@ class Prompter:
 
     def _body(self, item: Item, text: str) -> Turn:
         asked = self.asked(item)
+        if not (text or item.has_media):
+            text = self.nothing
         return Turn(asked.before + self._media_markup(item) + asked.between, text, asked.after)
 
     def _media_markup(self, item: Item) -> str:

@@ -1,5 +1,7 @@
 """The tokens and positions of one item, put together from text and media."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import xxhash
 from jaxtyping import Int32
@@ -10,16 +12,20 @@ from lco_jax.data.media.mel import num_audio_tokens
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import AfterVideo
 
+TokensOf = Callable[[Sequence[str]], list[list[int]]]
+
 
 class Row:
     """An item whose media each become as many tokens as they have features.
 
     Args:
         tokens: of the item, one for each medium.
+        tokens_of: gives those of texts.
     """
 
-    def __init__(self, config: ModelConfig, tokens: Int32[np.ndarray, "S"]):
+    def __init__(self, config: ModelConfig, tokens: Int32[np.ndarray, "S"], tokens_of: TokensOf):
         self._config, self._given = config, tokens.tolist()
+        self._tokens_of = tokens_of
         self._start = 0
         self._tokens: list[int] = []
         self._parts: list[int | Grid | AudioVideo] = []
@@ -33,12 +39,32 @@ class Row:
 
     def add_medium(self, content: Content) -> None:
         """A medium, for which the next given token stands."""
+        if not isinstance(content, Audio) and content.grid.times:
+            self._add_frames(content)
+            return
         count = num_features(content, self._config)
         has_grid = self._config.text.mrope_section and not isinstance(content, Audio)
         self._parts.append((has_grid and content.grid) or count)
         first = len(self._tokens)
         self._media.append(Medium(content, np.arange(first, first + count)))
         self._tokens += [self._given[self._start]] * count
+        self._start += 1
+
+    def _add_frames(self, video: Visual | Known) -> None:
+        """Each temporal patch as an image, which its time precedes as text.
+
+        Source: transformers Qwen3VLProcessor.replace_video_token.
+        """
+        names, grid = self._config.media_tokens, video.grid
+        count = num_features(video, self._config) // grid.frames
+        places = []
+        for label in self._tokens_of([f"<{time:.1f} seconds>" for time in grid.times]):
+            self._parts += [len(label) + 1, Grid(1, grid.rows, grid.columns), 1]
+            self._tokens += [*label, names.vision_start]
+            first = len(self._tokens)
+            places.append(np.arange(first, first + count))
+            self._tokens += [*[self._given[self._start]] * count, names.vision_end]
+        self._media.append(Medium(video, np.concatenate(places)))
         self._start += 1
 
     def add_audio_video(self, visual: Visual | Known, audio: Audio | Known) -> None:

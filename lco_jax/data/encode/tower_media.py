@@ -23,7 +23,7 @@ from lco_jax.data.media.sources import (
     name_of,
     split_options,
 )
-from lco_jax.data.media.video import load_video, seconds_per_grid, video_patches
+from lco_jax.data.media.video import load_video, patch_times, seconds_per_grid, video_patches
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.families import FAMILIES
 
@@ -96,7 +96,8 @@ class TowerMedia:
         seconds = seconds_per_grid(video, config)
         if self._family.video_rate == "asked":
             seconds = config.pixels.temporal_patch_size / config.fps
-        visual = Visual(patches.levels, Grid(*patches.grid, seconds), patches.statistics)
+        times = patch_times(video, config) if self._family.writes_times else ()
+        visual = Visual(patches.levels, Grid(*patches.grid, seconds, times), patches.statistics)
         if self._reads_audio_of_videos and not is_animation(source):
             with contextlib.suppress(NoAudioError):
                 return visual, self._read_audio(source, options)

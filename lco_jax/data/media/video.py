@@ -23,6 +23,8 @@ class SampledVideo(NamedTuple):
     """In RGB, at the size in which they become patches."""
     fps: float
     """Of these frames: less than the file's if some were left out."""
+    times_s: tuple[float, ...]
+    """Of each frame since the beginning of the video, by its mean rate."""
 
 
 def load_video(
@@ -71,7 +73,8 @@ def _sample(
         wanted = (first + sample_indices(count, footage.fps, config)).tolist()
         frames, num_decoded = _collect(footage.frames(frozenset(wanted)), len(wanted), config)
         if len(frames) == len(wanted):
-            return SampledVideo(np.stack(frames), len(wanted) / count * footage.fps)
+            times_s = tuple(index / footage.fps for index in wanted)
+            return SampledVideo(np.stack(frames), len(wanted) / count * footage.fps, times_s)
         # The file also counted frames that are never shown, as VP8 has: sample those that are.
         num_shown = num_decoded
     raise MediaError(f"{name}: none of its frames can be shown; export it again")
@@ -89,6 +92,20 @@ def seconds_per_grid(video: SampledVideo, config: VideoConfig) -> float:
     rate that was asked for, `config.fps`, in place of the video's own.
     """
     return config.pixels.temporal_patch_size / video.fps
+
+
+def patch_times(video: SampledVideo, config: VideoConfig) -> tuple[float, ...]:
+    """The time of each temporal patch of a video in seconds: the mean of those of its first and its
+    last frame.
+
+    Source: transformers Qwen3VLProcessor._calculate_timestamps.
+    """
+    size = config.pixels.temporal_patch_size
+    last = len(video.times_s) - 1
+    return tuple(
+        (video.times_s[first] + video.times_s[min(first + size - 1, last)]) / 2
+        for first in range(0, last + 1, size)
+    )
 
 
 def sample_indices(num_frames: int, fps: float, config: VideoConfig) -> Int[np.ndarray, "T"]:

@@ -14,7 +14,7 @@ from lco_jax.data.media.patches import repeat_frames
 from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
-from lco_jax.models.config import ModelConfig, TileConfig, VisionConfig
+from lco_jax.models.config import DeepConfig, ModelConfig, TileConfig, VisionConfig
 
 
 class MediaShape(NamedTuple):
@@ -39,7 +39,7 @@ class VisionBatch(NamedTuple):
     """Mean and standard deviation of each channel."""
     windows: Int32[np.ndarray, "C G X S"] | None
     frames: Int32[np.ndarray, "C G X T"]
-    coordinates: Int32[np.ndarray, "C G P 2"] | None
+    coordinates: Int32[np.ndarray, "C G P X"] | None
 
 
 class AudioBatch(NamedTuple):
@@ -78,7 +78,7 @@ class MediaPacker:
 
     def __init__(self, config: ModelConfig, frame_rows: Sequence[int]):
         self._vision, self._audio = config.vision, config.audio
-        self._width = config.text.hidden_size if config.text else 0
+        self._width = config.feature_size if config.text else 0
         self._frame_rows = frame_rows_of(config.vision, frame_rows)
         self._copies_pixels = True
 
@@ -239,7 +239,7 @@ def _audio_features(
     return np.repeat(chunks * chunk_tokens, counts) + within
 
 
-def patch_frames(item: Encoded, config: VisionConfig | TileConfig) -> int:
+def patch_frames(item: Encoded, config: VisionConfig | DeepConfig | TileConfig) -> int:
     """How many frames a patch of the item's images and videos has; 0 if it has none of them."""
     pixels = config.num_channels * config.patch_px**2 if item.visuals else 1
     widths = (medium.content.patches.shape[1] for medium in item.visuals)
@@ -250,7 +250,7 @@ def _grids(items: Sequence[Encoded]) -> list:
     return [medium.content.grid for item in items for medium in item.visuals]
 
 
-def _num_units(content: Visual, config: VisionConfig | TileConfig) -> int:
+def _num_units(content: Visual, config: VisionConfig | DeepConfig | TileConfig) -> int:
     """Of an image or a video, whether its pixels are there or not."""
     return math.prod(content.grid[:3]) // config.unit_patches
 

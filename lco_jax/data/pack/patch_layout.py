@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64
 
 from lco_jax.data.encode.positions import Grid
-from lco_jax.models.config import TileConfig, VisionConfig
+from lco_jax.models.config import DeepConfig, TileConfig, VisionConfig
 
 WINDOW_ROW = 128
 """Patches of a row of window attention. It holds two full windows of the public towers; a single
@@ -29,8 +29,9 @@ class PatchLayout(NamedTuple):
     """The window of each patch, numbered from 1; 0 is padding (None: the tower has none)."""
     frames: Int32[np.ndarray, "K T"]
     """The frame of each patch, numbered from 1; 0 is padding."""
-    coordinates: Int32[np.ndarray, "P 2"] | None
-    """Row and column of each patch in its frame (None: the tower does not ask)."""
+    coordinates: Int32[np.ndarray, "P X"] | None
+    """Row and column of each patch in its frame, and of towers whose positions depend on it the
+    frame's rows and columns (None: the tower does not ask)."""
     units: Int32[np.ndarray, "n"]
     """The place among the budget's merge units of each merge unit of the grids, one grid after
     the other, frame by frame and row by row. There lies the feature of the unit, too."""
@@ -105,7 +106,7 @@ class PatchBudget:
         for number, (grid, window, places) in enumerate(self._frames, 1):
             segments[0, places] = num_windows + window + 1
             segments[1, places] = number
-            coordinates[places] = _coordinates(grid, config)
+            coordinates[places] = coordinates_of(grid, config)
             num_windows += int(window.max()) + 1
         segments = np.repeat(segments, config.unit_patches, axis=1)
         return PatchLayout(
@@ -137,8 +138,10 @@ class PatchBudget:
 
 
 @functools.lru_cache(maxsize=4096)
-def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
+def fits(grid: Grid, frame_row: int, config: VisionConfig | DeepConfig) -> bool:
     """Whether a row of `frame_row` patches holds a frame of the grid."""
+    if not config.has_windows:
+        return grid.rows * grid.columns <= frame_row
     sizes = np.bincount(_windows(grid.rows, grid.columns, config)).tolist()
     row_units = WINDOW_ROW // config.unit_patches
     empty = (0,) * (frame_row // WINDOW_ROW)
@@ -146,7 +149,7 @@ def fits(grid: Grid, frame_row: int, config: VisionConfig) -> bool:
 
 
 def choose_frame_row(
-    grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig | TileConfig
+    grids: Sequence[Grid], allowed: Sequence[int], config: VisionConfig | DeepConfig | TileConfig
 ) -> int:
     """The first of the `allowed` row lengths (ascending, in patches) that holds every frame; of
     tiles that of one.
@@ -154,7 +157,7 @@ def choose_frame_row(
     Raises:
         ValueError: a frame fits into none.
     """
-    if not config.has_windows:
+    if not config.has_grids:
         return config.tile_patches
     shapes = {(grid.rows, grid.columns) for grid in grids}
     for frame_row in allowed:
@@ -217,7 +220,7 @@ def _place_windows(
     return starts, tuple(taken)
 
 
-def _coordinates(frame: Grid, config: VisionConfig) -> Int[np.ndarray, "n u 2"]:
+def coordinates_of(frame: Grid, config: VisionConfig | DeepConfig) -> Int[np.ndarray, "n u 2"]:
     """Row and column of each patch of a frame, by merge unit."""
     merge = config.merge_size
     indices = np.indices((frame.rows, frame.columns))
