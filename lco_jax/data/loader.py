@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+from jaxtyping import Int64
 
 from lco_jax.config import DataConfig, Memory
 from lco_jax.data.encode.encoded import Encoded
@@ -28,11 +28,12 @@ from lco_jax.data.pack.batch import (
 )
 from lco_jax.data.pack.fits import fitting
 from lco_jax.data.pack.media_batch import MediaPacker
-from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples
+from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples, spread
 from lco_jax.data.read_ahead import ReadAhead, num_bytes
 from lco_jax.data.records import Record
 from lco_jax.data.replacements import Replacements
 from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
+from lco_jax.data.steps import LoadStats, Step
 
 _Part = TypeVar("_Part")
 
@@ -44,27 +45,11 @@ _READ_AHEAD_BYTES = 2 << 30
 _PACKED_AHEAD_STEPS = 2
 
 
-@dataclass(frozen=True)
-class LoadStats:
-    """What loading a step took; counts are of this process."""
-
-    shape: Shape
-    real_tokens: int
-    slots: int
-    waited_s: float
-    """Time for which the caller had to wait."""
-    real_patches: float | None = None
-    """Share of the patches of the budgets that hold pixels (None: no images)."""
-    unreadable: int = 0
-    """Items that could not be read."""
-
-
 class Loader(abc.ABC, Generic[_Part]):
     """This process's part of each step's batch, from the next step on.
 
     Iterating gives `(step, batch, stats)`. The examples of a step depend on seed and sources only
-    (`ExampleStream`). Each encode chunk of a step is a contiguous piece of them, and each data
-    shard takes a contiguous piece of each chunk.
+    (`ExampleStream`). Each encode chunk of each data shard has about as many of each source.
 
     Args:
         num_shards: data shards of the whole mesh.
@@ -121,7 +106,7 @@ class Loader(abc.ABC, Generic[_Part]):
 
     def _take_share(self, shards: Sequence[int]) -> None:
         size = self._config.batch_size
-        self._numbers = share_examples(size, self._chunks, self._num_shards, shards)
+        self._places = share_examples(size, self._chunks, self._num_shards, shards)
         self._local_shards = len(shards)
 
     def of_process(self, shards: Sequence[int], agree: Agree, num_steps: int) -> Self:
@@ -136,8 +121,7 @@ class Loader(abc.ABC, Generic[_Part]):
 
     def demand_of(self, step: int) -> tuple[int, ...]:
         """What the items that this process has in a step ask of its shape."""
-        _, encoded, _ = self._encode(step)
-        return sum(self._measure(encoded), ())
+        return sum(self._measure(self._encode(step).items), ())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -177,12 +161,12 @@ class Loader(abc.ABC, Generic[_Part]):
 
         read_ahead = ReadAhead(_READ_AHEAD_BYTES, self._next_step)
 
-        def encode(step: int) -> tuple[int, list[Encoded | None], int]:
-            return read_ahead.read(step, self._encode, lambda found: num_bytes(found[1]))
+        def encode(step: int) -> Step:
+            return read_ahead.read(step, self._encode, lambda found: num_bytes(found.items))
 
-        def pack_next(loaded: tuple[int, list[Encoded | None], int]):
+        def pack_next(loaded: Step) -> tuple[int, Shape, Batch, int]:
             packed = self._pack(loaded)
-            read_ahead.take(loaded[0])
+            read_ahead.take(loaded.step)
             return packed
 
         steps = grain.MapDataset.range(self._next_step, self._stop).map(encode)
@@ -222,13 +206,11 @@ class Loader(abc.ABC, Generic[_Part]):
                     ),
                 )
 
-    def _encode(self, step: int) -> tuple[int, list[Encoded | None], int]:
-        """The items of this process's examples, ordered by chunk, example and role, and how many
-        could not be read.
-        """
+    def _encode(self, step: int) -> Step:
+        """This process's examples of a step."""
         first = step * self._config.batch_size
-        numbers = self._numbers.ravel().tolist()
-        places = [None if number == IDLE else first + number for number in numbers]
+        numbers = self._numbers_of(step)
+        places = [None if number == IDLE else first + number for number in numbers.flat]
         encoded = self._encode_examples(places)
         errors = [error for error in encoded if isinstance(error, RecordError)]
         for error in errors:
@@ -239,7 +221,17 @@ class Loader(abc.ABC, Generic[_Part]):
                 own = slice(index * roles, (index + 1) * roles)
                 if any(isinstance(role, RecordError) for role in encoded[own]):
                     encoded[own] = self._replacements.replace(encoded[own], place)
-        return step, encoded, len(errors)
+        return Step(step, numbers, encoded, len(errors))
+
+    def _numbers_of(self, step: int) -> Int64[np.ndarray, "C I"]:
+        """Which examples of the global batch are this process's: of each source about as many in
+        every cell, on whatever number of processes."""
+        if self._stream.num_sources == 1:
+            return self._places
+        first, size = step * self._config.batch_size, self._config.batch_size
+        kinds = np.array(self._stream.sources_of(range(first, first + size)))
+        numbers = spread(kinds, self._chunks * self._num_shards)
+        return np.where(self._places == IDLE, IDLE, numbers[self._places])
 
     def _encode_examples(self, places: Sequence[int | None]) -> list[Encoded | RecordError | None]:
         """The roles of the examples at these places of the sequence (None: absent), each example
@@ -274,20 +266,20 @@ class Loader(abc.ABC, Generic[_Part]):
             found = fitting(found, self._row_tokens, self._frame_rows, self._processor.config)
         return at(self._stream.place_of(place), found) if _is_error(found) else found
 
-    def _pack(self, loaded: tuple[int, list[Encoded | None], int]) -> tuple[int, Shape, Batch, int]:
-        step, encoded, unreadable = loaded
+    def _pack(self, loaded: Step) -> tuple[int, Shape, Batch, int]:
+        step, numbers, encoded, unreadable = loaded
         tokens, media = self._measure(encoded)
         demand = self._agree("batch shape", (*tokens, *media))
         shape = choose_shape(demand[: len(tokens)], self._row_tokens)
         shape = shape._replace(media=self._packer.choose_shape(demand[len(tokens) :]))
         shape = shape.at_least(*self._least_shape)
         head_tokens = len(self._processor.head)
-        batch = pack(encoded, self._numbers, self._local_shards, shape, head_tokens, self._packer)
+        batch = pack(encoded, numbers, self._local_shards, shape, head_tokens, self._packer)
         return step, shape, batch, unreadable
 
     def _measure(self, encoded: list[Encoded | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the tokens of the items ask of the shape of a step, and what their media do."""
-        lengths = item_lengths(encoded).reshape(*self._numbers.shape, -1)
+        lengths = item_lengths(encoded).reshape(*self._places.shape, -1)
         shards = split_items(encoded, self._chunks * self._local_shards)
         return measure(lengths, self._local_shards, self._row_tokens), self._packer.measure(shards)
 

@@ -16,6 +16,7 @@ from lco_jax.models.tokens import Kind
 from lco_jax.models.tower_config import AudioConfig, VisionConfig, read_audio, read_vision
 
 TowerConfig = VisionConfig | DeepConfig | TileConfig | AudioConfig
+"""Sizes of a tower of any kind."""
 
 AfterVideo = Literal["last", "extent"]
 """Text goes on behind the largest position of a video, or behind the larger of its height and

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 
 from lco_jax.config import TrainConfig
-from lco_jax.data.loader import Loader, LoadStats
+from lco_jax.data.loader import Loader
 from lco_jax.data.pack.batch import Shape
+from lco_jax.data.steps import LoadStats
 from lco_jax.plan import rehearsal_paths as paths
 from lco_jax.plan.abstract import check_divides
 from lco_jax.plan.feeding import Feed, feeds_of, find_faults

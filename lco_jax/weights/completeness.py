@@ -74,7 +74,7 @@ def match_parts(
         # Unlike a decoder, a tower is never cut to its first layers, but for those of no effect.
         beyond = tower_found.names.keys() - part.keys
         stored = part._replace(num_layers=sizes.num_stored_layers).keys
-        tower_found.unused.extend(tower_found.names.pop(key) for key in beyond & stored)
+        tower_found.unused.extend(tower_found.names.pop(key) for key in sorted(beyond & stored))
         beyond -= stored
         tower_found.unknown.extend(tower_found.names[key] for key in sorted(beyond))
         parts.append(part)

@@ -179,6 +179,23 @@ def test_the_mesh_does_not_change_what_is_read(folder, prompter):
         assert [items_of(batch) for _, batch, _ in loader] == reference
 
 
+@pytest.mark.parametrize(("chunks", "num_shards"), [(1, 8), (2, 5), (1, 1)])
+def test_each_shard_has_as_many_of_each_source(folder, prompter, chunks, num_shards):
+    """Those with images take many times the room, and the fullest shard decides for all."""
+    stream = ExampleStream(data_config(folder, "abc"), 3)
+    memory = Memory(encode_chunks=chunks, row_tokens=(64, 128))
+    loader = make_loader(folder, prompter, names="abc", memory=memory, num_shards=num_shards)
+    for step in range(5):
+        numbers = loader._encode(step).numbers
+        assert sorted(numbers[numbers >= 0].tolist()) == list(range(BATCH))
+        cells = numbers.reshape(chunks * num_shards, -1)
+        kinds = np.array(stream.sources_of(range(step * BATCH, (step + 1) * BATCH)))
+        for kind in range(3):
+            counts = [np.count_nonzero(kinds[cell[cell >= 0]] == kind) for cell in cells]
+            # Where the batch does not divide, some cells have one example more than others.
+            assert max(counts) - min(counts) <= 1 + (BATCH % len(cells) > 0)
+
+
 def test_resume_is_exact(folder, prompter):
     whole = list(make_loader(folder, prompter, names="ab"))
     first = make_loader(folder, prompter, names="ab")

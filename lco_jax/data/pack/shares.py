@@ -37,6 +37,24 @@ def slots_per_cell(batch_size: int, cells: int) -> int:
     return -(-batch_size // cells)
 
 
+def spread(kinds: Int64[np.ndarray, "I"], cells: int) -> Int64[np.ndarray, "I"]:
+    """For each place in the global batch the number of its example, so that the encode chunks of
+    the data shards (`cells`) hold about as many of each kind: examples with images take many times
+    the room of others, and the fullest cell decides the shape of all.
+
+    Args:
+        kinds: of the examples, by number.
+    """
+    size = len(kinds)
+    bounds = np.arange(cells + 1) * size // cells
+    cell_of = np.searchsorted(bounds, np.arange(size), side="right") - 1
+    within = np.arange(size) - bounds[cell_of]
+    numbers = np.empty(size, np.int64)
+    # Places round by round, one of each cell, take the examples kind by kind.
+    numbers[np.lexsort((cell_of, within))] = np.argsort(kinds, kind="stable")
+    return numbers
+
+
 def deal(count: int, num_shards: int, shards: Sequence[int]) -> Int64[np.ndarray, "N"]:
     """The numbers of those of `count` items, ascending, that fall to some of the data shards.
 

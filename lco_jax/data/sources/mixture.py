@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterable
 
 from lco_jax.config import DataConfig
 from lco_jax.data.records import Record, Triplet
@@ -62,6 +63,15 @@ class ExampleStream:
     def __getitem__(self, index: int) -> Record:
         source, number = self._find(index)
         return source.records[number]
+
+    def sources_of(self, indices: Iterable[int]) -> list[int]:
+        """Of which source each example is, by its position."""
+        return [self._choices[index // self._block][0] for index in indices]
+
+    @property
+    def num_sources(self) -> int:
+        """How many there are."""
+        return len(self._sources)
 
     def place_of(self, index: int) -> str:
         """Where the record of an example is, such as `FILE:LINE`."""
