@@ -29,6 +29,7 @@ def config(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     vision = {"llava_next": EVEN_TILES, "qwen3_vl": tiny.EVEN_FRAMES}
     vision = vision.get(request.param, tiny.DEEP_TOWER)
+    longest = 256 if request.param == "llava_next" else 128
     tiny.write(folder, request.param, num_kv_heads=4, vision=vision)
     with_sounds = "omni" in request.param
     triplets = runs.write_media_triplets(folder / "triplets.jsonl", with_sounds=with_sounds)
@@ -37,7 +38,7 @@ def config(request, tmp_path_factory):
         folder,
         triplets,
         data=DataConfig(sources=(source,), batch_size=16, media=MEDIA),
-        memory=Memory(row_tokens=(64, 256 if is_tiled else 128), frame_rows=(256, 512)),
+        memory=Memory(row_tokens=(64, longest), frame_rows=(256, 512)),
     )
 
 
