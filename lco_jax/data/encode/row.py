@@ -39,12 +39,12 @@ class Row:
 
     def add_medium(self, content: Content) -> None:
         """A medium, for which the next given token stands."""
-        if not isinstance(content, Audio) and content.grid.times:
+        grid = None if isinstance(content, Audio) else content.grid
+        if grid is not None and grid.times:
             self._add_frames(content)
             return
         count = num_features(content, self._config)
-        has_grid = self._config.text.mrope_section and not isinstance(content, Audio)
-        self._parts.append((has_grid and content.grid) or count)
+        self._parts.append((self._config.text.mrope_section and grid) or count)
         first = len(self._tokens)
         self._media.append(Medium(content, np.arange(first, first + count)))
         self._tokens += [self._given[self._start]] * count
