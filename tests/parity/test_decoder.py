@@ -56,7 +56,12 @@ CASES = {
     "qwen3 without biases": ("qwen3", False, 1, {"attention_bias": False}),
 }
 LINEARS = {"q": "query", "k": "key", "v": "value", "o": "output"}
-MORE = ("llama, all biases", "mistral, 3 heads", "qwen3 without biases")
+MORE = (
+    "llama, all biases",
+    "mistral, 3 heads",
+    "qwen3 vl, 6 heads",
+    "qwen3 without biases",
+)
 LENGTHS = (11, 1, 7, 16)
 
 
