@@ -60,7 +60,8 @@ def test_a_run_with_known_features_has_the_same_losses(config, tmp_path, monkeyp
     cached = dataclasses.replace(config, memory=memory)
     train(cached, str(tmp_path / "first"))
     files = sorted(folder.rglob("*.npz"))
-    assert len(files) > 10 and not list(folder.rglob("*.tmp"))
+    num_media = 6 + 5 * ("omni" in read_config(Path(config.model.path)).family)  # pictures, sounds
+    assert len(files) >= num_media and not list(folder.rglob("*.tmp"))
 
     def refuse(*_):
         raise AssertionError("a medium was read although its features are known")
