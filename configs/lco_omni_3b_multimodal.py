@@ -3,8 +3,7 @@
 Prepare the text once with `python launch/prepare_data.py all_nli`, and put triplets of your own
 (the paper's were not released) into `data/multimodal.jsonl`.
 
-With a batch of 1056 and `--memory.remat full` a chip peaks at 16.6 GB on v5p:4x4x4, and a step
-takes 1.4 s at least: docs/plan.md.
+What a step takes on a slice: `lco plan --config FILE --topology v5p:4x4x4`.
 """
 
 from lco_jax.config import (

@@ -2,9 +2,9 @@
 
 Prepare the data once: `python launch/prepare_data.py all_nli`.
 
-With a batch of 1056 a chip peaks at 34.2 GB on v5p:4x4x4 (`--memory.remat none`), at 8.9 GB on
-v5e:16x16 and 9.2 GB on v6e:8x8 (`--mesh.tensor 2 --memory.remat full`), and a step takes 100, 86
-and 91 ms at least: docs/plan.md.
+With a batch of 1056 a chip peaks at 33.8 GB on v5p:4x4x4 (`--memory.remat none`), at 9.7 GB on
+v5e:16x16 (`--mesh.tensor 2`) and at 21.2 GB on v6e:8x8, and a step takes 97, 62 and 71 ms at least:
+docs/plan.md.
 """
 
 from lco_jax.config import (
