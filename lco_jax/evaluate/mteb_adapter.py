@@ -1,4 +1,4 @@
-"""Our models in mteb. The only file that imports mteb.
+"""Our models in mteb, and its tasks. `comparators.py` has the models that mteb itself runs.
 
     import mteb
     from lco_jax.evaluate.mteb_adapter import MtebEncoder
@@ -23,10 +23,13 @@ import numpy as np
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.media_files import write_audio, write_frames, write_image
+from lco_jax.evaluate.results import OURS
 
 if TYPE_CHECKING:
     import torch
+    from mteb.abstasks.abstask import AbsTask
     from mteb.models.model_meta import ModelMeta
+    from mteb.models.models_protocols import EncoderProtocol
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,8 @@ class MtebEncoder:
     def __init__(self, embedder: Embedder, name: str | None = None, revision: str | None = None):
         """`name` and `revision` are what results are filed under (None: from the model)."""
         self.embedder = embedder
-        self._name = name or f"lco_jax/{Path(embedder.source).name}"
-        self._revision = revision or embedder.revision
+        self.name = name or f"{OURS}{Path(embedder.source).name}"
+        self.revision = revision or embedder.revision
 
     @property
     def mteb_model_meta(self) -> "ModelMeta":
@@ -59,8 +62,8 @@ class MtebEncoder:
         )
         return ModelMeta(
             loader=None,
-            name=self._name,
-            revision=self._revision,
+            name=self.name,
+            revision=self.revision,
             embed_dim=self.embedder.width,
             max_tokens=self.embedder.processor.prompter.max_text_tokens,
             framework=["JAX"],
@@ -198,25 +201,35 @@ def find_tasks(names: Sequence[str]) -> "list[AbsTask]":
     return list(found.values())
 
 
+def unread_tasks(modalities: Iterable[str], tasks: "Iterable[AbsTask]") -> dict[str, str]:
+    """Of mteb's tasks that need what a model does not read: which media that is."""
+    missing = {task.metadata.name: {*task.metadata.modalities} - {*modalities} for task in tasks}
+    return {name: ", ".join(sorted(kinds)) for name, kinds in missing.items() if kinds}
+
+
 def run_tasks(
-    encoder: MtebEncoder, tasks: "Sequence[AbsTask]", folder: Path
-) -> tuple[Path, dict[str, str]]:
+    encoder: "EncoderProtocol",
+    tasks: "Sequence[AbsTask]",
+    folder: Path,
+    *,
+    batch_size: int = _MEDIA,
+) -> dict[str, str]:
     """Evaluate with results in `folder`, as mteb files them; finished tasks are not run again.
 
-    Returns the folder of this model's results, and what went wrong, by task.
+    Returns what went wrong, by task.
     """
+    if not tasks:
+        return {}
     import mteb
 
-    cache = mteb.ResultCache(folder)
     result = mteb.evaluate(
         encoder,
         tasks,
-        cache=cache,
+        cache=mteb.ResultCache(folder),
         overwrite_strategy="only-missing",
-        encode_kwargs={"batch_size": _MEDIA},
+        encode_kwargs={"batch_size": batch_size},
         raise_error=False,
         show_progress_bar=False,
         co2_tracker=False,
     )
-    own = cache.get_task_result_path("any", encoder.mteb_model_meta).parent
-    return own, {error.task_name: error.exception for error in result.exceptions or ()}
+    return {error.task_name: error.exception for error in result.exceptions or ()}

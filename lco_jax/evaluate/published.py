@@ -17,6 +17,10 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+_EXPERIMENTS = "experiments"
+"""mteb's folder of them, in that of a model's revision."""
+Run = Literal["paper", "mteb", "ours", "comparator"]
+
 
 @dataclass(frozen=True)
 class Column:
@@ -33,8 +37,9 @@ class Row:
     """A model's categories; those that nobody quotes are absent."""
 
     model: str
-    run: Literal["paper", "mteb", "ours"]
-    """Printed in the paper, recomputed from current mteb results, or measured here."""
+    run: Run
+    """Printed in the paper, recomputed from current mteb results, or measured here: of our models,
+    and of those that mteb's code runs."""
     columns: Mapping[str, float]
     mean_en: float | None
     mean_all: float | None
@@ -68,21 +73,24 @@ class MiebLite:
             _mean(categories, [column.name for column in self.columns]),
         )
 
-    def row(self, model: str, task_scores: Mapping[str, float]) -> Row:
-        """Our own row, from the scores of its tasks."""
+    def row(self, model: str, task_scores: Mapping[str, float], run: Run = "ours") -> Row:
+        """A row that was measured here, from the scores of its tasks."""
         categories = self.category_means(task_scores)
-        return Row(model, "ours", categories, *self.means(categories))
+        return Row(model, run, categories, *self.means(categories))
 
     def read_results(self, folder: str | Path) -> dict[str, float]:
         """Task scores of the mteb result files in `folder`: the mean over subsets, in percent.
 
-        Of several splits `test` counts. Files of other tasks are read alike.
+        Of several splits `test` counts. Files of other tasks are read alike; those of experiments,
+        as mteb calls a model with other settings, are not.
 
         Raises:
             ValueError: a result has no score.
         """
         scores = {}
         for file in sorted(Path(folder).rglob("*.json")):
+            if _EXPERIMENTS in file.relative_to(folder).parts:
+                continue
             record = json.loads(file.read_text())
             if isinstance(record, dict) and {"task_name", "scores"} <= record.keys():
                 scores[record["task_name"]] = self._score(file, record)

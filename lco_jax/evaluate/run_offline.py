@@ -7,12 +7,13 @@ import importlib.metadata
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from lco_jax.embed.embedder import Embedder
 from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task, needs
@@ -23,19 +24,71 @@ from lco_jax.runtime.disks import replace_text
 log = logging.getLogger(__name__)
 
 
-def run_offline(embedder: Embedder, tasks: Iterable[Task], folder: Path) -> dict[str, float]:
+class Reader(Protocol):
+    """Who offline tasks are for: an `Embedder`, or a model that other code runs."""
+
+    revision: str
+    """What its vectors depend on."""
+    modalities: tuple[str, ...]
+
+
+def score(embedder: Embedder, task: Task) -> dict[str, float]:
+    """The metrics of one task."""
+    if isinstance(task, StsTask):
+        # Names occur in many pairs and are encoded once.
+        distinct = list(dict.fromkeys(task.items))
+        place = {item: index for index, item in enumerate(distinct)}
+        vectors = embedder.encode(distinct)[[place[item] for item in task.items]]
+    else:
+        vectors = embedder.encode(task.items)
+    return task_metrics(task, vectors)
+
+
+def task_metrics(task: Task, vectors: Float[np.ndarray, "N E"]) -> dict[str, float]:
+    """The metrics of one task, from the unit vectors of its items in order."""
+    match task:
+        case RetrievalTask():
+            count = len(task.queries)
+            return retrieval_metrics(vectors[:count], vectors[count:], task.answers)
+        case StsTask():
+            first, second = np.split(vectors, [len(task.first)])
+            return sts_metrics(first, second, task.gold)
+        case ChoiceTask():
+            count = len(task.queries)
+            return choice_metrics(*np.split(vectors, [count, 2 * count]))
+
+
+def run_offline(
+    reader: Reader,
+    tasks: Iterable[Task],
+    folder: Path,
+    *,
+    score: Callable[[Any, Task], dict[str, float]] = score,
+    versions: Mapping[str, str] | None = None,
+) -> dict[str, float]:
     """Main scores by task. A task whose result in `folder` has the same model, recipe and items is
-    not run again; one that needs a modality that the model does not take is left out."""
+    not run again; one that needs a modality that the model does not take is left out.
+
+    Args:
+        score: how the reader's metrics of a task are found.
+        versions: of what they depend on (None: those of our own code).
+    """
     scores = {}
     tasks = list(tasks)
-    left_out = unread(embedder, tasks)
+    left_out = unread(reader, tasks)
     for task in tasks:
         if task.name in left_out:
             continue
         file = folder / f"{task.name}.json"
-        record = _stored(file, _fingerprint(embedder, task))
+        record = _stored(file, _fingerprint(reader, task))
         if record is None:
-            record = _run(embedder, task)
+            start = time.monotonic()
+            metrics = score(reader, task)
+            log.info("%s: %s %.4f", task.name, task.main_score, metrics[task.main_score])
+            record = _record(reader, task, metrics) | {
+                "evaluation_time": time.monotonic() - start,
+                "versions": dict(own_versions() if versions is None else versions),
+            }
             if jax.process_index() == 0:
                 folder.mkdir(parents=True, exist_ok=True)
                 replace_text(file, json.dumps(record, indent=1) + "\n")
@@ -43,45 +96,20 @@ def run_offline(embedder: Embedder, tasks: Iterable[Task], folder: Path) -> dict
     return scores
 
 
-def unread(embedder: Embedder, tasks: Iterable[Task]) -> dict[str, str]:
+def unread(reader: Reader, tasks: Iterable[Task]) -> dict[str, str]:
     """Of the tasks that need what the model does not read: which media that is."""
-    missing = {task.name: needs(task) - set(embedder.modalities) for task in tasks}
+    missing = {task.name: needs(task) - set(reader.modalities) for task in tasks}
     return {name: ", ".join(sorted(kinds)) for name, kinds in missing.items() if kinds}
 
 
-def score(embedder: Embedder, task: Task) -> dict[str, float]:
-    """The metrics of one task."""
-    match task:
-        case RetrievalTask():
-            count = len(task.queries)
-            vectors = embedder.encode(task.items)
-            return retrieval_metrics(vectors[:count], vectors[count:], task.answers)
-        case StsTask():
-            # Names occur in many pairs and are encoded once.
-            distinct = list(dict.fromkeys(task.items))
-            place = {item: index for index, item in enumerate(distinct)}
-            vectors = embedder.encode(distinct)
-            first, second = (
-                vectors[[place[item] for item in side]] for side in (task.first, task.second)
-            )
-            return sts_metrics(first, second, task.gold)
-        case ChoiceTask():
-            count = len(task.queries)
-            queries, right, wrong = np.split(embedder.encode(task.items), [count, 2 * count])
-            return choice_metrics(queries, right, wrong)
-
-
 @functools.cache
-def versions() -> dict[str, str]:
+def own_versions() -> dict[str, str]:
     """Of what the scores depend on."""
     names = ("jax", "flax", "numpy", "transformers", "tokenizers", "lco_jax")
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _run(embedder: Embedder, task: Task) -> dict[str, Any]:
-    start = time.monotonic()
-    metrics = score(embedder, task)
-    log.info("%s: %s %.4f", task.name, task.main_score, metrics[task.main_score])
+def _record(reader: Reader, task: Task, metrics: dict[str, float]) -> dict[str, Any]:
     return {
         "task_name": task.name,
         "dataset_revision": _content(task),
@@ -95,9 +123,7 @@ def _run(embedder: Embedder, task: Task) -> dict[str, Any]:
                 }
             ]
         },
-        "evaluation_time": time.monotonic() - start,
-        "fingerprint": _fingerprint(embedder, task),
-        "versions": versions(),
+        "fingerprint": _fingerprint(reader, task),
     }
 
 
@@ -106,8 +132,8 @@ def _stored(file: Path, fingerprint: str) -> dict[str, Any] | None:
     return record if record.get("fingerprint") == fingerprint else None
 
 
-def _fingerprint(embedder: Embedder, task: Task) -> str:
-    identity = repr((embedder.revision, _content(task)))
+def _fingerprint(reader: Reader, task: Task) -> str:
+    identity = repr((reader.revision, _content(task)))
     return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 
 

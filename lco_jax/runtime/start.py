@@ -110,6 +110,11 @@ def skip_absent_tpu() -> None:
         xla_bridge.register_backend_factory("tpu", lambda: None, fail_quietly=True)
 
 
+def use_cpu() -> None:
+    """Keep JAX to the CPU, where it has not started, and leave accelerators to another library."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def refuse_copies() -> None:
     """Check that this process, which joins no others, was not started as one of several.
 

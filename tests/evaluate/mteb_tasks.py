@@ -7,9 +7,9 @@ from datasets import Dataset, DatasetDict, Image
 from mteb.abstasks import AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
-from mteb.abstasks.task_metadata import TaskMetadata
 
 from lco_jax.data.records import Item
+from lco_jax.evaluate.mteb_items import task_metadata
 from lco_jax.evaluate.tasks import RetrievalTask, StsTask, Task, needs
 
 
@@ -22,19 +22,7 @@ def as_mteb_task(task: Task) -> AbsTask:
             "mapped"
         )
 
-    def metadata(kind: str, main_score: str, category: str = "t2t") -> TaskMetadata:
-        return TaskMetadata(
-            name=task.name,
-            description=task.description,
-            dataset={"path": "lco_jax", "revision": "local"},
-            type=kind,
-            category=category,
-            modalities=kinds,
-            eval_splits=["test"],
-            eval_langs=list(task.languages),
-            main_score=main_score,
-            license=task.licence,
-        )
+    metadata = task_metadata(task)
 
     def table(items: Sequence[Item]) -> Dataset:
         ids = [str(index) for index in range(len(items))]
@@ -58,9 +46,7 @@ def as_mteb_task(task: Task) -> AbsTask:
                     self.dataset = {"default": {"test": split}}
                     self.data_loaded = True
 
-            sides = "2".join("i" if s[0].images else "t" for s in (task.queries, task.documents))
-            kind = "Retrieval" if sides == "t2t" else "Any2AnyRetrieval"
-            Retrieval.metadata = metadata(kind, "ndcg_at_10", sides)
+            Retrieval.metadata = metadata.model_copy(update={"main_score": "ndcg_at_10"})
             return Retrieval()
         case StsTask():
 
@@ -76,5 +62,5 @@ def as_mteb_task(task: Task) -> AbsTask:
                     self.dataset = DatasetDict(test=Dataset.from_dict(columns))
                     self.data_loaded = True
 
-            Sts.metadata = metadata("STS", "cosine_spearman")
+            Sts.metadata = metadata
             return Sts()
