@@ -65,7 +65,7 @@ RULES = (
     Rule(r"lco search", instead=(("FOLDER", "photos"),)),
     Rule(r"python launch/export\.py"),
     Rule(r"python launch/evaluate\.py .*--tasks STS12", "parse"),
-    Rule(r"lco evaluate --model (mteb:|royokong/)", "parse"),
+    Rule(r"lco evaluate --model (mteb:|royokong/|Qwen/Qwen3-VL)", "parse"),
     Rule(r"(python launch/evaluate\.py|lco evaluate)", instead=(("offline", "EmojiSimilarity"),)),
     Rule(r"python launch/analyze\.py", more=("--num-pairs", "8", "--k", "3")),
     Rule(r"python launch/scaling\.py --published"),
