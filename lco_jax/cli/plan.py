@@ -29,7 +29,7 @@ class _Front:
     json: Path | None = None
     """Also write the plan to this file; of several stages, by their names."""
     explain: bool = False
-    """Also list the instructions that cost most, with the lines of the source they come from."""
+    """Also list the costliest instructions and their lines of the source."""
     search: int | None = None
     """Find the fastest sizes of the mesh, recomputation, encode chunks and row lengths: all are
     estimated, and so many of the most promising that fit are compiled."""
