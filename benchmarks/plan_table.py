@@ -22,7 +22,7 @@ _32B = f"--config configs/lco_vl_32b_text.py {_BATCH}"
 _72B = f"--config configs/lco_vl_72b_text.py {_BATCH}"
 _VL_7B = "--config configs/lco_vl_7b"
 _3B, _VL_3B = "--config configs/lco_omni_3b", "--config configs/lco_vl_3b"
-_LLAVA = f"--config configs/lco_llava_next_8b_text.py {_BATCH}"
+_LLAVA, _QWEN3_VL = "--config configs/lco_llava_next_8b", "--config configs/lco_qwen3_vl_8b"
 _PAGES = "--config configs/seadoc_high.py --stage read --model.path Qwen/Qwen2.5-VL-7B-Instruct"
 CASES = {
     "7b-v5p": f"{_TEXT} --topology v5p:4x4x4 --memory.remat none",
@@ -39,8 +39,15 @@ CASES = {
     "vl-3b-v5e": f"{_VL_3B}_text.py {_BATCH} --topology v5e:16x16 --memory.remat full",
     "vl-3b-media-v5p": f"{_VL_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4",
     "7b-pages-v5p": f"{_PAGES} --topology v5p:4x4x4",
-    "llava-v5p": f"{_LLAVA} --topology v5p:4x4x4",
-    "llava-v6e": f"{_LLAVA} --topology v6e:8x8",
+    "llava-v5p": f"{_LLAVA}_text.py {_BATCH} --topology v5p:4x4x4",
+    "llava-v6e": f"{_LLAVA}_text.py {_BATCH} --topology v6e:8x8",
+    "llava-media-v5p": f"{_LLAVA}_multimodal.py {_BATCH} --topology v5p:4x4x4",
+    "llava-media-v6e": f"{_LLAVA}_multimodal.py {_BATCH} --topology v6e:8x8 --memory.remat full",
+    "qwen3-vl-v5p": f"{_QWEN3_VL}_text.py {_BATCH} --topology v5p:4x4x4",
+    "qwen3-vl-v6e": f"{_QWEN3_VL}_text.py {_BATCH} --topology v6e:8x8",
+    "qwen3-vl-media-v5p": f"{_QWEN3_VL}_multimodal.py {_BATCH} --topology v5p:4x4x4",
+    "qwen3-vl-media-v6e": f"{_QWEN3_VL}_multimodal.py {_BATCH} --topology v6e:8x8 "
+    "--memory.remat full",
     "32b-v5p": f"{_32B} --topology v5p:4x4x4",
     "72b-v5p": f"{_72B} --topology v5p:4x4x4",
 }

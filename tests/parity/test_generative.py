@@ -52,8 +52,9 @@ HEARD = [
 """Of a model that hears."""
 
 
-def torch_loss_and_gradients(checkpoint, exchanges, folder, end):
-    """The loss, and a hub folder with the gradients in the place of the weights."""
+def torch_loss_and_gradients(checkpoint, exchanges, folder, lead, end):
+    """The loss, and a hub folder with the gradients in the place of the weights; `lead` is what the
+    template writes before a response."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     sums, count = 0, 0
     for exchange in exchanges:
@@ -65,7 +66,8 @@ def torch_loss_and_gradients(checkpoint, exchanges, folder, end):
             sounds=[load_audio(content, MelConfig()) for content in exchange.prompt.audios],
             max_pixels=MEDIA.image_max_pixels,
         )
-        answer = torch.tensor([[*tokenizer(exchange.response).input_ids, end]])
+        answer = tokenizer(lead + exchange.response, add_special_tokens=False).input_ids
+        answer = torch.tensor([[*answer, end]])
         prompt = inputs["input_ids"]
         inputs["input_ids"] = torch.cat([prompt, answer], 1)
         for name, value in (("mm_token_type_ids", 0), ("attention_mask", 1)):
@@ -86,12 +88,23 @@ def torch_loss_and_gradients(checkpoint, exchanges, folder, end):
 
 
 @pytest.mark.parametrize(
-    ("family", "tied"), [("qwen2_5_vl", True), ("qwen2_5_omni_thinker", False)]
+    ("family", "tied"),
+    [
+        ("qwen2_5_vl", True),
+        ("qwen2_5_omni_thinker", False),
+        ("qwen3_vl", True),
+        ("llava_next", False),
+    ],
 )
 def test_loss_and_gradients(tmp_path, family, tied):
     checkpoint = tiny.write(
-        tmp_path / "model", family, tied=tied, num_layers=2, vision=tiny.DEEP_TOWER
+        tmp_path / "model",
+        family,
+        tied=tied,
+        num_layers=2,
+        vision=tiny.DEEP_TOWER if family.startswith("qwen2_5") else None,
     )
+    row = (256 if family == "llava_next" else 128,)
     exchanges = EXCHANGES + (HEARD if "omni" in family else [])
     config = read_config(checkpoint.folder)
     towers = available_towers(config)
@@ -105,7 +118,7 @@ def test_loss_and_gradients(tmp_path, family, tied):
     encoded = processor.try_encode_exchanges(exchanges, 100)
     lengths = item_lengths(encoded).reshape(1, -1, 1)
     packer = MediaPacker(config, (256,))
-    shape = choose_shape(measure(lengths, 1, (128,)), (128,))
+    shape = choose_shape(measure(lengths, 1, row), row)
     shape = shape._replace(media=packer.choose_shape(packer.measure(split_items(encoded, 1))))
     numbers = np.arange(len(exchanges))[None]
     batch = pack(encoded, numbers, 1, shape, len(processor.head), packer)
@@ -115,7 +128,9 @@ def test_loss_and_gradients(tmp_path, family, tied):
     (loss, metrics), gradients = run(params, {}, None, batch, jnp.asarray(processor.head))
 
     end = processor.prompter.end_token
-    expected, count = torch_loss_and_gradients(checkpoint, exchanges, tmp_path / "gradients", end)
+    lead = "\n" if family == "llava_next" else ""
+    gradients_folder = tmp_path / "gradients"
+    expected, count = torch_loss_and_gradients(checkpoint, exchanges, gradients_folder, lead, end)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert metrics["target_tokens"] == count
     assert float(metrics["perplexity"]) == pytest.approx(np.exp(expected), rel=1e-4)
