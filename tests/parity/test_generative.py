@@ -42,6 +42,9 @@ EXCHANGES = [
 ]
 
 
+READ = [Exchange(Item(text), answer) for text, answer in (("say it", "a dog"), ("who?", "busy"))]
+"""Of models that read texts alone."""
+TEXT_FAMILIES = ("llama", "mistral", "qwen3")
 HEARD = [
     Exchange(Item("who speaks", audios=(plain(tones(2.7, seed=3)),)), "the brown fox"),
     Exchange(
@@ -52,20 +55,28 @@ HEARD = [
 """Of a model that hears."""
 
 
+def torch_inputs(checkpoint, tokenizer, prompt):
+    """What the model is given of a turn of the user."""
+    if not prompt.has_media and checkpoint.model.config.model_type in TEXT_FAMILIES:
+        turn = [{"role": "user", "content": prompt.text}]
+        options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+        return dict(tokenizer.apply_chat_template(turn, **options))
+    return hf_items.make_inputs(
+        checkpoint,
+        text=prompt.text,
+        images=[Image.open(io.BytesIO(content)) for content in prompt.images],
+        sounds=[load_audio(content, MelConfig()) for content in prompt.audios],
+        max_pixels=MEDIA.image_max_pixels,
+    )
+
+
 def torch_loss_and_gradients(checkpoint, exchanges, folder, lead, end):
     """The loss, and a hub folder with the gradients in the place of the weights; `lead` is what the
     template writes before a response."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     sums, count = 0, 0
     for exchange in exchanges:
-        images = [Image.open(io.BytesIO(content)) for content in exchange.prompt.images]
-        inputs = hf_items.make_inputs(
-            checkpoint,
-            text=exchange.prompt.text,
-            images=images,
-            sounds=[load_audio(content, MelConfig()) for content in exchange.prompt.audios],
-            max_pixels=MEDIA.image_max_pixels,
-        )
+        inputs = torch_inputs(checkpoint, tokenizer, exchange.prompt)
         answer = tokenizer(lead + exchange.response, add_special_tokens=False).input_ids
         answer = torch.tensor([[*answer, end]])
         prompt = inputs["input_ids"]
@@ -94,6 +105,9 @@ def torch_loss_and_gradients(checkpoint, exchanges, folder, lead, end):
         ("qwen2_5_omni_thinker", False),
         ("qwen3_vl", True),
         ("llava_next", False),
+        ("llama", False),
+        ("mistral", True),
+        ("qwen3", True),
     ],
 )
 def test_loss_and_gradients(tmp_path, family, tied):
@@ -105,13 +119,13 @@ def test_loss_and_gradients(tmp_path, family, tied):
         vision=tiny.DEEP_TOWER if family.startswith("qwen2_5") else None,
     )
     row = (256 if family == "llava_next" else 128,)
-    exchanges = EXCHANGES + (HEARD if "omni" in family else [])
+    exchanges = READ if family in TEXT_FAMILIES else EXCHANGES
+    exchanges = exchanges + (HEARD if "omni" in family else [])
     config = read_config(checkpoint.folder)
     towers = available_towers(config)
     processor = Processor(checkpoint.folder, config, media=MEDIA)
-    graph, trainable, frozen = build(
-        config, Towers(decoder=Full()), "float32", towers=towers, with_head=True
-    )
+    trains = Towers(decoder=Full()) if towers else Full()
+    graph, trainable, frozen = build(config, trains, "float32", towers=towers, with_head=True)
     assert not frozen
     params = load_params(checkpoint.folder, config, join(trainable, frozen))
 
