@@ -41,8 +41,9 @@ CASES = {
     "7b-pages-v5p": f"{_PAGES} --topology v5p:4x4x4",
     "llava-v5p": f"{_LLAVA}_text.py {_BATCH} --topology v5p:4x4x4",
     "llava-v6e": f"{_LLAVA}_text.py {_BATCH} --topology v6e:8x8",
-    "llava-media-v5p": f"{_LLAVA}_multimodal.py {_BATCH} --topology v5p:4x4x4",
-    "llava-media-v6e": f"{_LLAVA}_multimodal.py {_BATCH} --topology v6e:8x8 --memory.remat full",
+    "llava-media-v5p": f"{_LLAVA}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
+    "llava-media-v6e": f"{_LLAVA}_multimodal.py {_BATCH} --topology v6e:8x8 --memory.remat full "
+    "--memory.encode-chunks 2",
     "qwen3-vl-v5p": f"{_QWEN3_VL}_text.py {_BATCH} --topology v5p:4x4x4",
     "qwen3-vl-v6e": f"{_QWEN3_VL}_text.py {_BATCH} --topology v6e:8x8",
     "qwen3-vl-media-v5p": f"{_QWEN3_VL}_multimodal.py {_BATCH} --topology v5p:4x4x4",
