@@ -68,7 +68,7 @@ class _Arguments(Compilations, ModelOptions):
                 )
             super().announce()
             return
-        if given := [name for name in _given(self) if name not in _OFCOMPARATORS]:
+        if given := [name for name in _given(self) if name not in _OF_COMPARATORS]:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(
                 f"{options}: this is for models that this program runs itself; leave it out with "
@@ -77,7 +77,7 @@ class _Arguments(Compilations, ModelOptions):
         log.info("reading the model %s", self.model)
 
 
-_OFCOMPARATORS = ("model", "tasks", "seadoc", "output", "batch_size")
+_OF_COMPARATORS = ("model", "tasks", "seadoc", "output", "batch_size")
 """The options that say something of a model that mteb runs."""
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from lco_jax.models.hf_schemas import DeepVision
 from lco_jax.models.json_files import check, naming
-from lco_jax.models.tower_config import check_width
+from lco_jax.models.tower_config import PatchTower, check_width
 
 
 @dataclass(frozen=True)
-class DeepConfig:
+class DeepConfig(PatchTower):
     """The Qwen3-VL vision tower: a patch attends to its whole frame, positions are interpolated in
     a stored table, and besides the last layer some inner ones give features."""
 
@@ -34,19 +34,12 @@ class DeepConfig:
 
     has_windows = False
     """Whether layers see windows of an image."""
-    has_grids = True
-    """Whether patches have rows and columns."""
-    extra_features = 0
-    """Behind those of the patches."""
     ids_per_second = 0.0
     """M-RoPE time ids of a second of video: each temporal patch is a medium of its own."""
+    _mlp_matrices = 2
 
     def __post_init__(self):
-        if self.hidden_size % (4 * self.num_heads):
-            raise ValueError(
-                f"vision hidden_size={self.hidden_size} must be a multiple of 4 * num_heads = "
-                f"{4 * self.num_heads}: rows and columns each turn pairs of half a head"
-            )
+        self._check_heads()
         layers = self.deep_layers
         if list(layers) != sorted({*layers} & set(range(self.num_layers))):
             raise ValueError(
@@ -55,50 +48,14 @@ class DeepConfig:
             )
 
     @property
-    def num_stored_layers(self) -> int:
-        """Of the checkpoint: all of them run."""
-        return self.num_layers
-
-    @property
     def full_layers(self) -> tuple[int, ...]:
         """Layers in which a patch attends to its whole frame: all of them."""
         return tuple(range(self.num_layers))
 
     @property
-    def unit_patches(self) -> int:
-        """Patches of a merge unit."""
-        return self.merge_size**2
-
-    @property
     def sizes(self) -> dict[str, int]:
-        """Sizes by dimension letter (see `lco_jax.models.deep`)."""
-        return {
-            "D": self.hidden_size,
-            "F": self.intermediate_size,
-            "N": self.num_heads,
-            "H": self.hidden_size // self.num_heads,
-            "C": self.num_channels,
-            "T": self.frames_per_patch,
-            "Y": self.patch_px,
-            "X": self.patch_px,
-            "S": self.table_side**2,
-            "U": self.unit_patches,
-            "E": self.out_size,
-        }
-
-    @property
-    def merger_sizes(self) -> dict[str, int]:
-        """Those of the mergers, whose hidden layer is as wide as the merge unit that it reads."""
-        return {**self.sizes, "F": self.unit_patches * self.hidden_size}
-
-    @property
-    def matrix_weights(self) -> int:
-        """The weights that multiply every patch, those of mergers shared by a unit's."""
-        size, width = self.sizes, self.hidden_size
-        embed = size["C"] * size["T"] * size["Y"] * size["X"] * width
-        layer = width * (4 * width + 2 * size["F"])
-        merge = size["U"] * width * width + width * size["E"]
-        return embed + self.num_layers * layer + (1 + len(self.deep_layers)) * merge
+        """As of other towers, and the positions that are stored."""
+        return {**super().sizes, "S": self.table_side**2}
 
 
 def read_deep(outer: dict[str, Any], where: str, width: int) -> DeepConfig | None:

@@ -7,8 +7,69 @@ from lco_jax.models.hf_schemas import Audio, Vision
 from lco_jax.models.json_files import check, naming
 
 
+class PatchTower:
+    """What follows from the sizes of towers whose patches lie in grids and whose merge units are
+    tokens."""
+
+    deep_layers: tuple[int, ...]
+    """Inner layers whose output gives features, too."""
+    _mlp_matrices: int
+
+    has_grids = True
+    """Whether patches have rows and columns."""
+    extra_features = 0
+    """Behind those of the patches."""
+
+    def _check_heads(self) -> None:
+        if self.hidden_size % (4 * self.num_heads):
+            raise ValueError(
+                f"vision hidden_size={self.hidden_size} must be a multiple of 4 * num_heads = "
+                f"{4 * self.num_heads}: rows and columns each turn pairs of half a head"
+            )
+
+    @property
+    def num_stored_layers(self) -> int:
+        """Of the checkpoint: all of them run."""
+        return self.num_layers
+
+    @property
+    def unit_patches(self) -> int:
+        """Patches of a merge unit."""
+        return self.merge_size**2
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes by dimension letter (see `lco_jax.models.vision` and `deep`)."""
+        return {
+            "D": self.hidden_size,
+            "F": self.intermediate_size,
+            "N": self.num_heads,
+            "H": self.hidden_size // self.num_heads,
+            "C": self.num_channels,
+            "T": self.frames_per_patch,
+            "Y": self.patch_px,
+            "X": self.patch_px,
+            "U": self.unit_patches,
+            "E": self.out_size,
+        }
+
+    @property
+    def merger_sizes(self) -> dict[str, int]:
+        """Those of a merger, whose hidden layer is as wide as the merge unit that it reads."""
+        return {**self.sizes, "F": self.unit_patches * self.hidden_size}
+
+    @property
+    def matrix_weights(self) -> int:
+        """The weights that multiply every patch, those of mergers shared by a unit's."""
+        size, width = self.sizes, self.hidden_size
+        embed = size["C"] * size["T"] * size["Y"] * size["X"] * width
+        layer = width * (4 * width + self._mlp_matrices * size["F"])
+        merge = size["U"] * width * width + width * size["E"]
+        return embed + self.num_layers * layer + (1 + len(self.deep_layers)) * merge
+
+
 @dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(PatchTower):
     """The Qwen2.5 vision tower."""
 
     num_layers: int
@@ -30,11 +91,7 @@ class VisionConfig:
     """M-RoPE time ids of a second of video."""
 
     def __post_init__(self):
-        if self.hidden_size % (4 * self.num_heads):
-            raise ValueError(
-                f"vision hidden_size={self.hidden_size} must be a multiple of 4 * num_heads = "
-                f"{4 * self.num_heads}: rows and columns each turn pairs of half a head"
-            )
+        self._check_heads()
         if self.window_px % (self.patch_px * self.merge_size):
             raise ValueError(
                 f"window_size={self.window_px} must be a multiple of patch_size * "
@@ -45,54 +102,10 @@ class VisionConfig:
                 f"fullatt_block_indexes={self.full_layers} must lie in 0..{self.num_layers - 1}"
             )
 
-    @property
-    def num_stored_layers(self) -> int:
-        """Of the checkpoint: all of them run."""
-        return self.num_layers
-
     has_windows = True
     """Whether layers see windows of an image."""
-    has_grids = True
-    """Whether patches have rows and columns."""
-    extra_features = 0
-    """Behind those of the patches."""
     deep_layers = ()
-    """Inner layers whose output gives features, too."""
-
-    @property
-    def unit_patches(self) -> int:
-        """Patches of a merge unit."""
-        return self.merge_size**2
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Sizes by dimension letter (see `lco_jax.models.vision`)."""
-        return {
-            "D": self.hidden_size,
-            "F": self.intermediate_size,
-            "N": self.num_heads,
-            "H": self.hidden_size // self.num_heads,
-            "C": self.num_channels,
-            "T": self.frames_per_patch,
-            "Y": self.patch_px,
-            "X": self.patch_px,
-            "U": self.unit_patches,
-            "E": self.out_size,
-        }
-
-    @property
-    def merger_sizes(self) -> dict[str, int]:
-        """Those of the merger, whose hidden layer is as wide as the merge unit that it reads."""
-        return {**self.sizes, "F": self.unit_patches * self.hidden_size}
-
-    @property
-    def matrix_weights(self) -> int:
-        """The weights that multiply every patch, the merger's shared by a unit's."""
-        size, width = self.sizes, self.hidden_size
-        embed = size["C"] * size["T"] * size["Y"] * size["X"] * width
-        layer = width * (4 * width + 3 * size["F"])
-        merge = size["U"] * width * width + width * size["E"]
-        return embed + self.num_layers * layer + merge
+    _mlp_matrices = 3
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,16 @@ def share_examples(
             f"batch_size={batch_size} is less than encode_chunks={chunks} times {num_shards} data "
             f"shards; use a batch_size of at least {cells}, or smaller encode_chunks or mesh sizes"
         )
-    bounds = np.arange(cells + 1) * batch_size // cells
+    bounds = _bounds(batch_size, cells)
     slots = bounds[:-1, None] + np.arange(slots_per_cell(batch_size, cells))
     numbers = np.where(slots < bounds[1:, None], slots, IDLE)
     by_shard = numbers.reshape(chunks, num_shards, -1)
     return by_shard[:, list(shards)].reshape(chunks, -1)
+
+
+def _bounds(batch_size: int, cells: int) -> Int64[np.ndarray, "N"]:
+    """Where the pieces of a batch for each encode chunk of each data shard begin and end."""
+    return np.arange(cells + 1) * batch_size // cells
 
 
 def slots_per_cell(batch_size: int, cells: int) -> int:
@@ -46,7 +51,7 @@ def spread(kinds: Int64[np.ndarray, "I"], cells: int) -> Int64[np.ndarray, "I"]:
         kinds: of the examples, by number.
     """
     size = len(kinds)
-    bounds = np.arange(cells + 1) * size // cells
+    bounds = _bounds(size, cells)
     cell_of = np.searchsorted(bounds, np.arange(size), side="right") - 1
     within = np.arange(size) - bounds[cell_of]
     numbers = np.empty(size, np.int64)
