@@ -48,8 +48,13 @@ def read_lines(path: Path) -> Iterator[dict]:
 
 def read_described(path: Path, archive: Path, suffix: str) -> Iterator[Described]:
     """The records of a JSON Lines file with their media, `ID` and a suffix in the archive."""
+    return describe(read_lines(path), archive, suffix)
+
+
+def describe(records: Iterable[dict], archive: Path, suffix: str) -> Iterator[Described]:
+    """Records with their media, `ID` and a suffix in the archive."""
     with zipfile.ZipFile(archive) as media:
-        for record in read_lines(path):
+        for record in records:
             yield record, media.read(f"{record['id']}{suffix}")
 
 

@@ -1,13 +1,12 @@
 """Images of the lab: emoji and their names in five languages, from files in this repository."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from lco_jax.config import Columns
 from lco_jax.data.sources.builder import ArrayRecordBuilder
-from lco_jax.lab.corpora import committed
+from lco_jax.lab.corpora import committed, splits
 from lco_jax.lab.corpora.emoji_source import ARCHIVE, LANGUAGES
 from lco_jax.lab.corpora.square import SIDE_PX
 
@@ -27,7 +26,8 @@ def held_out_names() -> set[str]:
 
 
 class Emoji(ArrayRecordBuilder, skip_registration=True):
-    """Emoji to train on (`train`) and held-out ones (`test`), without flags and skin tones.
+    """Emoji to train on (`train`) and held-out ones (`test`), without flags and skin tones; of
+    `train` also `dev`, to measure choices on, and `fit`, to train on meanwhile.
 
     Records are `id`, `image` (PNG), `names` (by language), `keywords` (in English) and `name`, in
     the language of the config (none: English); all languages are one dataset on disk.
@@ -37,6 +37,7 @@ class Emoji(ArrayRecordBuilder, skip_registration=True):
         FileNotFoundError: the package was installed without the repository's data folder.
     """
 
+    VERSION = tfds.core.Version("1.1.0")
     language = "en"
     is_shipped = True
 
@@ -59,8 +60,10 @@ class Emoji(ArrayRecordBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
-        return {split: self._generate_examples(path) for split, path in _FILES.items()}
+        found = {split: list(committed.read_lines(path)) for split, path in _FILES.items()}
+        found |= splits.split_images(found["train"])
+        return {split: self._generate_examples(records) for split, records in found.items()}
 
-    def _generate_examples(self, path: Path) -> Iterator[tuple[str, dict]]:
-        for record, image in committed.read_described(path, _IMAGES, ".png"):
+    def _generate_examples(self, records: list[dict]) -> Iterator[tuple[str, dict]]:
+        for record, image in committed.describe(records, _IMAGES, ".png"):
             yield record["id"], {**record, "image": image}
