@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from lco_jax.lab.markdown import markdown_table
 from lco_jax.metrics.comparison import bootstrap_interval
+from lco_jax.metrics.retrieval import chance
 
 Scores = Mapping[str, Float[np.ndarray, "Q"]]
 """nDCG@10 of each query, by task; query i is the same in every arm and stage."""
@@ -26,12 +27,6 @@ class Arm:
     """As `before`, with the mean embedding removed: what retrieval gains without training."""
     losses: tuple[float, float]
     """Of the generative stage, per token: over its first and its last steps."""
-
-
-def chance(num_documents: int, k: int = 10) -> float:
-    """nDCG@k to expect of a random order, with one relevant document."""
-    ranks = np.arange(1, min(k, num_documents) + 1)
-    return float((1 / np.log2(1 + ranks)).sum() / num_documents)
 
 
 def arms_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
@@ -56,7 +51,8 @@ def arms_table(arms: Sequence[Arm], tasks: Mapping[str, str]) -> str:
         for stage, scores, said in stages:
             cells = [_with_interval(scores[name], signed=False) for name in tasks]
             rows.append([arm.name, stage, *cells, said])
-    rows.append(["random order", "", *(f"{100 * chance(sizes[name]):.1f}" for name in tasks), ""])
+    by_chance = (f"{100 * chance(sizes[name])['ndcg@10']:.1f}" for name in tasks)
+    rows.append(["random order", "", *by_chance, ""])
     return markdown_table(head, rows)
 
 

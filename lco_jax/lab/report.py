@@ -94,7 +94,7 @@ def _found(pairs: PairSet, evaluation: EmbeddedPairs, query: int) -> dict[str, A
     cosines = evaluation.anchors[query] @ evaluation.positives.T
     best = np.argsort(-cosines, kind="stable")[:_NUM_FOUND].tolist()
     return {
-        "rank": f"{evaluation.ranks()[query]:g}",
+        "rank": f"{evaluation.ranks().expected[query]:g}",
         "items": [{**_shown(pairs, index), "correct": index == query} for index in best],
     }
 

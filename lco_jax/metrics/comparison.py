@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lco_jax.metrics.anisotropy import mean_cosine
-from lco_jax.metrics.retrieval import query_scores, relevant_ranks
+from lco_jax.metrics.retrieval import Ranks, query_scores, relevant_ranks
 from lco_jax.metrics.spectrum import effective_rank
 
 
@@ -32,7 +32,7 @@ class EmbeddedPairs:
         """Every anchor (row) with every positive (column)."""
         return self.anchors @ self.positives.T
 
-    def ranks(self) -> Float[np.ndarray, "n"]:
+    def ranks(self) -> Ranks:
         """The rank of each anchor's positive among all positives."""
         return relevant_ranks(self.anchors, self.positives, np.arange(len(self.anchors)))
 

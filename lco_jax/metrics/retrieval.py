@@ -1,18 +1,34 @@
 """Retrieval with one relevant document per query: recall, reciprocal rank, nDCG.
 
-Ties share the mean of the ranks that they occupy, so a space in which all vectors coincide scores
-like chance and not like perfection.
+Documents whose cosines are tied have no order, so each metric is its expectation over all orders of
+them. A space in which all vectors coincide then scores exactly what a random order does.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-# Cosines closer than this are tied: float32 dot products of unit vectors err by less, and what is
-# left of the order of coinciding vectors would depend on the blocking of the matrix product.
-_TIE = 1e-6
+# Cosines closer than this are tied. The float32 vectors of one text from batches of other shapes are
+# up to 2e-6 apart (SmolLM2-135M), and products of unit vectors err as well. Lower precision errs by
+# more than neighbours in a ranking differ: there, equal texts are to be left out beforehand.
+_TIE = 2e-6
 _BLOCK_BYTES = 64 * 2**20
+
+
+class Ranks(NamedTuple):
+    """Where each query's relevant document stands, from 1: at `first` or at one of the `tied - 1`
+    places after it, each as likely."""
+
+    first: Int[np.ndarray, "Q"]
+    tied: Int[np.ndarray, "Q"]
+    """How many documents share these places, the relevant one included."""
+
+    @property
+    def expected(self) -> Float[np.ndarray, "Q"]:
+        """The mean over orders of what is tied; halves come from ties."""
+        return self.first + (self.tied - 1) / 2
 
 
 def retrieval_metrics(
@@ -39,8 +55,8 @@ def relevant_ranks(
     queries: Float[np.ndarray, "Q E"],
     documents: Float[np.ndarray, "N E"],
     relevant: Int[np.ndarray, "Q"],
-) -> Float[np.ndarray, "Q"]:
-    """The rank of each query's relevant document by cosine, from 1; halves come from ties.
+) -> Ranks:
+    """The rank of each query's relevant document by cosine.
 
     Raises:
         ValueError: no queries, an index outside the documents, or vectors that are not finite.
@@ -58,16 +74,15 @@ def relevant_ranks(
         if not finite.all():
             raise ValueError(f"{name} row {np.argmin(finite)} has values that are not finite")
 
-    ranks = np.empty(len(queries))
+    better, tied = np.empty((2, len(queries)), int)
     block = max(1, _BLOCK_BYTES // (documents.itemsize * len(documents)))
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
         cosines = queries[rows] @ documents.T
         own = np.take_along_axis(cosines, relevant[rows, None], axis=1)
-        better = (cosines > own + _TIE).sum(axis=1)
-        tied = (np.abs(cosines - own) <= _TIE).sum(axis=1)  # the relevant document included
-        ranks[rows] = better + (tied + 1) / 2
-    return ranks
+        better[rows] = (cosines > own + _TIE).sum(axis=1)
+        tied[rows] = (np.abs(cosines - own) <= _TIE).sum(axis=1)
+    return Ranks(better + 1, tied)
 
 
 def choice_metrics(
@@ -89,12 +104,28 @@ def choice_metrics(
     return {"accuracy": float(won.mean())}
 
 
-def query_scores(
-    ranks: Float[np.ndarray, "Q"], ks: Sequence[int] = (1, 10)
-) -> dict[str, Float[np.ndarray, "Q"]]:
-    """The terms whose means are the metrics: every query's score, from its relevant rank."""
+def query_scores(ranks: Ranks, ks: Sequence[int] = (1, 10)) -> dict[str, Float[np.ndarray, "Q"]]:
+    """The terms whose means are the metrics: of every query the expected score."""
     largest = max(ks)
+    places = np.arange(1, max(int((ranks.first + ranks.tied).max()), largest + 1))
     # With one relevant document the ideal gain is 1 and needs no normalisation.
-    gains = np.where(ranks <= largest, 1 / np.log2(1 + ranks), 0)
-    recalls = {f"recall@{k}": (ranks <= k).astype(float) for k in ks}
-    return {**recalls, "mrr": 1 / ranks, f"ndcg@{largest}": gains}
+    gains = np.where(places <= largest, 1 / np.log2(1 + places), 0)
+    recalls = {f"recall@{k}": _expected(places <= k, ranks) for k in ks}
+    return {
+        **recalls,
+        "mrr": _expected(1 / places, ranks),
+        f"ndcg@{largest}": _expected(gains, ranks),
+    }
+
+
+def chance(num_documents: int, ks: Sequence[int] = (1, 10)) -> dict[str, float]:
+    """The metrics of a random order: what coinciding vectors score."""
+    scores = query_scores(Ranks(np.array([1]), np.array([num_documents])), ks)
+    return {name: float(value) for name, (value,) in scores.items()}
+
+
+def _expected(values: Float[np.ndarray, "P"], ranks: Ranks) -> Float[np.ndarray, "Q"]:
+    """The mean of what places are worth, from the first one, over those that are tied."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=float)])
+    before = ranks.first - 1
+    return (sums[before + ranks.tied] - sums[before]) / ranks.tied

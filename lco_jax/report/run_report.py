@@ -167,7 +167,7 @@ def _examples(run: _Run) -> dict[str, Any]:
     """A few queries of every outcome, drawn with a fixed seed, and how many there are of each."""
     if len(run.evaluations) < 2 or not run.texts:
         return {"examples": [], "outcomes": {}}
-    ranks = [pairs.ranks() for pairs in run.evaluations]
+    ranks = [pairs.ranks().expected for pairs in run.evaluations]
     before, after = (rank <= 1 for rank in ranks)
     kinds = (~before & after, before & ~after, before & after, ~before & ~after)
     rng = np.random.default_rng(0)

@@ -1,10 +1,19 @@
 """Retrieval metrics against a plain oracle, and where plain ranking would flatter."""
 
+import itertools
+from collections import defaultdict
+
 import numpy as np
 import pytest
 
 from lco_jax.metrics import retrieval
-from lco_jax.metrics.retrieval import query_scores, relevant_ranks, retrieval_metrics
+from lco_jax.metrics.retrieval import (
+    Ranks,
+    chance,
+    query_scores,
+    relevant_ranks,
+    retrieval_metrics,
+)
 
 
 def _unit(rng, *shape):
@@ -46,35 +55,77 @@ def test_blocks_do_not_change_the_ranks(monkeypatch):
     np.testing.assert_array_equal(relevant_ranks(queries, documents, relevant), whole)
 
 
-def test_ties_take_the_mean_of_their_ranks():
+def test_ties_share_their_ranks():
     queries = np.eye(3, dtype=np.float32)[:1]
     documents = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 2]]
     documents[4] = [0.6, 0.8, 0.0]
     # Rank 1 is document 0, rank 2 is document 4, and documents 1-3 share the ranks 3, 4 and 5.
-    ranks = [relevant_ranks(queries, documents, np.array([i]))[0] for i in range(5)]
-    assert ranks == [1, 4, 4, 4, 2]
+    ranks = relevant_ranks(np.repeat(queries, 5, axis=0), documents, np.arange(5))
+    assert ranks.first.tolist() == [1, 3, 3, 3, 2]
+    assert ranks.tied.tolist() == [1, 3, 3, 3, 1]
+    assert ranks.expected.tolist() == [1, 4, 4, 4, 2]
 
 
-@pytest.mark.parametrize("jitter", [0, 1e-8])
-def test_a_collapsed_space_scores_like_chance(jitter):
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_are_expectations_over_all_orders(seed):
+    """Every order of the documents is ranked stably, which breaks ties by it."""
+    rng = np.random.default_rng(seed)
+    kinds = _unit(rng, 3, 4)
+    documents = kinds[rng.integers(3, size=7)]  # seven documents, of which many coincide
+    queries, relevant = _unit(rng, 5, 4), rng.integers(7, size=5)
+    orders = map(list, itertools.permutations(range(7)))
+    found = defaultdict(list)
+    for order in orders:
+        cosines = (queries.astype(float) @ documents.T.astype(float)).round(5)[:, order]
+        ranked = np.argsort(-cosines, axis=1, kind="stable")
+        places = np.array([
+            list(row).index(order.index(wanted)) + 1
+            for row, wanted in zip(ranked, relevant, strict=True)
+        ])  # fmt: skip
+        for k in (1, 2, 4):
+            found[f"recall@{k}"].append(places <= k)
+        found["mrr"].append(1 / places)
+        found["ndcg@4"].append(np.where(places <= 4, 1 / np.log2(1 + places), 0))
+    scores = query_scores(relevant_ranks(queries, documents, relevant), ks=(1, 2, 4))
+    assert scores.keys() == found.keys()
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, np.mean(found[name], axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("jitter", [0, 1e-8, 1e-7])
+def test_a_collapsed_space_scores_exactly_chance(jitter):
+    """With the noise of vectors of one text that come from batches of other shapes, too."""
     rng = np.random.default_rng(2)
-    vectors = np.tile(_unit(rng, 1, 300), (101, 1)) + jitter * _unit(rng, 101, 300)
+    vectors = np.tile(_unit(rng, 1, 300), (101, 1)) + jitter * rng.normal(size=(101, 300))
     vectors = vectors.astype(np.float32)
     metrics = retrieval_metrics(vectors, vectors, np.arange(101))
-    expected = {"recall@1": 0, "recall@10": 0, "mrr": 1 / 51, "ndcg@10": 0}
-    assert metrics == pytest.approx(expected)
+    harmonic = sum(1 / rank for rank in range(1, 102))
+    gain = sum(1 / np.log2(1 + rank) for rank in range(1, 11))
+    expected = {"recall@1": 1, "recall@10": 10, "mrr": harmonic, "ndcg@10": gain}
+    expected = {name: value / 101 for name, value in expected.items()}
+    assert metrics == pytest.approx(expected, rel=1e-12)
+    assert chance(101) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_mean_rank_is_no_expectation():
+    """The rank of two documents is 1.5; the first answer is right every other time."""
+    scores = query_scores(Ranks(np.array([1]), np.array([2])), ks=(1, 2))
+    assert scores["recall@1"] == 0.5 and scores["mrr"] == (1 + 1 / 2) / 2
+    assert scores["recall@2"] == 1 and chance(2)["recall@10"] == 1
 
 
 def test_ks_name_the_scores():
-    scores = query_scores(np.array([1.0, 2.5, 3.0, 6.0]), ks=(1, 3, 5))
+    scores = query_scores(Ranks(np.array([1, 2, 3, 6]), np.array([1, 2, 1, 1])), ks=(1, 3, 5))
     expected = {
         "recall@1": [1, 0, 0, 0],
         "recall@3": [1, 1, 1, 0],
         "recall@5": [1, 1, 1, 0],
-        "mrr": [1, 1 / 2.5, 1 / 3, 1 / 6],
-        "ndcg@5": [1, 1 / np.log2(3.5), 1 / 2, 0],
+        "mrr": [1, (1 / 2 + 1 / 3) / 2, 1 / 3, 1 / 6],
+        "ndcg@5": [1, (1 / np.log2(3) + 1 / 2) / 2, 1 / 2, 0],
     }
-    assert {name: list(values) for name, values in scores.items()} == expected
+    assert scores.keys() == expected.keys()
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-12)
 
 
 def test_bad_input_is_named():

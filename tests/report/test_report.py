@@ -293,8 +293,9 @@ def test_a_collapsed_space_is_reported_as_such(tmp_path, num_pairs):
         file = tmp_path / "evaluations" / f"{step:06d}.npz"
         np.savez(file, anchors=vectors, positives=vectors)
     page = _Page(write_report(str(tmp_path)).read_text())
-    chance = 2 / (num_pairs + 1)
+    chance = sum(1 / rank for rank in range(1, num_pairs + 1)) / num_pairs
     assert page.row("MRR")[1:3] == [f"{chance:.3f}"] * 2
+    assert page.row("Recall@1")[1:3] == [f"{1 / num_pairs:.3f}"] * 2
     assert page.row("Mean cosine of two positives")[1] == "1.000"
     assert page.row("Effective rank")[1] == "1.0"
 
