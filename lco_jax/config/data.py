@@ -194,6 +194,9 @@ class DataConfig:
     """Hard negatives per anchor; examples with fewer leave the slot empty."""
     homogeneous: bool = False
     """Each batch comes from one source (chosen by weight) instead of a mix."""
+    shuffled_positives: bool = False
+    """A control: each anchor is paired with the positive and the negatives of another example of
+    its source, the same in every pass. The texts are the same, and say nothing about each other."""
     max_text_tokens: int | None = None
     """Text is cut to this many tokens before the prompt is appended (None: 650 with profile `lco`,
     300 with `mteb`, 8,191 with `qwen3-embedding`, 8,000 with `qwen3-vl-embedding` and `e5-v`)."""

@@ -3,6 +3,10 @@
 import logging
 import re
 from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Int
 
 from lco_jax.config import DataConfig
 from lco_jax.data.records import Record, Triplet
@@ -19,7 +23,8 @@ class ExampleStream:
     weight, example by example, or batch by batch if the config says `homogeneous`.
 
     Raises:
-        ValueError: a source is empty, or what there is fills no batch.
+        ValueError: a source is empty, what there is fills no batch, or positives are to be shuffled
+            where there are none.
     """
 
     def __init__(self, config: DataConfig, seed: int, kind: type[Record] = Triplet):
@@ -46,6 +51,9 @@ class ExampleStream:
                 raise ValueError(f"{message}; use a smaller batch_size or more data")
             _logger.warning("%s: it will repeat examples inside a batch", message)
         self._sources = sources
+        self._partners = None
+        if config.shuffled_positives:
+            self._partners = _draw_partners(sources, kind, seed)
         self._numbers = [
             order.shuffle_endlessly(
                 source, seed, position, config.batch_size if whole_batches else 1
@@ -57,12 +65,17 @@ class ExampleStream:
             [f"{source.name} {len(source)} {source.digest}" for source in sources]
             + [f"order seed={seed} batch_size={config.batch_size} homogeneous={config.homogeneous}"]
             + [f"weights {' '.join(f'{weight:g}' for weight in weights)}"]
+            + ["shuffled positives"] * config.shuffled_positives
         )
         """What decides the sequence, in words; see `is_same_sequence`."""
 
     def __getitem__(self, index: int) -> Record:
-        source, number = self._find(index)
-        return source.records[number]
+        position, number = self._find(index)
+        record = self._sources[position].records[number]
+        if self._partners is None:
+            return record
+        other = self._sources[position].records[int(self._partners[position][number])]
+        return replace(record, positive=other.positive, negatives=other.negatives)
 
     def sources_of(self, indices: Iterable[int]) -> list[int]:
         """Of which source each example is, by its position."""
@@ -75,14 +88,14 @@ class ExampleStream:
 
     def place_of(self, index: int) -> str:
         """Where the record of an example is, such as `FILE:LINE`."""
-        source, number = self._find(index)
-        return source.place_of(number)
+        position, number = self._find(index)
+        return self._sources[position].place_of(number)
 
-    def _find(self, index: int) -> tuple[OpenSource, int]:
+    def _find(self, index: int) -> tuple[int, int]:
         block, offset = divmod(index, self._block)
         position, own_block = self._choices[block]
         number = self._numbers[position][own_block * self._block + offset]
-        return self._sources[position], int(number)
+        return position, int(number)
 
 
 def is_same_sequence(fingerprint: str, other: str) -> bool:
@@ -97,6 +110,27 @@ def _without_names(fingerprint: str) -> list[str]:
     sources = re.findall(r"(?:^| )(\d+ [0-9a-f]{16})(?:; |$)", fingerprint)
     start = fingerprint.rfind("; order ")
     return [*sources, fingerprint[start:]] if sources else [fingerprint]
+
+
+def _draw_partners(
+    sources: list[OpenSource], kind: type[Record], seed: int
+) -> list[Int[np.ndarray, "n"]]:
+    """Of every source a permutation that leaves nothing in its place.
+
+    Raises:
+        ValueError: a source has a single example, or records have no positives.
+    """
+    if kind is not Triplet:
+        raise ValueError("data.shuffled_positives is for contrastive stages; leave it out here")
+    partners = []
+    for position, source in enumerate(sources):
+        if len(source) < 2:
+            raise ValueError(f"{source.name} has 1 example, whose positive nothing can replace")
+        order = np.random.default_rng([seed, position]).permutation(len(source))
+        found = np.empty_like(order)
+        found[order] = np.roll(order, 1)  # one circle through all
+        partners.append(found)
+    return partners
 
 
 def _check_sizes(sources: list[OpenSource], num_examples: int, batch_size: int) -> None:
