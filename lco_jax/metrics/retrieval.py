@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-# Cosines closer than this are tied. The float32 vectors of one text from batches of other shapes are
-# up to 2e-6 apart (SmolLM2-135M), and products of unit vectors err as well. Lower precision errs by
-# more than neighbours in a ranking differ: there, equal texts are to be left out beforehand.
+# Cosines closer than this are tied. The float32 vectors of one text from batches of other shapes
+# are up to 2e-6 apart (SmolLM2-135M), and products of unit vectors err as well. In lower precision
+# the error is larger than what parts neighbours in a ranking: leave equal texts out beforehand.
 _TIE = 2e-6
 _BLOCK_BYTES = 64 * 2**20
 
