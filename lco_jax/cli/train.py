@@ -1,7 +1,6 @@
 """The command line of `launch/train.py`."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,25 +88,22 @@ def main() -> int:
 
     import jax
 
-    from lco_jax.evaluate.hook import retrieval_hook
-    from lco_jax.lab.audio_tokens import make_reader
-    from lco_jax.lab.lexical import BASELINES
+    from lco_jax.lab.jobs import evaluation_of, finish_job
     from lco_jax.runtime import processes
     from lco_jax.train.loop import train
     from lco_jax.train.stages import train_stages
 
-    hook = functools.partial(retrieval_hook, baselines=BASELINES, make_reader=make_reader)
     if isinstance(config, Stages):
         _check_samples(config)
-        results = train_stages(config, workdir, make_evaluate=hook)
+        results = train_stages(config, workdir, make_evaluate=evaluation_of)
         ended = [(stage.config, stage.workdir, stage.result) for stage in results]
         code = _report(ended)
         if code == DONE and config.samples is not None and jax.process_index() == 0:
-            _report_job(config, workdir)
+            log.info("report of all stages: %s", finish_job(config, workdir))
         return code
     else:
         with processes.all_or_none("evaluation pairs"):
-            evaluate = hook(config, workdir)
+            evaluate = evaluation_of(config, workdir)
         result = train(config, workdir, evaluate=evaluate)
         ended = [(config, workdir, result)]
     return _report(ended)
@@ -183,23 +179,6 @@ def _check_samples(config: Stages) -> None:
             "--no-samples, and when the stages are complete start the same command without it on "
             "one host, which then writes them"
         )
-
-
-def _report_job(config: Stages, workdir: str) -> None:
-    """Write the report of all stages together, with what its model answers; samples that are there
-    stay.
-    """
-    from lco_jax.lab.report import SAMPLES_FILE, write_lab_report
-    from lco_jax.lab.samples import write_samples
-    from lco_jax.train.stages import MODEL_FOLDER
-
-    file = Path(workdir) / SAMPLES_FILE
-    if not file.exists():
-        of = {stage.name: stage.config for stage in config.stages}[config.samples.stage]
-        model = Path(workdir) / config.samples.stage / MODEL_FOLDER
-        write_samples(config.samples, model, of.data.media, file, dtype=of.model.dtype)
-    names = [stage.name for stage in config.stages]
-    log.info("report of all stages: %s", write_lab_report(workdir, names))
 
 
 def _parse(

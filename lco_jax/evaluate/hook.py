@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -24,11 +23,18 @@ from lco_jax.train.loop import Evaluate, Snapshot
 
 FOLDER = "evaluations"
 """In a run folder: the pairs, and the vectors of each evaluation, for the report."""
-Baseline = Callable[
-    [Sequence[Item], Sequence[Item], Snapshot],
-    tuple[Float[np.ndarray, "N E"], Float[np.ndarray, "N E"]],
-]
-"""Unit vectors of pairs with media, found in another way than by the whole model."""
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Vectors of pairs with media, found in other ways than by the whole model."""
+
+    names: tuple[str, ...]
+    find: Callable[
+        [Sequence[Item], Sequence[Item], Snapshot],
+        Mapping[str, tuple[Float[np.ndarray, "N E"], Float[np.ndarray, "N E"]]],
+    ]
+    """Of each name the vectors of anchors and positives; their products are scores."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def retrieval_hook(
     config: TrainConfig,
     workdir: str,
     *,
-    baselines: Mapping[str, Baseline] = MappingProxyType({}),
+    baselines: Baselines | None = None,
     make_reader: MakeReader | None = None,
 ) -> Evaluate | None:
     """What `config.evaluation` asks for: anchors against all positives, and the mean cosine of
@@ -78,20 +84,21 @@ def retrieval_hook(
             for direction, found in zip(("", "_back"), _both_ways(shown, named), strict=True):
                 metrics[f"{name}{direction}/mrr"] = found["mrr"]
             metrics[f"{name}/mean_cosine"] = float(mean_cosine(shown))
-            for baseline, find_vectors in baselines.items():
-                _keep_baseline(pairs, snapshot, baseline, find_vectors)
+            if baselines is not None:
+                _keep_baselines(pairs, snapshot, baselines)
         return metrics
 
     return evaluate
 
 
-def _check_processes(config: TrainConfig, baselines: Mapping[str, Baseline]) -> None:
+def _check_processes(config: TrainConfig, baselines: Baselines | None) -> None:
     """Refuse before training what one process does alone."""
     count = jax.process_count()
-    if count > 1 and config.evaluation.others and baselines:
+    if count > 1 and config.evaluation.others and baselines is not None:
         raise ValueError(
-            f"evaluation.others is measured against {', '.join(baselines)}, which one process "
-            f"computes, and this run has {count}; leave evaluation.others out, or start on one host"
+            f"evaluation.others is measured against {', '.join(baselines.names)}, which one "
+            f"process computes, and this run has {count}; leave evaluation.others out, or start on "
+            "one host"
         )
     if count > 1 and config.data.media.audio_features == "tokens":
         raise ValueError(
@@ -135,13 +142,13 @@ def _both_ways(
     )
 
 
-def _keep_baseline(pairs: _Pairs, snapshot: Snapshot, name: str, find_vectors: Baseline) -> None:
-    """Keep the vectors of a baseline, which does not change while the decoder is refined."""
-    file = pairs.folder / f"{name}.npz"
-    if file.exists():
+def _keep_baselines(pairs: _Pairs, snapshot: Snapshot, baselines: Baselines) -> None:
+    """Keep the vectors of baselines, which do not change while the decoder is refined."""
+    files = {name: pairs.folder / f"{name}.npz" for name in baselines.names}
+    if all(file.exists() for file in files.values()):
         return
-    anchors, positives = find_vectors(pairs.anchors, pairs.positives, snapshot)
-    _keep_vectors(file, anchors, positives)
+    for name, vectors in baselines.find(pairs.anchors, pairs.positives, snapshot).items():
+        keep_vectors(files[name], *vectors)
 
 
 def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) -> None:
@@ -154,10 +161,13 @@ def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) 
         )
     )
     replace_text(folder / "pairs.jsonl", "".join(lines))
-    _keep_vectors(folder / f"{step:06d}.npz", anchors, positives)
+    keep_vectors(folder / f"{step:06d}.npz", anchors, positives)
 
 
-def _keep_vectors(file: epath.Path, anchors: np.ndarray, positives: np.ndarray) -> None:
+def keep_vectors(
+    file: epath.Path, anchors: Float[np.ndarray, "N E"], positives: Float[np.ndarray, "N E"]
+) -> None:
+    """Write the vectors of pairs as evaluations keep them."""
     content = io.BytesIO()
     np.savez(content, anchors=anchors, positives=positives)
     replace_bytes(file, content.getvalue())

@@ -40,18 +40,30 @@ def in_fold(stages: Stages, fold: int) -> Stages:
     return _with_sources(stages, folded)
 
 
-def _with_sources(stages: Stages, change: Callable[[Source], Source]) -> Stages:
-    def changed(config: TrainConfig) -> TrainConfig:
-        data = replace(config.data, sources=tuple(map(change, config.data.sources)))
-        evaluation = config.evaluation and replace(
-            config.evaluation,
-            source=change(config.evaluation.source),
-            others=tuple(map(change, config.evaluation.others)),
-        )
-        return replace(config, data=data, evaluation=evaluation)
+def without_fold(config: TrainConfig) -> TrainConfig:
+    """The same run on the prompts' own `train` and `test`: two runs of other folds are alike so."""
 
+    def unfolded(source: Source) -> Source:
+        if isinstance(source, TfdsSource) and source.name.startswith("spoken/"):
+            return replace(source, name="spoken")
+        return source
+
+    return _changed(config, unfolded)
+
+
+def _with_sources(stages: Stages, change: Callable[[Source], Source]) -> Stages:
     samples = stages.samples and replace(
         stages.samples, sources=tuple(map(change, stages.samples.sources))
     )
-    parts = tuple(Stage(stage.name, changed(stage.config)) for stage in stages.stages)
+    parts = tuple(Stage(stage.name, _changed(stage.config, change)) for stage in stages.stages)
     return Stages(parts, samples)
+
+
+def _changed(config: TrainConfig, change: Callable[[Source], Source]) -> TrainConfig:
+    data = replace(config.data, sources=tuple(map(change, config.data.sources)))
+    evaluation = config.evaluation and replace(
+        config.evaluation,
+        source=change(config.evaluation.source),
+        others=tuple(map(change, config.evaluation.others)),
+    )
+    return replace(config, data=data, evaluation=evaluation)

@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
+from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, Control
 from lco_jax.lab.scores import PairSet, read_curves, read_pair_sets, score, turned
 from lco_jax.metrics.comparison import EmbeddedPairs
 from lco_jax.report import figures
@@ -37,7 +38,9 @@ def write_lab_report(workdir: str, stages: Sequence[str]) -> epath.Path:
     root = epath.Path(workdir)
     folders = {name: root / name for name in stages}
     last = folders[stages[-1]]
-    curves, sets = read_curves(folders), read_pair_sets(last)
+    shuffled = root / SHUFFLED
+    curves = read_curves(folders)
+    sets = read_pair_sets(last, shuffled if shuffled.exists() else None)
     if not sets:
         raise ValueError(f"{last} has no two evaluations to compare; set its evaluation")
     manifests = {
@@ -59,6 +62,7 @@ def write_lab_report(workdir: str, stages: Sequence[str]) -> epath.Path:
         name=root.name,
         numbers=numbers,
         curves=Markup(figures.stage_losses({curve.name: curve.train for curve in curves})),
+        titles=_titles(numbers["controls"]),
         gallery=[_gallery(pairs) for pairs in sets],
         samples=samples,
         manifest=manifest,
@@ -70,9 +74,15 @@ def write_lab_report(workdir: str, stages: Sequence[str]) -> epath.Path:
     return folder / "index.html"
 
 
+def _titles(controls: dict[str, dict[str, Any]]) -> list[str]:
+    """Of the conditions and treatments that some direction has, in order."""
+    titles = [Control(one, treatment).title for one in CONDITIONS for treatment in TREATMENTS]
+    return [title for title in titles if any(title in found for found in controls.values())]
+
+
 def _gallery(pairs: PairSet) -> dict[str, Any]:
     """A few texts, drawn with a fixed seed, and what they find before and after."""
-    evaluations = (pairs.before, pairs.after)
+    evaluations = tuple(pairs.evaluations[name] for name in ("before", "after"))
     if pairs.modality != "text":
         evaluations = tuple(map(turned, evaluations))
     drawn = np.random.default_rng(0).permutation(len(pairs.lines))[:_NUM_QUERIES].tolist()

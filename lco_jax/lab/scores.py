@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,34 +11,40 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from lco_jax.lab.conditions import (
+    SHUFFLED,
+    Control,
+    Scores,
+    all_treatments,
+    comparisons,
+)
+from lco_jax.lab.lexical import NAMES as LEXICAL
+from lco_jax.lab.whole_decoder import WHOLE
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.comparison import EmbeddedPairs, bootstrap_interval
+from lco_jax.metrics.retrieval import chance
 from lco_jax.train.metrics import read_metrics
 
 _EVALUATIONS = "evaluations"
-_LEXICAL = "lexical.npz"
 _MODALITIES = ("image", "audio", "text")
 _REPORTED = ("recall@1", "recall@10", "mrr")
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """Held-out pairs of one kind, with the vectors before and after the last stage."""
+    """Held-out pairs of one kind, with their vectors under several conditions."""
 
     modality: str
     """Of the anchors; the positives are texts."""
     folder: epath.Path
     lines: list[dict[str, str]]
-    before: EmbeddedPairs
-    after: EmbeddedPairs
-    lexical: EmbeddedPairs | None
-    """Those of the baseline without a decoder."""
+    evaluations: Mapping[str, EmbeddedPairs]
+    """By condition (see `conditions.py`); `before` and `after` the last stage are always there."""
 
     def of_modality(self) -> dict[str, Float[np.ndarray, "n E"]]:
         """The vectors before and after of what the pairs are named after."""
-        found = {"before": self.before, "after": self.after}
         side = "positives" if self.modality == "text" else "anchors"
-        return {name: getattr(pairs, side) for name, pairs in found.items()}
+        return {name: getattr(self.evaluations[name], side) for name in ("before", "after")}
 
 
 @dataclass(frozen=True)
@@ -74,54 +80,66 @@ def read_curves(folders: dict[str, epath.Path]) -> list[StageCurve]:
     return curves
 
 
-def read_pair_sets(folder: epath.Path) -> list[PairSet]:
-    """The pairs that a stage was evaluated on; those whose evaluations are not two are left out."""
+def read_pair_sets(folder: epath.Path, shuffled: epath.Path | None = None) -> list[PairSet]:
+    """The pairs that a stage was evaluated on; those whose evaluations are not two are left out.
+
+    Args:
+        shuffled: the same stage on shuffled pairs, if there is one.
+
+    Raises:
+        ValueError: that was evaluated on other pairs.
+    """
     root = folder / _EVALUATIONS
     found = []
     for place in (root, *sorted(path for path in root.glob("*") if path.is_dir())):
-        steps = [file for file in place.glob("*.npz") if file.stem.isdigit()]
-        files = sorted(steps, key=lambda file: int(file.stem))
+        files = _steps_in(place)
         if len(files) < 2:
             continue
-        lines = [json.loads(line) for line in (place / "pairs.jsonl").read_text().split("\n")[:-1]]
+        lines = _lines_of(place)
         modality = next((kind for kind in _MODALITIES if kind in lines[0]), "text")
-        lexical = _read(place / _LEXICAL, 0) if (place / _LEXICAL).exists() else None
-        before, after = (_read(file, int(file.stem)) for file in (files[0], files[-1]))
-        found.append(PairSet(modality, place, lines, before, after, lexical))
+        kept = {
+            "before": files[0],
+            **{name: place / f"{name}.npz" for name in (WHOLE, *LEXICAL)},
+            "after": files[-1],
+        }
+        if shuffled is not None:
+            other = shuffled / _EVALUATIONS / place.relative_to(root)
+            if _lines_of(other) != lines:
+                raise ValueError(f"{other} and {place} were evaluated on different pairs")
+            kept[SHUFFLED] = _steps_in(other)[-1]
+        evaluations = {name: _read(file) for name, file in kept.items() if file.exists()}
+        found.append(PairSet(modality, place, lines, evaluations))
     return found
 
 
-def direction_scores(pairs: PairSet) -> dict[str, dict[str, dict[str, Float[np.ndarray, "n"]]]]:
-    """By direction of search and by what is compared (`before`, `after`, `centred_before`,
-    `centred_after`, of media also `lexical` and `lexical_centred`): every query's scores."""
-    evaluations = {
-        "before": pairs.before,
-        "after": pairs.after,
-        "centred_before": pairs.before.centred(),
-        "centred_after": pairs.after.centred(),
-    }
-    if pairs.lexical is not None:
-        evaluations["lexical"] = pairs.lexical
-        evaluations["lexical_centred"] = pairs.lexical.centred()
+def direction_scores(pairs: PairSet) -> dict[str, dict[Control, Scores]]:
+    """By direction of search, and by condition and treatment: every query's scores."""
+    treated = all_treatments(pairs.evaluations)
     return {
-        direction: {name: turn(found).scores() for name, found in evaluations.items()}
+        direction: {control: turn(found).scores() for control, found in treated.items()}
         for direction, turn in _directions(pairs.modality).items()
     }
 
 
 def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, Any]:
-    """What `report.json` says: of every direction the figures before and after with the 95 %
-    bootstrap interval of the MRR, the controls, and the paired intervals of the changes.
+    """What `report.json` says: of every direction chance and the figures before and after with the
+    95 % bootstrap interval of the MRR, the same of every control, and the paired intervals of what
+    the last stage changes against each.
     """
     retrieval, controls, changes, anisotropy = {}, {}, {}, {}
     for pairs in sets:
         for direction, scores in direction_scores(pairs).items():
-            described = {name: _describe(terms) for name, terms in scores.items()}
-            retrieval[direction] = {name: described.pop(name) for name in ("before", "after")}
-            controls[direction] = described
+            means = {control: found["mrr"].mean() for control, found in scores.items()}
+            retrieval[direction] = {
+                "chance": {name: chance(len(pairs.lines))[name] for name in _REPORTED},
+                **{name: _describe(scores[Control(name)]) for name in ("before", "after")},
+            }
+            controls[direction] = {
+                control.title: _describe(found) for control, found in scores.items()
+            }
             changes[direction] = {
-                "over_before": _change(scores["after"], scores["before"]),
-                "over_centred_before": _change(scores["after"], scores["centred_before"]),
+                title: {"against": old.title} | _change(scores[new], scores[old])
+                for title, (new, old) in comparisons(means).items()
             }
         anisotropy[pairs.modality] = {
             name: float(mean_cosine(found)) for name, found in pairs.of_modality().items()
@@ -132,6 +150,7 @@ def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, An
         "stages": [curve.summary() for curve in curves],
         "controls": controls,
         "changes": changes,
+        "num_comparisons": sum(map(len, changes.values())),
     }
 
 
@@ -146,13 +165,13 @@ def _directions(modality: str) -> dict[str, Any]:
     return {f"{modality}->text": lambda pairs: pairs, f"text->{modality}": turned}
 
 
-def _describe(scores: dict[str, np.ndarray]) -> dict[str, float]:
+def _describe(scores: Scores) -> dict[str, float]:
     low, high = bootstrap_interval(scores["mrr"])
     means = {name: float(scores[name].mean()) for name in _REPORTED}
     return {**means, "n": len(scores["mrr"]), "low": low, "high": high}
 
 
-def _change(after: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, Any]:
+def _change(after: Scores, before: Scores) -> dict[str, Any]:
     """Of every metric the mean difference and its paired interval."""
     found = {}
     for name in _REPORTED:
@@ -162,6 +181,16 @@ def _change(after: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict
     return found
 
 
-def _read(file: epath.Path, step: int) -> EmbeddedPairs:
+def _steps_in(place: epath.Path) -> list[epath.Path]:
+    steps = [file for file in place.glob("*.npz") if file.stem.isdigit()]
+    return sorted(steps, key=lambda file: int(file.stem))
+
+
+def _lines_of(place: epath.Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (place / "pairs.jsonl").read_text().split("\n")[:-1]]
+
+
+def _read(file: epath.Path) -> EmbeddedPairs:
+    step = int(file.stem) if file.stem.isdigit() else 0
     with np.load(io.BytesIO(file.read_bytes())) as arrays:
         return EmbeddedPairs(step, arrays["anchors"], arrays["positives"])

@@ -1,4 +1,4 @@
-"""Jobs of the lab with several seeds, and arms of them, in tables."""
+"""Jobs of the lab that have ended: seeds and folds of one arm, put together."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from lco_jax.config import Alignment, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable
-from lco_jax.lab.markdown import markdown_table
+from lco_jax.lab.conditions import SHUFFLED, Control, Scores, comparisons
+from lco_jax.lab.held_apart import without_fold
 from lco_jax.lab.scores import (
     PairSet,
     StageCurve,
@@ -19,20 +20,11 @@ from lco_jax.lab.scores import (
     read_curves,
     read_pair_sets,
 )
-from lco_jax.metrics.anisotropy import mean_cosine
-from lco_jax.metrics.comparison import bootstrap_interval
+from lco_jax.metrics.comparison import two_level_interval
+from lco_jax.metrics.retrieval import chance
 from lco_jax.train.manifest import read_manifest
 
-_METRIC = "mrr"
-CONDITIONS = {
-    "before": "before",
-    "centred_before": "before, centred",
-    "after": "after",
-    "centred_after": "after, centred",
-    "lexical": "no decoder",
-    "lexical_centred": "no decoder, centred",
-}
-"""What `direction_scores` measures, and how tables call it."""
+METRIC = "mrr"
 
 
 @dataclass(frozen=True)
@@ -48,9 +40,73 @@ class LabRun:
     """Of its stages."""
 
     @cached_property
-    def scores(self) -> list[dict[str, dict[str, dict[str, Float[np.ndarray, "n"]]]]]:
+    def scores(self) -> list[dict[str, dict[Control, Scores]]]:
         """Of each set, `direction_scores`."""
         return [direction_scores(pairs) for pairs in self.sets]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much more one control has than another, on the mean over queries and seeds."""
+
+    against: Control
+    mean: float
+    low: float
+    high: float
+    by_seed: list[float]
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval is on one side of it."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Direction:
+    """All seeds of an arm in one direction of search."""
+
+    arm: str
+    name: str
+    scores: Mapping[Control, list[Float[np.ndarray, "n"]]]
+    """Of each control the scores of each seed's queries."""
+    same_queries: bool
+    """Whether all seeds have the same queries; in folds none are in common."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many queries each seed has."""
+        return [len(values) for values in self.scores[Control("after")]]
+
+    @property
+    def num_queries(self) -> int:
+        """How many different queries there are."""
+        return self.sizes[0] if self.same_queries else sum(self.sizes)
+
+    @property
+    def chance(self) -> float:
+        """The mean of random orders."""
+        return float(np.average([chance(n)[METRIC] for n in self.sizes], weights=self.sizes))
+
+    @cached_property
+    def means(self) -> dict[Control, float]:
+        """Over queries and seeds."""
+        return {
+            control: float(np.concatenate(values).mean()) for control, values in self.scores.items()
+        }
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """What is compared with what, by heading (see `comparisons`)."""
+        return {
+            title: self._change(new, old) for title, (new, old) in comparisons(self.means).items()
+        }
+
+    def _change(self, new: Control, old: Control) -> Change:
+        pairs = zip(self.scores[new], self.scores[old], strict=True)
+        differences = [after - before for after, before in pairs]
+        low, high = two_level_interval(differences, same_queries=self.same_queries)
+        mean = float(np.concatenate(differences).mean())
+        return Change(old, mean, low, high, [float(one.mean()) for one in differences])
 
 
 def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
@@ -65,7 +121,8 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
     root = epath.Path(workdir)
     if len(stages) < 2:
         raise ValueError(f"{root} has no two stages of the lab, only {list(stages)}")
-    sets = read_pair_sets(root / stages[-1])
+    shuffled = root / SHUFFLED
+    sets = read_pair_sets(root / stages[-1], shuffled if shuffled.exists() else None)
     if not sets:
         raise ValueError(f"{root / stages[-1]} has no two evaluations: run it to its end first")
     manifests = {name: read_manifest(str(root / name)) for name in stages}
@@ -73,7 +130,7 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
     decoder = before.config.model.trainable.decoder
     arm = "decoder frozen" if decoder is None else f"decoder: LoRA {decoder.rank}"
     if isinstance(before.config.objective, Alignment):
-        arm = "aligned only"
+        arm = "quickstart"
     if last.config.model.num_layers is not None:
         arm += f", {last.config.model.num_layers} layers"
     return LabRun(
@@ -86,73 +143,11 @@ def read_run(workdir: str, stages: Sequence[str]) -> LabRun:
     )
 
 
-def retrieval_table(runs: Sequence[LabRun]) -> str:
-    """MRR of every arm and direction before and after the last stage, and of the controls, as means
-    over seeds. `chance` is the mean of a random order."""
-    rows = []
-    for arm, members in _by_arm(runs).items():
-        for direction, found in _pool(members).items():
-            size = found["after"].shape[1]
-            chance = f"{np.mean(1 / np.arange(1, size + 1)):.3f}"
-            means = [f"{found[name].mean():.3f}" if name in found else "" for name in CONDITIONS]
-            rows.append([arm, str(len(members)), direction, str(size), chance, *means])
-    return markdown_table(("arm", "seeds", "direction", "n", "chance", *CONDITIONS.values()), rows)
-
-
-def changes_table(runs: Sequence[LabRun]) -> str:
-    """What the last stage changes in MRR: against the embeddings before it, against those without
-    their mean, and with the mean removed on both sides.
-
-    The 95 % intervals are bootstraps over queries of the changes' means over seeds: they cover the
-    choice of queries; how far seeds differ is seen from the changes of each, in round brackets.
-    """
-    compared = {
-        "after - before": ("after", "before"),
-        "after - before, centred": ("after", "centred_before"),
-        "both centred": ("centred_after", "centred_before"),
-    }
-    rows = []
-    for arm, members in _by_arm(runs).items():
-        for direction, found in _pool(members).items():
-            changes = [_change(found[new] - found[old]) for new, old in compared.values()]
-            rows.append([arm, direction, *changes])
-    return markdown_table(("arm", "direction", *compared), rows)
-
-
-def anisotropy_table(runs: Sequence[LabRun]) -> str:
-    """The mean cosine of two items before and after, of every modality, as means over seeds."""
-    rows = []
-    for arm, members in _by_arm(runs).items():
-        for index, first in enumerate(members[0].sets):
-            before, after = (
-                np.mean([mean_cosine(run.sets[index].of_modality()[name]) for run in members])
-                for name in ("before", "after")
-            )
-            rows.append([arm, first.modality, f"{before:.3f}", f"{after:.3f}"])
-    return markdown_table(("arm", "modality", "before", "after"), rows)
-
-
-def stages_table(runs: Sequence[LabRun], ends: int = 10) -> str:
-    """Steps, time and loss of every stage of every run; losses are means over the first and the
-    last `ends` steps."""
-    rows = []
-    for run in runs:
-        for curve in run.curves:
-            losses = [record["loss"] for record in curve.train]
-            first, last = (np.mean(part) for part in (losses[:ends], losses[-ends:]))
-            summary = curve.summary()
-            minutes = f"{summary['seconds'] / 60:.0f}"
-            shown = [curve.name, str(summary["steps"]), minutes, f"{first:.2f}", f"{last:.2f}"]
-            rows.append([run.arm, str(run.seed), *shown, run.revision])
-    head = ("arm", "seed", "stage", "steps", "minutes", "first loss", "last loss", "revision")
-    return markdown_table(head, rows)
-
-
-def _by_arm(runs: Sequence[LabRun]) -> Mapping[str, list[LabRun]]:
+def by_arm(runs: Sequence[LabRun]) -> Mapping[str, list[LabRun]]:
     """The runs of every arm.
 
     Raises:
-        ValueError: runs of one arm differ in more than their seeds, or not even in those.
+        ValueError: runs of one arm differ in more than their seeds and folds, or not even in seeds.
     """
     arms = defaultdict(list)
     for run in runs:
@@ -168,31 +163,49 @@ def _by_arm(runs: Sequence[LabRun]) -> Mapping[str, list[LabRun]]:
 
 def _require_same_but_seed(arm: str, first: LabRun, other: LabRun) -> None:
     pair = f"runs of {arm!r}, seeds {first.seed} and {other.seed}"
-    if [pairs.lines for pairs in first.sets] != [pairs.lines for pairs in other.sets]:
-        raise ValueError(f"{pair}, were evaluated on different pairs")
+    if [one.modality for one in first.sets] != [one.modality for one in other.sets]:
+        raise ValueError(f"{pair}, were evaluated on different kinds of pairs")
     for name, config in first.configs.items():
         # Each starts from the model of its own stage before.
         own = other.configs[name]
         model = replace(own.model, path=config.model.path)
+        own = replace(own, model=model, seed=config.seed)
         try:
-            check_resumable(config, replace(own, model=model, seed=config.seed))
+            check_resumable(without_fold(config), without_fold(own))
         except ScienceChangedError as error:
             raise ValueError(f"{pair}, differ in stage {name!r}: {error}") from error
 
 
-def _pool(runs: Sequence[LabRun]) -> dict[str, dict[str, Float[np.ndarray, "S n"]]]:
-    """By direction and by what is compared: the scores of each seed (row) and query."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for scores in zip(*(run.scores for run in runs), strict=True):
-        for direction, compared in scores[0].items():
-            found[direction] = {
-                name: np.stack([one[direction][name][_METRIC] for one in scores])
-                for name in compared
-            }
+def directions(runs: Sequence[LabRun]) -> list[Direction]:
+    """Every arm and direction, with what all runs of an arm have measured.
+
+    Raises:
+        ValueError: as `by_arm`, or runs of one arm have some pairs in common and some not.
+    """
+    found = []
+    for arm, members in by_arm(runs).items():
+        for index in range(len(members[0].sets)):
+            same = _are_same(arm, [run.sets[index] for run in members])
+            of_runs = [run.scores[index] for run in members]
+            for name in of_runs[0]:
+                common = set.intersection(*(set(scores[name]) for scores in of_runs))
+                scores = {
+                    control: [scores[name][control][METRIC] for scores in of_runs]
+                    for control in of_runs[0][name]
+                    if control in common
+                }
+                found.append(Direction(arm, name, scores, same))
     return found
 
 
-def _change(differences: Float[np.ndarray, "S n"]) -> str:
-    low, high = bootstrap_interval(differences.mean(axis=0))
-    by_seed = ", ".join(f"{value:+.3f}" for value in differences.mean(axis=1))
-    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}] ({by_seed})"
+def _are_same(arm: str, sets: Sequence[PairSet]) -> bool:
+    """Whether runs were evaluated on the same pairs; if not, they must have none in common."""
+    if all(one.lines == sets[0].lines for one in sets):
+        return True
+    texts = [{line["positive"] for line in one.lines} for one in sets]
+    if len(set().union(*texts)) < sum(map(len, texts)):
+        raise ValueError(
+            f"runs of {arm!r} were evaluated on different pairs of {sets[0].modality}, some of "
+            "which they have in common: evaluate them on the same ones, or each on a fold"
+        )
+    return False

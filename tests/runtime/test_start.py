@@ -8,7 +8,7 @@ import pytest
 from lco_jax.cli import evaluate
 from lco_jax.cli import train as program
 from lco_jax.config import DataConfig, Evaluation, JsonlSource, MediaConfig
-from lco_jax.evaluate.hook import retrieval_hook
+from lco_jax.evaluate.hook import Baselines, retrieval_hook
 from lco_jax.runtime import start
 from tests import runs
 
@@ -150,4 +150,4 @@ def test_evaluations_of_one_process_are_refused_before_training(
     )
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match=message):
-        retrieval_hook(config, str(tmp_path), baselines={"lexical": None})
+        retrieval_hook(config, str(tmp_path), baselines=Baselines(("lexical",), None))

@@ -1,6 +1,5 @@
 """Alignment, refinement with text only, and their report: a tiny job from end to end."""
 
-import functools
 import json
 import re
 
@@ -28,16 +27,15 @@ from lco_jax.data.encode.processor import Processor
 from lco_jax.data.media.errors import MediaError
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
-from lco_jax.evaluate.hook import retrieval_hook
-from lco_jax.lab.lexical import BASELINES
+from lco_jax.lab.jobs import run_job
 from lco_jax.lab.report import SAMPLES_FILE, write_lab_report
 from lco_jax.lab.scores import read_pair_sets
 from lco_jax.metrics.retrieval import retrieval_metrics
 from lco_jax.models.config import read_config
 from lco_jax.objectives.traits import make_loader
 from lco_jax.runtime import mesh as meshes
+from lco_jax.train.manifest import read_manifest
 from lco_jax.train.metrics import read_metrics
-from lco_jax.train.stages import train_stages
 from tests import runs, tiny
 from tests.data.audio_files import plain, tones
 from tests.data.media_files import random_image
@@ -53,6 +51,7 @@ MEDIA = MediaConfig(
     audio_when_longer="refuse",
     on_error="skip",
 )
+_LEXICAL = ("mean features", "nearest tokens", "token chances")
 MEMORY = Memory(row_tokens=(128,), frame_rows=(256,), least_shape=(8, 4, 8))
 
 
@@ -99,7 +98,9 @@ def job(folder, tmp_path_factory):
     refine = runs.make_config(
         folder / "model",
         folder / "triplets.jsonl",
-        model=ModelRef(PREVIOUS_STAGE, trainable=Lora(rank=4, alpha=8), dtype="float32"),
+        model=ModelRef(
+            PREVIOUS_STAGE, trainable=Lora(rank=4, alpha=8), dtype="float32", num_layers=1
+        ),
         num_steps=3,
         checkpoint=CheckpointConfig(every_steps=2),
         evaluation=Evaluation(
@@ -110,8 +111,7 @@ def job(folder, tmp_path_factory):
     )
     workdir = tmp_path_factory.mktemp("job")
     stages = Stages((Stage("align", make_align(folder)), Stage("refine", refine)))
-    hook = functools.partial(retrieval_hook, baselines=BASELINES)
-    train_stages(stages, str(workdir), make_evaluate=hook)
+    assert run_job(stages, str(workdir), shuffled=True)
     return workdir
 
 
@@ -144,8 +144,40 @@ def test_batches_have_one_shape_and_long_recordings_are_left_out(folder):
     assert len(seen) == 1
 
 
+def _check_controls(numbers, sets, job):
+    """What else could explain the figures is beside every one of them."""
+    for direction, found in numbers["controls"].items():
+        media = direction != "text->text"
+        bases = ["after", "before", "all layers, untouched", "refined on shuffled pairs"]
+        bases += [f"no decoder: {name}" for name in _LEXICAL] * media
+        ways = ["", ", less the common mean", ", less each side's mean", ", each side whitened"]
+        assert set(found) == {f"{base}{way}" for base in bases for way in ways}
+        changes = numbers["changes"][direction]
+        assert ("strongest without a decoder" in changes) == media
+        explained = {title: x["mrr"] for title, x in found.items() if not title.startswith("after")}
+        best = changes["strongest of all"]
+        assert explained[best["against"]] == max(explained.values())
+        gain = found["after"]["mrr"] - max(explained.values())
+        assert best["mrr"]["change"] == pytest.approx(gain, abs=1e-9)
+    assert numbers["num_comparisons"] == sum(map(len, numbers["changes"].values()))
+    # All layers are those of the model that alignment leaves.
+    audio = sets["audio"]
+    embedder = Embedder(job / "align" / "model", media=MediaConfig(), dtype="float32")
+    heard = [{"audio_path": str(audio.folder / line["audio"])} for line in audio.lines]
+    whole = audio.evaluations["whole"].anchors
+    np.testing.assert_allclose(whole, embedder.encode(heard), atol=2e-6)
+    assert np.abs(whole - audio.evaluations["before"].anchors).max() > 1e-3
+    # The control learned from the same texts, and something else.
+    refined, shuffled = (read_manifest(str(job / name)) for name in ("refine", "shuffled"))
+    assert shuffled.config.data.shuffled_positives and not refined.config.data.shuffled_positives
+    assert shuffled.base_weights == refined.base_weights
+    first = audio.evaluations["shuffled"].anchors - audio.evaluations["after"].anchors
+    assert np.abs(first).max() > 1e-4
+
+
 def test_report(job):
-    sets = {pairs.modality: pairs for pairs in read_pair_sets(job / "refine")}
+    found = read_pair_sets(job / "refine", job / "shuffled")
+    sets = {pairs.modality: pairs for pairs in found}
     assert set(sets) == {"text", "image", "audio"}
     sample = {"kind": "image", "medium": "aGVsbG8=", "prompt": "What?", "expected": "a fox"}
     (job / SAMPLES_FILE).write_text(json.dumps([{**sample, "response": "<b>a dog"}]))
@@ -155,7 +187,7 @@ def test_report(job):
     assert set(numbers["retrieval"]) == set(numbers["controls"]) == directions
     keys = {"recall@1", "recall@10", "mrr", "n", "low", "high"}
     for found in numbers["retrieval"].values():
-        assert set(found) == {"before", "after"}
+        assert set(found) == {"chance", "before", "after"}
         assert set(found["before"]) == set(found["after"]) == keys
     assert set(numbers["anisotropy"]) == {"text", "image", "audio"}
     assert [(stage["name"], stage["steps"]) for stage in numbers["stages"]] == [
@@ -171,6 +203,7 @@ def test_report(job):
     metrics = retrieval_metrics(texts, vectors, np.arange(len(texts)))
     found = numbers["retrieval"]["text->audio"]["after"]
     assert found["mrr"] == pytest.approx(metrics["mrr"], abs=1e-6)
+    _check_controls(numbers, sets, job)
     assert page.count("data:audio/") >= 12 and page.count("data:image/png") >= 12
     assert "&lt;b&gt;a dog" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)

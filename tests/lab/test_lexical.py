@@ -1,0 +1,53 @@
+"""Baselines without a decoder, against what their definitions say."""
+
+import numpy as np
+import pytest
+
+from lco_jax.lab import lexical
+from lco_jax.metrics.comparison import EmbeddedPairs
+
+
+def test_media_are_read_by_tokens():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(50, 6)).astype(np.float32)
+    media = [rng.normal(size=(count, 6)).astype(np.float32) for count in (1, 70, 9)]
+    media[2][3:6] = media[2][3]  # a run of one token
+    wanted = np.array([3, 8, 41])
+    nearest, chances = lexical._read_by_tokens(media, table, wanted)
+    for features, tokens, found in zip(media, nearest, chances, strict=True):
+        distances = np.square(features[:, None].astype(float) - table).sum(axis=2)
+        own = distances.argmin(axis=1).tolist()
+        expected = [a for a, b in zip(own, [None, *own[:-1]], strict=True) if a != b]
+        assert tokens.tolist() == expected
+        likely = np.exp(-distances)
+        likely /= likely.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(found, likely.mean(axis=0)[wanted], rtol=1e-4)
+    assert len(nearest[2]) <= 7
+
+
+def test_the_score_of_token_chances_is_a_mean_log_likelihood():
+    rng = np.random.default_rng(1)
+    chances = rng.dirichlet(np.ones(8), size=4)[:, :5].astype(np.float32)
+    chances[0, 0] = 0  # underflows
+    rows = [[11, 17, 11], [13], [12, 13, 15], [15, 17]]
+    wanted = np.array([11, 12, 13, 15, 17])
+    pairs = EmbeddedPairs(0, lexical._log_chances(chances), lexical._bags(rows, wanted))
+    places = [sorted({int(np.searchsorted(wanted, token)) for token in row}) for row in rows]
+    floor = np.log(np.finfo(np.float32).tiny)
+    logarithms = np.log(np.maximum(chances.astype(float), np.finfo(np.float32).tiny))
+    expected = [[own[place].mean() for place in places] for own in logarithms]
+    np.testing.assert_allclose(pairs.cosines() * -floor, expected, rtol=1e-5)
+    assert np.abs(pairs.cosines()).max() <= 1
+
+
+def test_what_the_tower_says_is_found():
+    """Media whose features are the embeddings of their texts' tokens, with noise."""
+    rng = np.random.default_rng(2)
+    table = 3 * rng.normal(size=(60, 12)).astype(np.float32)
+    rows = [rng.choice(60, size=4, replace=False).tolist() for _ in range(15)]
+    media = [table[row] + 0.3 * rng.normal(size=(4, 12)).astype(np.float32) for row in rows]
+    wanted = np.unique(np.concatenate(rows))
+    nearest, chances = lexical._read_by_tokens(media, table, wanted)
+    assert [sorted(tokens.tolist()) for tokens in nearest] == [sorted(row) for row in rows]
+    pairs = EmbeddedPairs(0, lexical._log_chances(chances), lexical._bags(rows, wanted))
+    assert pairs.scores()["mrr"].mean() == pytest.approx(1)
