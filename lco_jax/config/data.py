@@ -73,6 +73,10 @@ class Columns:
         )
 
 
+Misreading = Literal["heard", "seen"]
+"""How an imperfect reader passes texts on."""
+
+
 @dataclass(frozen=True)
 class TfdsSource:
     """A prepared TFDS dataset in array_record format."""
@@ -95,6 +99,11 @@ class TfdsSource:
     columns: Columns | None = None
     """What is what in the records (None: as the dataset is known for, or as its features are called
     like those of known ones)."""
+    misread: Misreading | None = None
+    """Contrastive stages: pairs of texts alone, several of each record, whose media are left out:
+    the positive, and as its anchor what an imperfect reader makes of it. `heard`: its words in
+    order, some missed, mistaken or broken off. `seen`: some words of all texts of the record, and
+    of the feature `response`, in no order and among words of other records."""
 
     def __post_init__(self):
         _check_source(self)

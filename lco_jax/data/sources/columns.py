@@ -41,7 +41,7 @@ def _first(known: Sequence[str], names: Collection[str]) -> str | None:
 
 def make_triplet(record: Mapping, columns: Columns) -> Triplet:
     """The anchor of a record, its positive, and the negatives that it has."""
-    negatives = (text for path in columns.negatives for text in _texts(record, path))
+    negatives = (text for path in columns.negatives for text in texts_of(record, path))
     return Triplet(
         anchor=_shown(record, columns),
         positive=Item(_text(record, columns.positive)),
@@ -87,10 +87,11 @@ def _files(record: Mapping, path: str | None) -> tuple[MediaSource, ...]:
 
 
 def _text(record: Mapping, path: str) -> str:
-    return ", ".join(_texts(record, path))
+    return ", ".join(texts_of(record, path))
 
 
-def _texts(record: Mapping, path: str) -> list[str]:
+def texts_of(record: Mapping, path: str) -> list[str]:
+    """The texts that a record has under a name: one, or the members of a list."""
     value = feature_of(record, path)
     values = value if isinstance(value, list) else [value]
     return [one.decode() if isinstance(one, bytes) else str(one) for one in values]

@@ -18,6 +18,7 @@ from lco_jax.data.sources.columns import feature_of, make_exchange, make_triplet
 from lco_jax.data.sources.datasets import open_dataset
 from lco_jax.data.sources.files import open_tables
 from lco_jax.data.sources.jsonl import JsonlRecords
+from lco_jax.data.sources.misread import VIEWS, Misreader
 from lco_jax.data.sources.roles import is_media, make_parser
 from lco_jax.data.sources.table import Records, Table
 
@@ -72,11 +73,17 @@ def open_source(
             return OpenSource(" ".join(source.paths), rows, rows.digest)
         case TfdsSource():
             prepared = open_dataset(source.name, source.split, source.data_dir, source.columns)
-            make = partial(make_triplet, columns=prepared.columns)
+            name, count = f"{source.name}:{source.split}", len(prepared)
+            count = min(count, source.max_examples or count)
             if kind is Exchange:
-                make = _exchange_maker(source, prepared)
-            name = f"{source.name}:{source.split}"
-            records = _PreparedExamples(name, prepared, make, source.max_examples)
+                make, views = partial(_at, make=_exchange_maker(source, prepared)), 1
+            elif source.misread is None:
+                make = partial(_at, make=partial(make_triplet, columns=prepared.columns))
+                views = 1
+            else:
+                name, views = f"{name}:{source.misread}", VIEWS
+                make = Misreader(source.misread, prepared.columns, count, source.response)
+            records = _PreparedExamples(name, prepared, make, count, views)
             return OpenSource(name, records, records.digest())
 
 
@@ -143,29 +150,41 @@ def all_items(config: DataConfig, kind: type[Record] = Triplet) -> Iterator[Item
 
 
 class _PreparedExamples(Sequence[Record]):
-    """The examples that records of a prepared dataset make, read at random access."""
+    """The examples that records of a prepared dataset make, read at random access.
+
+    Args:
+        make: makes one of the records and its index.
+        count: how many records are read.
+        views: how many examples each makes; example `index` is of record `index % count`.
+    """
 
     def __init__(
         self,
         name: str,
         records: Sequence[Mapping],
-        make: Callable[[Mapping], Record],
-        max_examples: int | None,
+        make: Callable[[Sequence[Mapping], int], Record],
+        count: int,
+        views: int = 1,
     ):
         self._name, self._records, self._make = name, records, make
-        self._size = len(range(len(records))[:max_examples])
+        self._count, self._views = count, views
 
     def __len__(self) -> int:
-        return self._size
+        return self._count * self._views
 
     def __getitem__(self, index: int) -> Record:
         if index >= len(self):  # before it can be an error of a record: iteration ends so
             raise IndexError(f"{self._name}: record {index} of {len(self)}")
-        with belonging_to(f"{self._name}: record {index}"):
-            return self._make(self._records[index])
+        with belonging_to(f"{self._name}: record {index % self._count}"):
+            return self._make(self._records, index)
 
     def digest(self) -> str:
-        chosen = np.linspace(0, self._size - 1, min(self._size, _DIGEST_RECORDS)).astype(int)
+        most = min(self._count, _DIGEST_RECORDS)
+        chosen = np.linspace(0, self._count - 1, most).astype(int)
         records = [self._records[index] for index in chosen.tolist()]
         content = json.dumps(records, sort_keys=True, default=bytes.hex)
         return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _at(records: Sequence[Mapping], index: int, *, make: Callable[[Mapping], Record]) -> Record:
+    return make(records[index])
