@@ -20,11 +20,14 @@ from lco_jax.train.known_features import compiled_towers, compute_features
 
 _BLOCK = 64
 """Features that are compared with the whole table at a time."""
+_LEAST_RUN = 3
+"""Features on end, 0.12 s, that a token is read of: shorter runs are mostly mistakes."""
 
 
 class AudioTokens:
     """Knows the sounds that it has read: each is the embeddings of the tokens that its features are
-    nearest to, where several on end are nearest to one token that token once.
+    nearest to, of which `_LEAST_RUN` on end must be nearest to the same, which is then read once.
+    Where no run is so long, the longest ones count.
 
     Noise of single features is gone then, and a sound takes about as many tokens as its transcript.
 
@@ -100,7 +103,9 @@ class AudioTokens:
         tokens, embeddings = (np.concatenate(part) for part in zip(*parts, strict=True))
         ends = np.cumsum([len(sound) for sound in sounds])[:-1]
         for own, named in zip(np.split(tokens, ends), np.split(embeddings, ends), strict=True):
-            yield named[np.append(True, own[1:] != own[:-1])]
+            starts = np.flatnonzero(np.append(True, own[1:] != own[:-1]))
+            lengths = np.diff(np.append(starts, len(own)))
+            yield named[starts[lengths >= min(_LEAST_RUN, lengths.max())]]
 
 
 def make_reader(

@@ -15,7 +15,7 @@ from lco_jax.data.sources.columns import texts_of
 
 VIEWS = 8
 """Pairs that each record makes; they differ in what is misread."""
-_MOST_MISREAD = 0.6
+_MOST_MISREAD = 0.9
 """Of the words that are heard."""
 _MOST_SEEN, _MOST_STRANGE = 7, 3
 """Words that are seen of a record, and of others."""
@@ -41,7 +41,10 @@ class Misreader:
     def __call__(self, records: Sequence[Mapping], index: int) -> Triplet:
         rng = random.Random(f"{self.kind} {index}")
         record = records[index % self.count]
-        others = [records[rng.randrange(self.count)] for _ in range(_OTHERS)]
+        others = [
+            records[(index + 1 + rng.randrange(self.count - 1)) % self.count]
+            for _ in range(_OTHERS if self.count > 1 else 0)
+        ]
         strange = [word for other in others for word in self._words(other)]
         text = _READERS[self.kind](self._words(record), strange, rng)
         positive = ", ".join(texts_of(record, self.columns.positive))
