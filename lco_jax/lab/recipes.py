@@ -9,6 +9,7 @@ from lco_jax.config import (
     PREVIOUS_STAGE,
     Alignment,
     CheckpointConfig,
+    Contrastive,
     DataConfig,
     Evaluation,
     Generative,
@@ -48,13 +49,31 @@ _SEADOC_LAYERS = 6
 """Of the decoder's 30: one core takes seconds a step."""
 
 
+_TEXTS = (TfdsSource("wordnet"),)
+_MISREAD_TEXTS = (
+    *_TEXTS,
+    TfdsSource("spoken", misread="heard"),
+    TfdsSource("emoji", misread="seen", response="keywords"),
+)
+"""Beside WordNet the transcripts of recordings and the names of images that a model was aligned
+with, each found by what an imperfect reader makes of it: texts alone."""
+
+
 def quickstart() -> Stages:
     """Alignment of the lab's small omni model, then refinement with text only."""
-    return Stages(
-        (
-            Stage("align", lab_alignment(num_steps=200)),
-            Stage("refine", lab_refinement(num_layers=8, num_steps=60, seed=42)),
+    refine = replace(
+        lab_refinement(
+            num_layers=8,
+            num_steps=100,
+            seed=42,
+            batch_size=48,
+            sources=_MISREAD_TEXTS,
+            peak_lr=1e-3,
         ),
+        objective=Contrastive(symmetric=True, mask_duplicates=True),
+    )
+    return Stages(
+        (Stage("align", lab_alignment(num_steps=200)), Stage("refine", refine)),
         samples=lab_samples("align"),
     )
 
@@ -106,9 +125,11 @@ def lab_refinement(
     num_steps: int,
     seed: int,
     batch_size: int = 32,
+    sources: tuple[TfdsSource, ...] = _TEXTS,
+    peak_lr: float = 6e-4,
     audio_features: Literal["all", "tokens"] = "tokens",
 ) -> TrainConfig:
-    """Low-rank factors on the decoder learn from WordNet; images and audio are only measured."""
+    """Low-rank factors on the decoder learn from texts; images and audio are only measured."""
     held_out = tuple(TfdsSource(name, split="test") for name in ("emoji", "spoken"))
     return TrainConfig(
         model=ModelRef(
@@ -118,11 +139,11 @@ def lab_refinement(
             num_layers=num_layers,
         ),
         data=DataConfig(
-            sources=(TfdsSource("wordnet"),),
+            sources=sources,
             batch_size=batch_size,
             media=replace(_MEDIA, audio_features=audio_features),
         ),
-        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
+        optimizer=OptimizerConfig(peak_lr=peak_lr, warmup_steps=10),
         num_steps=num_steps,
         seed=seed,
         evaluation=Evaluation(TfdsSource("wordnet", split="test"), num_pairs=200, others=held_out),
