@@ -39,7 +39,7 @@ class Encoder:
     Args:
         tokens_per_batch: packed tokens on each data shard at a time.
         patches_per_batch: patches on each data shard at a time.
-        make_reader: gives what some media are read with in place of the towers, from graph,
+        make_reader: gives what puts something else in the place of some media, from graph,
             weights, processor, mesh and memory settings (None: nothing).
     """
 
@@ -57,8 +57,6 @@ class Encoder:
     ):
         self.graph, self.params = graph, params
         self._reader = make_reader and make_reader(graph, params, processor, mesh, memory)
-        if self._reader is not None:
-            processor = processor.with_cache(self._reader)
         self.processor, self.mesh, self.memory = processor, mesh, memory
         self.tokens_per_batch, self.patches_per_batch = tokens_per_batch, patches_per_batch
         self.share_real_patches: float | None = None

@@ -15,7 +15,6 @@ from jaxtyping import Array, Int32, Int64
 
 from lco_jax.config import Memory
 from lco_jax.data.encode.encoded import Encoded
-from lco_jax.data.encode.feature_cache import MediaCache
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.errors import RecordError
 from lco_jax.data.pack.batch import Batch
@@ -44,11 +43,11 @@ Errors = dict[int, ValueError]
 """What is wrong with an item, by its index."""
 
 
-class MediaReader(MediaCache, Protocol):
-    """Knows the media of the items that it was last shown."""
+class MediaReader(Protocol):
+    """Puts something else in the place of media."""
 
-    def read(self, items: Sequence[Item]) -> None:
-        """Read what it reads of some items, and forget all others."""
+    def read(self, items: Sequence[Item | ValueError]) -> list[Item | ValueError]:
+        """The items as the model is to read them; errors stay where they are."""
         ...
 
 
@@ -79,7 +78,7 @@ class Feed:
     feeds empty batches as long as others have items.
 
     Args:
-        reader: what some media are read with in place of the towers.
+        reader: puts something else in the place of some media, e.g. what is heard in them.
         strict: raise the first error instead of noting it.
     """
 
@@ -116,6 +115,8 @@ class Feed:
 
     def _run(self, pieces: Iterable[Sequence[Item | ValueError]]) -> Iterator[Fed | PieceEnd]:
         for piece in pieces:
+            if self.reader is not None:
+                piece = self.reader.read(piece)
             errors: Errors = {}
             for batch, indices in self._batches(piece, errors):
                 specs = batch_specs(batch), jax.P(BATCH_AXES)
@@ -164,8 +165,6 @@ class Feed:
         found: dict[int, Encoded | ValueError] = {index: items[index] for index in indices}
         chosen = [index for index, item in found.items() if isinstance(item, Item)]
         wanted = [items[index] for index in chosen]
-        if self.reader is not None:
-            self.reader.read(wanted)
         found |= zip(chosen, self.processor.try_encode(wanted), strict=True)
         for index in chosen:
             if isinstance(found[index], Encoded):

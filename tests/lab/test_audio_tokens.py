@@ -1,4 +1,4 @@
-"""Sounds read as the tokens that their features are nearest to."""
+"""Recordings read as the tokens that their features are nearest to."""
 
 import itertools
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from lco_jax.config import MediaConfig, Memory
-from lco_jax.data.encode.encoded import Known
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
@@ -26,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_runs_of_nearest_tokens_become_their_embeddings(folder, sizes):
+def test_runs_of_nearest_tokens_become_a_text(folder, sizes):
     mesh = meshes.make(sizes)
     sounds = [wav(tones(seconds)) for seconds in (0.5, 3.0)]
     with jax.set_mesh(mesh):
@@ -40,17 +39,22 @@ def test_runs_of_nearest_tokens_become_their_embeddings(folder, sizes):
                 read, model.processor, towers, model.params, mesh, Memory()
             )
         }
-    known = AudioTokens(model.graph, model.params, model.processor, mesh, Memory())
-    known.read([Item("a text"), *(Item(audios=(sound,)) for sound in sounds)])
-    for number, sound in enumerate(sounds):
+    reader = AudioTokens(model.graph, model.params, model.processor, mesh, Memory())
+    bad, text = Item(audios=(b"no sound",)), Item("a text")
+    asked = Item("and a text", audios=tuple(sounds))
+    items = [text, *(Item(audios=(sound,)) for sound in sounds), bad, ValueError("bad"), asked]
+    found = reader.read(items)
+    assert found[0] == text and found[3:5] == items[3:5]
+    expected = []
+    for number in range(len(sounds)):
         distances = np.square(features[str(number)][:, None] - table).sum(axis=2)
         nearest = distances.argmin(axis=1).tolist()
         runs = [(token, len(list(run))) for token, run in itertools.groupby(nearest)]
         least = min(3, max(length for _, length in runs))
-        expected = [table[token] for token, length in runs if length >= least]
-        (part,) = known.load(known.key("audio", sound))
-        np.testing.assert_allclose(part.features, np.stack(expected), atol=1e-6)
-        assert isinstance(part, Known) and part.grid is None
+        tokens = [token for token, length in runs if length >= least]
+        expected.append(model.processor.prompter.decode(tokens).strip() or "?")
+    assert found[1:3] == [Item(heard) for heard in expected]
+    assert found[5] == Item("\n".join((*expected, "and a text")))
 
 
 def open_embedder(folder, **options):
