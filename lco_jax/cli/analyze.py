@@ -72,7 +72,7 @@ def _analyze(arguments: _Arguments, output: Path) -> int:
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource
     from lco_jax.data.sources.open import read_pairs
-    from lco_jax.lab.audio_tokens import make_reader
+    from lco_jax.lab.media_texts import make_reader
     from lco_jax.report import representation_figures
 
     pairs = read_pairs(JsonlSource(arguments.pairs), arguments.num_pairs)

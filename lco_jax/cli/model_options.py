@@ -52,7 +52,7 @@ class ModelOptions:
             ValueError: it cannot be opened so.
         """
         from lco_jax.embed.embedder import Embedder
-        from lco_jax.lab.audio_tokens import make_reader
+        from lco_jax.lab.media_texts import make_reader
 
         return Embedder(
             self.model,

@@ -42,8 +42,8 @@ def main() -> int:
     arguments.keep_compilations()
     from lco_jax.data.records import Item
     from lco_jax.embed.embedder import Embedder
-    from lco_jax.lab.audio_tokens import make_reader
     from lco_jax.lab.held_out import write_held_out
+    from lco_jax.lab.media_texts import make_reader
     from lco_jax.report.search_page import write_search_page
     from lco_jax.runtime.locks import only_writer_of
     from lco_jax.search.corpus import open_corpus

@@ -173,9 +173,12 @@ class MediaConfig:
     audio_in_video: bool = False
     """Whether the audio track of a video is read with it (Omni; off in the paper)."""
     audio_features: Literal["all", "tokens"] = "all"
-    """What embedding reads of a recording: all features of its tower, or the embeddings of the
-    tokens that they are nearest to, those on end that are alike once. The latter is for towers that
-    were aligned with the space of tokens; neither training nor transformers reads audio so."""
+    """What embedding reads of a recording: all features of its tower; or a text, of the tokens
+    whose embeddings they are nearest to for a while. The latter is for towers that were aligned
+    with the embeddings of tokens; neither training nor transformers reads audio so."""
+    image_features: Literal["all", "tokens"] = "all"
+    """The same of an image; the text is of the words that all its features together are nearest
+    to."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """They may be raised, or lowered, when a run goes on."""
     on_error: Literal["raise", "skip"] = "raise"

@@ -100,11 +100,13 @@ def _check_processes(config: TrainConfig, baselines: Baselines | None) -> None:
             f"process computes, and this run has {count}; leave evaluation.others out, or start on "
             "one host"
         )
-    if count > 1 and config.data.media.audio_features == "tokens":
-        raise ValueError(
-            f"audio is read as tokens by one process, and this run has {count}; leave evaluation "
-            "out, set data.media.audio_features to all, or start on one host"
-        )
+    media = config.data.media
+    for setting in ("audio_features", "image_features"):
+        if count > 1 and getattr(media, setting) == "tokens":
+            raise ValueError(
+                f"data.media.{setting}=tokens is for one process, and this run has {count}; leave "
+                f"evaluation out, set data.media.{setting} to all, or start on one host"
+            )
 
 
 def name_of(source: Source) -> str:

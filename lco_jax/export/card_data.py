@@ -35,6 +35,7 @@ def training_record(workdir: str, config: TrainConfig, step: int) -> dict[str, A
         "datasets": list(dict.fromkeys(name for name, _ in known.values())),
         "languages": list(dict.fromkeys(code for _, codes in known.values() for code in codes)),
         "audio_features": config.data.media.audio_features,
+        "image_features": config.data.media.image_features,
         "evaluation": None,
     }
     measured = read_evaluations(workdir).get(step, {})

@@ -163,13 +163,14 @@ class _Written:
 
 def _as_transformers_reads(media: MediaConfig) -> MediaConfig:
     """Of a run; exports that were made of runs are so already."""
-    if media.audio_features != "all":
-        log.warning(
-            "audio: transformers reads all features of audio, and so does the export; with "
-            "data.media.audio_features=%s this run's vectors of audio are others",
-            media.audio_features,
-        )
-    return replace(media, audio_features="all")
+    for setting, kinds in (("audio_features", "audio"), ("image_features", "images")):
+        if getattr(media, setting) != "all":
+            log.warning(
+                "transformers reads all features of %s, and so does the export; with "
+                "data.media.%s=%s this run's vectors of them are others",
+                *(kinds, setting, getattr(media, setting)),
+            )
+    return replace(media, audio_features="all", image_features="all")
 
 
 def _write(

@@ -53,7 +53,7 @@ def write_card(
         hub_id=hub_id,
         other_media=[_INPUTS[kind] for kind in _OTHER_MEDIA if kind in readable],
         measures=data.eval_results or [],
-        reads_tokens=_reads_tokens(record),
+        read_as_texts=" and ".join(_read_as_texts(record)),
     )
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{body}", encoding="utf-8")
 
@@ -66,10 +66,15 @@ def _by_prompt(prompts: Mapping[str, str]) -> dict[str, list[str]]:
     return followed
 
 
-def _reads_tokens(record: Mapping[str, Any]) -> bool:
-    """Whether the run itself reads audio otherwise than transformers, and so than the export."""
+def _read_as_texts(record: Mapping[str, Any]) -> list[str]:
+    """The media that the run itself reads otherwise than transformers, and so than the export."""
     training = record["training"] or {}
-    return "audio" in record["modalities"] and training.get("audio_features", "all") != "all"
+    names = {"image": "images", "audio": "audio"}
+    return [
+        name
+        for kind, name in names.items()
+        if kind in record["modalities"] and training.get(f"{kind}_features", "all") != "all"
+    ]
 
 
 def _origin(record: Mapping[str, Any]) -> str:

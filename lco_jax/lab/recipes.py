@@ -127,9 +127,13 @@ def lab_refinement(
     batch_size: int = 32,
     sources: tuple[TfdsSource, ...] = _TEXTS,
     peak_lr: float = 6e-4,
-    audio_features: Literal["all", "tokens"] = "tokens",
+    features: Literal["all", "tokens"] = "tokens",
 ) -> TrainConfig:
-    """Low-rank factors on the decoder learn from texts; images and audio are only measured."""
+    """Low-rank factors on the decoder learn from texts; images and audio are only measured.
+
+    Args:
+        features: what is read of them, as `audio_features` and `image_features` of a `MediaConfig`.
+    """
     held_out = tuple(TfdsSource(name, split="test") for name in ("emoji", "spoken"))
     return TrainConfig(
         model=ModelRef(
@@ -141,7 +145,7 @@ def lab_refinement(
         data=DataConfig(
             sources=sources,
             batch_size=batch_size,
-            media=replace(_MEDIA, audio_features=audio_features),
+            media=replace(_MEDIA, audio_features=features, image_features=features),
         ),
         optimizer=OptimizerConfig(peak_lr=peak_lr, warmup_steps=10),
         num_steps=num_steps,
@@ -180,7 +184,7 @@ def lab_full(*, decoder: Lora | None, seed: int = 42) -> Stages:
         data=replace(speak.data, media=_TRAINING_MEDIA),
         memory=Memory(row_tokens=(256,), frame_rows=(256,), least_shape=(6, 4, 16)),
     )
-    refine = lab_refinement(num_layers=None, num_steps=60, seed=seed, audio_features="all")
+    refine = lab_refinement(num_layers=None, num_steps=60, seed=seed, features="all")
     return Stages(
         (Stage("align", align), Stage("speak", speak), Stage("refine", refine)),
         samples=lab_samples("speak"),

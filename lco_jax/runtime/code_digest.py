@@ -8,7 +8,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parents[1]
 ROOMS = ("config", "runtime", "nn", "models", "weights", "data", "objectives", "train", "embed")
 """Of this package, those that have a part in a vector or in a step of training."""
-FILES = ("lab/audio_tokens.py",)
+FILES = ("lab/media_texts.py",)
 """Of the other rooms: what is given to encoders from there."""
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "ml_dtypes"),

@@ -87,13 +87,19 @@ def test_data_and_languages_of_a_run(run):
     assert training_record(str(run), config, 1)["evaluation"] is None
 
 
-def test_audio_that_the_run_reads_otherwise_is_named(run, tmp_path):
+def test_media_that_the_run_reads_otherwise_are_named(run, tmp_path):
     export_model(str(run), tmp_path / "out", "merged", verified=False)
     record = json.loads((tmp_path / "out" / PROFILE_FILE).read_text())
-    said = "Vectors of audio are not those of the training run"
-    for features, kinds, is_said in (("tokens", ["audio"], True), ("all", ["audio"], False)):
-        record["training"]["audio_features"] = features
-        record["modalities"] = ["text", *kinds]
+    for audio, image, named in (
+        ("tokens", "all", "audio"),
+        ("all", "tokens", "images"),
+        ("tokens", "tokens", "images and audio"),
+        ("all", "all", None),
+    ):
+        record["training"] |= {"audio_features": audio, "image_features": image}
+        record["modalities"] = kinds = ["text", "image", "audio"]
+        said = f"Vectors of {named or ''}"
+        is_said = named is not None
         family = QWEN2_5_OMNI_THINKER if kinds else QWEN2
         write_card(tmp_path, record, family=family, base_folder=tmp_path)
         assert (said in (tmp_path / "README.md").read_text()) == is_said

@@ -136,6 +136,7 @@ def test_samples_are_refused_before_training(monkeypatch, capsys):
     [
         (MediaConfig(), True, "leave evaluation.others out"),
         (MediaConfig(audio_features="tokens"), False, "set data.media.audio_features to all"),
+        (MediaConfig(image_features="tokens"), False, "set data.media.image_features to all"),
     ],
 )
 def test_evaluations_of_one_process_are_refused_before_training(

@@ -29,6 +29,8 @@ from lco_jax.models.families import FAMILIES
 
 _T = TypeVar("_T")
 _NAMED_CHARS = 40
+_READ_AS_TEXTS = ("image", "audio")
+"""Media that a reader may put texts in the place of."""
 _Read = tuple[Content, ...]
 """A medium, or a video with its audio."""
 
@@ -168,12 +170,12 @@ class Processor:
             if known is not None:
                 return known
         read = self.read_medium(kind, source)
-        if kind == "audio" and self.media.audio_features != "all":
+        if kind in _READ_AS_TEXTS and getattr(self.media, f"{kind}_features") != "all":
             raise ValueError(
-                f"data.media.audio_features={self.media.audio_features} is for embedding, with a "
-                "reader that is handed in, as the programs do: "
-                "Embedder(..., make_reader=lco_jax.lab.audio_tokens.make_reader); "
-                "train on audio with audio_features=all"
+                f"data.media.{kind}_features={getattr(self.media, f'{kind}_features')} is for "
+                "embedding, with a reader that is handed in, as the programs do: "
+                "Embedder(..., make_reader=lco_jax.lab.media_texts.make_reader); "
+                f"train with {kind}_features=all"
             )
         return read
 

@@ -1,16 +1,19 @@
 """Recordings read as the tokens that their features are nearest to."""
 
+import io
 import itertools
+import re
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from lco_jax.config import MediaConfig, Memory
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
-from lco_jax.lab.audio_tokens import AudioTokens, make_reader
+from lco_jax.lab.media_texts import MediaTexts, make_reader
 from lco_jax.train.known_features import compiled_towers, compute_features
 from tests import meshes, tiny
 from tests.data.audio_files import plain as wav
@@ -39,7 +42,7 @@ def test_runs_of_nearest_tokens_become_a_text(folder, sizes):
                 read, model.processor, towers, model.params, mesh, Memory()
             )
         }
-    reader = AudioTokens(model.graph, model.params, model.processor, mesh, Memory())
+    reader = MediaTexts(model.graph, model.params, model.processor, mesh, Memory())
     bad, text = Item(audios=(b"no sound",)), Item("a text")
     asked = Item("and a text", audios=tuple(sounds))
     items = [text, *(Item(audios=(sound,)) for sound in sounds), bad, ValueError("bad"), asked]
@@ -55,6 +58,37 @@ def test_runs_of_nearest_tokens_become_a_text(folder, sizes):
         expected.append(model.processor.prompter.decode(tokens).strip() or "?")
     assert found[1:3] == [Item(heard) for heard in expected]
     assert found[5] == Item("\n".join((*expected, "and a text")))
+
+
+def test_an_image_becomes_the_words_that_its_features_are_nearest_to(folder):
+    mesh = meshes.make((1, 1, 1))
+    pictures = [png(np.random.default_rng(seed).integers(0, 256, (56, 84, 3))) for seed in (0, 1)]
+    with jax.set_mesh(mesh):
+        model = open_model(str(folder), media=MEDIA, dtype="float32")
+        towers = compiled_towers(model.graph)
+        table = np.asarray(model.params["embed"]["table"])
+        read = [(str(i), model.processor.read_medium("image", x)) for i, x in enumerate(pictures)]
+        found = compute_features(read, model.processor, towers, model.params, mesh, Memory())
+        features = {key: part.features for key, (part,) in found}
+    decode = model.processor.prompter.decode
+    words = [i for i in range(len(table)) if re.fullmatch(" [a-z]{3,}", decode([i]))]
+    words = np.array(words if len(words) >= 5 else range(len(table)))
+    reader = MediaTexts(model.graph, model.params, model.processor, mesh, Memory(), ["image"])
+    texts = [item.text for item in reader.read([Item(images=(one,)) for one in pictures])]
+    for number, text in enumerate(texts):
+        distances = np.square(features[str(number)][:, None] - table[words]).sum(axis=2)
+        chances = np.exp(distances.min(axis=1, keepdims=True) - distances)
+        mean = (chances / chances.sum(axis=1, keepdims=True)).mean(axis=0)
+        best = words[np.argsort(-mean, kind="stable")[:5]].tolist()
+        assert text == decode(best).strip() or text == "?"
+    sound = Item(audios=(wav(tones(0.5)),))
+    assert reader.read([sound]) == [sound]
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def open_embedder(folder, **options):
@@ -88,5 +122,5 @@ def test_training_refuses_the_setting_and_broken_sounds_stay_errors(folder):
 
 def test_an_embedder_without_the_reader_refuses(folder):
     embedder = open_embedder(folder, make_reader=None)
-    with pytest.raises(ValueError, match=r"make_reader=lco_jax\.lab\.audio_tokens\.make_reader"):
+    with pytest.raises(ValueError, match=r"make_reader=lco_jax\.lab\.media_texts\.make_reader"):
         embedder.encode(Item(audios=(wav(tones(0.5)),)))
