@@ -2,14 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.config import RUN_FOLDER
 from lco_jax.config.io import check_resumable
 from lco_jax.data.sources.mixture import ExampleStream
+from lco_jax.lab.recipes import lab_alignment, lab_refinement
 from lco_jax.objectives.traits import traits_of
 from lco_jax.train.manifest import is_run_folder, read_manifest
 from lco_jax.train.stages import start_from
@@ -21,9 +22,14 @@ STAGES = ("align", "refine")
 
 @pytest.fixture(params=STAGES)
 def stage(request, tmp_path):
-    """A stage's name, its run folder and the config that it has today."""
+    """A stage's name, its run folder and the config that the same settings are today."""
     shutil.copy(OLDER / f"quickstart_{request.param}.json", tmp_path / "config.json")
-    stages = {stage.name: stage.config for stage in load_config(CONFIGS / "quickstart.py").stages}
+    refine = lab_refinement(num_layers=8, num_steps=60, seed=42)
+    media = replace(refine.data.media, image_features="all")
+    stages = {
+        "align": lab_alignment(num_steps=200),
+        "refine": replace(refine, data=replace(refine.data, media=media)),
+    }
     config = start_from(stages[request.param], f"{RUN_FOLDER}/../align/model")
     return request.param, str(tmp_path), config
 
