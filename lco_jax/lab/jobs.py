@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lco_jax.config import RUN_FOLDER, Stages
 from lco_jax.evaluate.hook import retrieval_hook
-from lco_jax.lab.audio_tokens import make_reader
 from lco_jax.lab.conditions import SHUFFLED
 from lco_jax.lab.lexical import BASELINES
+from lco_jax.lab.media_texts import make_reader
 from lco_jax.lab.report import SAMPLES_FILE, write_lab_report
 from lco_jax.lab.samples import write_samples
 from lco_jax.lab.whole_decoder import keep_whole_decoder

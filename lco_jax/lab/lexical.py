@@ -4,7 +4,7 @@ All compare a medium with a text by the decoder's table of token embeddings alon
 
 * `features`: the mean of the medium's features, and the mean of the text's token embeddings;
 * `nearest_tokens`: the mean embedding of the tokens that the features are nearest to (each run of
-  one token once, as audio is read in `audio_tokens.py`), and that of the text's tokens;
+  one token once), and that of the text's tokens;
 * `token_chances`: how likely the medium makes the tokens of the text, in the sense in which
   alignment trains it: the chance of a token falls with the squared distance of its embedding from
   a feature, a medium has the mean chance over its features, and the score is the mean over the

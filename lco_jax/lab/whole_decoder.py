@@ -10,7 +10,7 @@ from lco_jax.config import Source, TrainConfig
 from lco_jax.data.sources.open import read_pairs
 from lco_jax.embed.embedder import Embedder
 from lco_jax.evaluate.hook import FOLDER, keep_vectors, name_of
-from lco_jax.lab.audio_tokens import make_reader
+from lco_jax.lab.media_texts import make_reader
 
 WHOLE = "whole"
 """Name of its vectors in the folders of evaluations."""
