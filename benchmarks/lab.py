@@ -139,9 +139,16 @@ def _write(folders: Sequence[Path], output: Path) -> None:
         text = (folders[0] / "report" / name).read_text()
         (output / file).write_text(_without_places(text))
     quick = [one for one in found if one.arm == runs[0].arm]
-    for page in _PAGES:
-        if page.exists() and replace_table(page, "quickstart", tables.small_table(quick)):
-            log.info("the table in %s is up to date", page)
+    for_pages = {
+        "quickstart": tables.small_table(quick),
+        "controls of the quickstart": tables.controls_table(quick),
+        "changes in the quickstart": tables.summary_table(quick),
+        "all arms": tables.retrieval_table(found),
+        "changes in all arms": tables.summary_table(found),
+    }
+    for page in filter(Path.exists, _PAGES):
+        written = [name for name, table in for_pages.items() if replace_table(page, name, table)]
+        log.info("%s has the tables of %s", page, ", ".join(written) or "nothing")
 
 
 def _without_places(text: str) -> str:

@@ -66,6 +66,24 @@ def changes_table(found: Sequence[Direction]) -> str:
     return markdown_table(("arm", "direction", "against", "change", "each seed"), rows)
 
 
+def summary_table(found: Sequence[Direction]) -> str:
+    """The changes that decide, a line for every arm and direction."""
+    titles = {
+        "before": "before",
+        "before, each side whitened": "before, each side whitened",
+        "all layers, untouched": "all layers, untouched",
+        "refined on shuffled pairs": "shuffled pairs",
+        "strongest without a decoder": "strongest without a decoder",
+        "strongest of all": "strongest of all",
+    }
+    rows = [
+        [one.arm, one.name]
+        + [signed(one.changes[title]) if title in one.changes else "" for title in titles]
+        for one in found
+    ]
+    return markdown_table(("arm", "after, less", *titles.values()), rows)
+
+
 def anisotropy_table(runs: Sequence[LabRun]) -> str:
     """The mean cosine of two items before and after, of every modality, as means over seeds."""
     rows = []
