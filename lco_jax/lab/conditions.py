@@ -21,6 +21,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType({
     "features": "no decoder: mean features",
     "nearest_tokens": "no decoder: nearest tokens",
     "token_chances": "no decoder: token chances",
+    "read_texts": "no decoder: the text that is read",
 })  # fmt: skip
 """By name, how tables call them."""
 TREATMENTS: Mapping[str, str] = MappingProxyType({

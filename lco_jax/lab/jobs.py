@@ -1,22 +1,24 @@
 """Jobs of the lab: stages with its baselines, what is measured behind them, and their controls."""
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 
-from lco_jax.config import RUN_FOLDER, Stages
+from lco_jax.config import RUN_FOLDER, Stages, TrainConfig
 from lco_jax.evaluate.hook import retrieval_hook
 from lco_jax.lab.conditions import SHUFFLED
-from lco_jax.lab.lexical import BASELINES
+from lco_jax.lab.lexical import baselines_of
 from lco_jax.lab.media_texts import make_reader
 from lco_jax.lab.report import SAMPLES_FILE, write_lab_report
 from lco_jax.lab.samples import write_samples
 from lco_jax.lab.whole_decoder import keep_whole_decoder
-from lco_jax.train.loop import train
+from lco_jax.train.loop import Evaluate, train
 from lco_jax.train.stages import MODEL_FOLDER, start_from, train_stages
 
-evaluation_of = functools.partial(retrieval_hook, baselines=BASELINES, make_reader=make_reader)
-"""The evaluation of a run, from its config and folder, with the lab's baselines."""
+
+def evaluation_of(config: TrainConfig, workdir: str) -> Evaluate | None:
+    """The evaluation of a run, from its config and folder, with the lab's baselines."""
+    baselines = baselines_of(config.data.media)
+    return retrieval_hook(config, workdir, baselines=baselines, make_reader=make_reader)
 
 
 def run_job(stages: Stages, workdir: str, *, shuffled: bool) -> bool:

@@ -8,7 +8,9 @@ All compare a medium with a text by the decoder's table of token embeddings alon
 * `token_chances`: how likely the medium makes the tokens of the text, in the sense in which
   alignment trains it: the chance of a token falls with the squared distance of its embedding from
   a feature, a medium has the mean chance over its features, and the score is the mean over the
-  text's different tokens of the logarithm of that.
+  text's different tokens of the logarithm of that;
+* `read_texts`, where the decoder reads media as texts (`media_texts.py`): the mean embedding of the
+  tokens of that very text, and that of the text's tokens.
 """
 
 import math
@@ -19,15 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lco_jax.config import Memory
+from lco_jax.config import MediaConfig, Memory
 from lco_jax.data.encode.encoded import Known
 from lco_jax.data.records import Item
 from lco_jax.evaluate.hook import Baselines
+from lco_jax.lab.media_texts import make_reader
 from lco_jax.train.known_features import compiled_towers, compute_features
 from lco_jax.train.loop import Snapshot
 from lco_jax.weights.hub import to_host
 
-NAMES = ("features", "nearest_tokens", "token_chances")
+READ_TEXTS = "read_texts"
+NAMES = ("features", "nearest_tokens", "token_chances", READ_TEXTS)
 _BLOCK = 64
 """Features that are compared with the whole table at a time."""
 
@@ -38,8 +42,8 @@ Sides = tuple[Float[np.ndarray, "N E"], Float[np.ndarray, "N E"]]
 def lexical_vectors(
     shown: Sequence[Item], named: Sequence[Item], snapshot: Snapshot
 ) -> Mapping[str, Sides]:
-    """The vectors of each baseline, of items with one medium each and of their texts. They have
-    unit length, but for those of `token_chances`, whose products are scores as they are.
+    """The vectors of each baseline that there is, of items with one medium each and of their texts.
+    They have unit length, but for those of `token_chances`, whose products are scores as they are.
 
     Raises:
         ValueError: an item does not have exactly one medium.
@@ -47,16 +51,24 @@ def lexical_vectors(
     processor = snapshot.processor
     rows = processor.prompter.tokens_of([item.text for item in named])
     table = to_host(snapshot.params["embed"]["table"]).astype(np.float32)
-    texts = _unit(np.stack([table[row].mean(axis=0) for row in rows]))
+    texts = _means(table, rows)
     # Not what is added to later layers.
     features = [found[:, : table.shape[1]] for found in _features_of(shown, snapshot)]
     means = _unit(np.stack([found.mean(axis=0) for found in features]))
 
     wanted = np.unique(np.concatenate([np.asarray(row) for row in rows]))
     nearest, chances = _read_by_tokens(features, table, wanted)
-    said = _unit(np.stack([table[tokens].mean(axis=0) for tokens in nearest]))
-    found = (means, texts), (said, texts), (_log_chances(chances), _bags(rows, wanted))
-    return dict(zip(NAMES, found, strict=True))
+    found = {
+        "features": (means, texts),
+        "nearest_tokens": (_means(table, nearest), texts),
+        "token_chances": (_log_chances(chances), _bags(rows, wanted)),
+    }
+    parts = (snapshot.graph, snapshot.params, processor, snapshot.mesh, Memory())
+    if (reader := make_reader(*parts)) is not None:
+        read = processor.prompter.tokens_of([item.text for item in reader.read(shown)])
+        if all(read):  # what a reader of the other kind of media leaves as it is has no text
+            found[READ_TEXTS] = (_means(table, read), texts)
+    return found
 
 
 def _features_of(shown: Sequence[Item], snapshot: Snapshot) -> list[Float[np.ndarray, "n D"]]:
@@ -122,9 +134,19 @@ def _bags(rows: Sequence[Sequence[int]], wanted: Int[np.ndarray, "K"]) -> Float[
     return bags / bags.sum(axis=1, keepdims=True)
 
 
+def _means(
+    table: Float[np.ndarray, "V D"], rows: Sequence[Sequence[int]]
+) -> Float[np.ndarray, "N D"]:
+    """Of every row of tokens the direction of their mean embedding."""
+    return _unit(np.stack([table[np.asarray(row)].mean(axis=0) for row in rows]))
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-BASELINES = Baselines(NAMES, lexical_vectors)
-"""For the evaluations of a run; the lab's tables and reports know them by these names."""
+def baselines_of(media: MediaConfig) -> Baselines:
+    """For the evaluations of a run that reads media so; the lab's tables and reports know them by
+    these names."""
+    as_texts = "tokens" in (media.audio_features, media.image_features)
+    return Baselines(NAMES if as_texts else NAMES[:-1], lexical_vectors)

@@ -1,10 +1,19 @@
 """Baselines without a decoder, against what their definitions say."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from lco_jax.config import MediaConfig, Memory
+from lco_jax.data.records import Item
+from lco_jax.embed.open import open_model
 from lco_jax.lab import lexical
+from lco_jax.lab.media_texts import make_reader
 from lco_jax.metrics.comparison import EmbeddedPairs
+from tests import meshes, tiny
+from tests.data.audio_files import plain as wav
+from tests.data.audio_files import tones
 
 
 def test_media_are_read_by_tokens():
@@ -51,3 +60,27 @@ def test_what_the_tower_says_is_found():
     assert [sorted(tokens.tolist()) for tokens in nearest] == [sorted(row) for row in rows]
     pairs = EmbeddedPairs(0, lexical._log_chances(chances), lexical._bags(rows, wanted))
     assert pairs.scores()["mrr"].mean() == pytest.approx(1)
+
+
+def test_the_text_that_is_read_is_a_baseline_of_its_own(tmp_path):
+    folder = tiny.write(tmp_path, "qwen2_5_omni_thinker").folder
+    media = MediaConfig(audio_features="tokens", image_features="tokens")
+    model = open_model(str(folder), media=media, dtype="float32")
+    mesh = meshes.make((1, 1, 1))
+    snapshot = SimpleNamespace(
+        graph=model.graph, params=model.params, processor=model.processor, mesh=mesh
+    )
+    shown = [Item(audios=(wav(tones(seconds)),)) for seconds in (0.5, 1.0, 2.0)]
+    named = [Item("a fox"), Item("the brown dog"), Item("market")]
+    found = lexical.lexical_vectors(shown, named, snapshot)
+    assert tuple(found) == lexical.NAMES == lexical.baselines_of(media).names
+    assert "read_texts" not in lexical.baselines_of(MediaConfig()).names
+    table = np.asarray(model.params["embed"]["table"])
+    reader = make_reader(model.graph, model.params, model.processor, mesh, Memory())
+    for item, vector in zip(reader.read(shown), found["read_texts"][0], strict=True):
+        (tokens,) = model.processor.prompter.tokens_of([item.text])
+        mean = table[np.array(tokens)].mean(axis=0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
+    for name in ("features", "nearest_tokens", "read_texts"):
+        for side in found[name]:
+            np.testing.assert_allclose(np.linalg.norm(side, axis=1), 1, atol=1e-5)
