@@ -29,7 +29,8 @@ Made by `python -m benchmarks.lab_search` from `search.json`. MRR after the text
 seed, on 200 emoji and 60 recordings held out of the training data, not on the test split. Texts of
 r1 and r2 are those of the test split of WordNet; nothing was chosen by them. In brackets: the
 lexical baseline of the same towers (mean features against mean token embeddings, the better of raw
-and centred), and the 95 % paired interval over queries of the difference to it, where computed. Machines were shared, so seconds are no measure of cost.
+and centred), and the 95 % paired interval over queries of the difference to it, where computed.
+Machines were shared, so seconds are no measure of cost.
 """
 
 
