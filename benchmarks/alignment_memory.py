@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from benchmarks.results import append_line
 from lco_jax.analysis.states import LayerStates, LayerWriter
 from lco_jax.metrics.kernel_alignment import align_layers
 from lco_jax.metrics.names import METRICS
@@ -52,8 +53,7 @@ def main() -> None:
     }
     print(json.dumps(figures, indent=2))
     if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
+        append_line(arguments.json, "alignment_memory", figures)
 
 
 def _write(folder: Path, arguments: Arguments, seed: int) -> LayerStates:

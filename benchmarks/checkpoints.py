@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.results import append_line
 from lco_jax.config import CheckpointConfig
 from lco_jax.runtime.axes import MESH_AXES
 from lco_jax.train import checkpoint
@@ -82,8 +83,7 @@ def main() -> None:
     }
     print(json.dumps(figures, indent=2))
     if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
+        append_line(arguments.json, "checkpoints", figures)
 
 
 def _state(megabytes: int) -> TrainState:

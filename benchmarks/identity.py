@@ -3,7 +3,6 @@
 python -m benchmarks.identity
 """
 
-import json
 import multiprocessing
 import os
 import tempfile
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load_weights import write_checkpoint
+from benchmarks.results import append_line
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def main(arguments: Arguments) -> None:
         table.add_row(what, f"{seconds:.4f}", f"{100 * seconds / load_s:.2f}")
     Console().print(table)
     if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
+        append_line(arguments.json, "identity", figures)
 
 
 def _in_process(folder: Path, kept: Path) -> dict[str, float]:

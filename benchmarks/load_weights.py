@@ -1,6 +1,6 @@
 """Speed and memory of loading hub weights: GB/s from a warm page cache, peak memory over weights.
 
-python benchmarks/load_weights.py
+python -m benchmarks.load_weights --json results.jsonl
 """
 
 import json
@@ -18,6 +18,8 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.results import append_line
 
 _CONFIG = {
     "model_type": "qwen2",
@@ -41,12 +43,15 @@ class Arguments:
 
     repeats: int = 3
     """Loads per mesh, each in a process of its own; the fastest and the largest count."""
+    json: Path | None = None
+    """Append the figures to this file."""
 
 
 def main(arguments: Arguments) -> None:
     table = Table(title="hub folder → sharded arrays")
     for column in ("fsdp x tensor", "weights", "GB/s", "peak / weights"):
         table.add_column(column, justify="right")
+    meshes = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_checkpoint(folder)
@@ -56,7 +61,11 @@ def main(arguments: Arguments) -> None:
             speed = size / min(run["seconds"] for run in runs)
             peak = max(run["peak_bytes"] for run in runs) / runs[0]["bytes"]
             table.add_row(f"{fsdp} x {tensor}", f"{size:.2f} GB", f"{speed:.2f}", f"{peak:.2f}")
+            found = {"gigabytes": size, "gigabytes_per_s": speed, "peak_over_weights": peak}
+            meshes.append({"fsdp": fsdp, "tensor": tensor, **found})
     Console().print(table)
+    if arguments.json:
+        append_line(arguments.json, "load_weights", {"meshes": meshes})
 
 
 def write_checkpoint(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """What the comparisons share: a process per side, the speed of a matrix product, tables, JSON."""
 
 import functools
-import json
 import multiprocessing
 import os
 import time
@@ -15,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.results import append_line
 
 _GEMM_SHAPE = (1024, 4096, 1024)
 _GEMM_S = 0.5
@@ -218,7 +219,4 @@ def show(title: str, rows: list[Row]) -> None:
 
 def append_json(file: Path, benchmark: str, rows: list[Row], facts: dict[str, Any]) -> None:
     """Add one line with the figures to `file`."""
-    record = {"benchmark": benchmark, **facts, "load_average": os.getloadavg()}
-    record["sides"] = [asdict(row) for row in rows]
-    with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(record) + "\n")
+    append_line(file, benchmark, {**facts, "sides": [asdict(row) for row in rows]})

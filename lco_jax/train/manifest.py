@@ -191,7 +191,7 @@ def start_or_resume(
         "code": code_digest(),
         "earlier_code": [list(pair) for pair in code],
         "versions": versions(),
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
     with writing(file):
@@ -247,7 +247,8 @@ def check_same_run(
     return True
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
+    """The commit of this code, with `-dirty` if files differ from it; None outside a repository."""
     folder = epath.Path(__file__).parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
