@@ -1,8 +1,9 @@
-"""The lab, faithfully: images and audio are learned through all 30 layers of a frozen decoder.
+"""The lab as in the paper: images and audio are learned through all 30 layers of a frozen decoder.
 
-Alignment first puts the features of both towers where tokens are; then towers and projectors learn
-by next-token cross-entropy through the decoder what images (emoji, Open Clip Art) are called and
-what is said in recordings (prompts, synthetic speech); then the decoder learns from WordNet only.
+Alignment first trains the features of both towers to match the embeddings of the tokens that name
+them. Then towers and projectors learn, by next-token cross-entropy through the decoder, to name
+images (emoji, Open Clip Art) and to transcribe recordings (prompts, synthetic speech). Then the
+decoder is refined on WordNet texts only.
 It needs `prepare_data.py openclipart` and `synthetic_speech`, and 45 minutes on a core.
 """
 

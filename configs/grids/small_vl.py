@@ -1,4 +1,4 @@
-"""The scaling law in a small lab: a decoder and a vision tower that start from nothing.
+"""The scaling law in a small lab: a randomly initialised decoder and vision tower.
 
 Generative stages of four lengths read WordNet (definitions, and definitions after an example
 sentence) and name emoji. Each is followed by the same text-only contrastive stage on WordNet.

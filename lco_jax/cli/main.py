@@ -31,7 +31,9 @@ COMMANDS: dict[str, dict[str, _Command]] = {
     },
     "Use": {
         "embed": _Command("embed", "Vectors of texts, images, audio and videos in files"),
-        "search": _Command("search", "Find in files what is nearest to a text, image or sound"),
+        "search": _Command(
+            "search", "Find in files what is nearest to a text, image, recording or video"
+        ),
         "export": _Command("export", "Write a model for transformers and sentence-transformers"),
     },
     "Measure": {

@@ -155,15 +155,15 @@ class MediaConfig:
 
     image_min_pixels: int = 56 * 56
     image_max_pixels: int = 1280 * 28 * 28
-    """1,280 tokens; document tasks gain from more."""
+    """Larger images are scaled down to this, 1,280 tokens; document tasks gain from more."""
     video_fps: float = 2.0
-    """Frames that are read of a second."""
+    """Frames read per second of video."""
     video_max_frames: int = 64
     video_min_pixels: int = 128 * 28 * 28
-    """Of each frame."""
+    """Of each frame; smaller ones are scaled up."""
     video_max_pixels: int = 768 * 28 * 28
     video_max_total_pixels: int = 115_200 * 28 * 28
-    """Of all pairs of frames of a video."""
+    """Of all pairs of frames of a video together; longer videos get smaller frames."""
     after_video: Literal["last", "extent"] = "last"
     """Where text goes on after a video: behind its last position, as the models were trained, or
     behind its height and width, as transformers 5 does for Qwen2.5-VL."""
@@ -173,18 +173,18 @@ class MediaConfig:
     audio_in_video: bool = False
     """Whether the audio track of a video is read with it (Omni; off in the paper)."""
     audio_features: Literal["all", "tokens"] = "all"
-    """What embedding reads of a recording: all features of its tower; or a text, of the tokens
-    whose embeddings they are nearest to for a while. The latter is for towers that were aligned
-    with the embeddings of tokens; neither training nor transformers reads audio so."""
+    """What embedding reads of a recording. `all`: the features of the audio tower, as in training
+    and in transformers. `tokens`: a text, of the tokens whose embeddings the features are nearest
+    to for a while; for towers that an alignment stage has trained to match token embeddings."""
     image_features: Literal["all", "tokens"] = "all"
-    """The same of an image; the text is of the words that all its features together are nearest
-    to."""
+    """Likewise of an image; with `tokens`, the text is of the words that all its features together
+    are nearest to."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """They may be raised, or lowered, when a run goes on."""
     on_error: Literal["raise", "skip"] = "raise"
-    """Whether a record that cannot be used stops a training run, or is left out: an example whose
-    media are damaged, that is too long or that fails in any other way is replaced and counted, and
-    a bad row is no example."""
+    """Whether a record that cannot be used stops the run (`raise`) or is left out (`skip`). With
+    `skip`, an example whose media are damaged, that is too long or that fails in any other way is
+    replaced by another and counted, and a row of a table that is invalid is left out."""
 
 
 ControlTokensRead = Literal["characters", "tokens"]

@@ -13,8 +13,11 @@ class MeshConfig:
     """Sizes of the three mesh axes; -1 takes all devices that are left."""
 
     data: int = -1
+    """Devices that each read a part of the batch and hold all weights."""
     fsdp: int = 1
+    """Devices that each read a part of the batch and hold a part of the weights."""
     tensor: int = 1
+    """Devices that compute a part of each layer for the same part of the batch."""
 
     def __post_init__(self):
         sizes = dataclasses.astuple(self)
@@ -49,16 +52,17 @@ class Memory:
     logit_chunks: int = 1
     """Gather and compare the candidates in this many blocks."""
     candidates: Literal["auto", "gathered", "ring"] = "auto"
-    """How all candidates meet all anchors: replicated on every device, or sent round them
-    (auto: the ring where replicas would take half a GiB)."""
+    """How anchors are compared with the candidates of all devices. `gathered`: every device holds
+    all candidates. `ring`: blocks of candidates pass from device to device. `auto`: the ring where
+    holding all would take more than half a GiB."""
     head_tokens: int = 512
     """Compute next-token logits of this many tokens of a device at a time."""
     remat: Literal["none", "full", "dots"] = "dots"
-    """What the layers recompute in the backward pass: nothing; what is no matrix product, which is
-    faster than to keep it; everything."""
+    """What the layers recompute in the backward pass. `none`: nothing. `dots`: all but matrix
+    products, the rest being faster to recompute than to keep. `full`: everything."""
     row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     """Allowed lengths of a packed row, ascending. A batch takes the first that holds its longest
-    item and gives short items company."""
+    item; short items share rows."""
     frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 16384)
     """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
     that holds its largest image or frame. Full attention of the vision tower runs within a row."""
@@ -83,19 +87,24 @@ class CheckpointConfig:
     """When to save and what to keep."""
 
     every_steps: int = 200
-    """A run that stops goes on after the last one; SIGTERM and Ctrl-C save, too."""
+    """Steps between two checkpoints; SIGTERM and Ctrl-C save one, too. A stopped run resumes from
+    the last."""
     keep_last: int = 2
+    """Of the newest checkpoints."""
     keep_best: int = 1
     """Of the checkpoints that were evaluated."""
 
 
 @dataclass(frozen=True)
 class LoggingConfig:
-    """What a run tells while it goes."""
+    """What a run reports while it goes."""
 
     every_steps: int = 1
+    """Steps between two lines of `metrics.jsonl`."""
     progress: bool = True
+    """Show a progress bar on a terminal."""
     tensorboard: bool = True
+    """Write event files to `tensorboard/` of the run folder."""
     report: bool = True
     """Write `report/index.html` at the end."""
     profile: tuple[int, int] | None = None

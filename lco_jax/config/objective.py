@@ -45,16 +45,16 @@ class Generative:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Features of media become the embeddings of the tokens that name them; the decoder is frozen
-    and not run.
+    """Trains towers and projectors so that the features of a medium match the embeddings of the
+    tokens that name it; the decoder is frozen and not run.
 
-    A recording is its tokens one after another, each for as long as it is heard (CTC without a
-    blank); an image is its tokens in any order. Both are spelled in lower case, without
-    punctuation.
+    The features of a recording follow the tokens of its transcript in order, each for as long as it
+    is heard (CTC without a blank); those of an image match the tokens of its name in any order.
+    Both texts are in lower case, without punctuation.
     """
 
     pull: float = 1.0
-    """Weight of the squared distance of a feature from the embedding of what it says, in units of
+    """Weight of the squared distance between a feature and the embedding of its token, in units of
     the mean squared length of an embedding."""
     max_response_tokens: int = 64
     """Longer responses are cut."""

@@ -19,11 +19,15 @@ class OptimizerConfig:
     """Learning rate after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int | float = 100
-    """In which it rises from 0: a number of steps, or below 1 a share of all of them."""
+    """In which the rate rises from 0: a number of steps, or (below 1) a share of all of them."""
     beta1: float = 0.9
+    """Decay of the mean of gradients."""
     beta2: float = 0.999
+    """Decay of the mean of squared gradients."""
     eps: float = 1e-8
+    """Added to the root of the latter."""
     weight_decay: float = 0.0
+    """Decoupled, of trained matrices."""
     clip_norm: float | None = 1.0
     """Global norm. The official trainer divides the gradient by the number of GPUs before it
     clips at 1.0, so its threshold on the true gradient is the number of GPUs (32)."""
@@ -60,12 +64,13 @@ class TrainConfig:
     objective: Objective = field(default_factory=Contrastive)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     num_steps: int | None = None
-    """None: `num_epochs` passes over the data."""
+    """Optimizer steps (None: as many as `num_epochs` passes over the data take)."""
     num_epochs: int = 2
     """Passes over the data, unless `num_steps` is given."""
     seed: int = 42
     """Of the order of the data, the low-rank factors and dropout."""
     evaluation: Evaluation | None = None
+    """Held-out pairs on which retrieval is measured (None: none)."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     memory: Memory = field(default_factory=Memory)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -34,7 +34,7 @@ class Job:
     """Branch, tag or commit."""
     prepare: str = ""
     """Shell command that fetches data and weights, run in the repository on every host before each
-    start: it must leave alone what is there already."""
+    start, so it must be idempotent."""
     train: str = ""
     """More arguments of `launch/train.py`, as in a shell."""
     name: str = "lco-train"

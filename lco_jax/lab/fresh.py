@@ -1,4 +1,4 @@
-"""A small vision-language model with random weights, for studies of training from nothing.
+"""A small vision-language model with random weights, for studies of training from scratch.
 
 The result is an ordinary hub folder of type `qwen2_5_vl`, which every program of ours reads.
 """

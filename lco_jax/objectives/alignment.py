@@ -1,4 +1,4 @@
-"""Alignment of media with the space of tokens, in which the decoder reads them."""
+"""Alignment: features of media are trained to match the embeddings of the tokens that name them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
