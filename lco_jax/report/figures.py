@@ -1,7 +1,7 @@
 """The figures of the run report, as inline SVG that follows the colours and fonts of its page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -52,9 +52,9 @@ Records = Sequence[dict[str, Any]]
 
 def progress(train: Records, evals: Records) -> str:
     """Loss and accuracy of the training batches, with held-out retrieval beside it."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.3), layout="constrained")
-        loss, accuracy = figure.subplots(1, 2)
+
+    def draw(figure: Figure, panels: Sequence[Axes]) -> None:
+        loss, accuracy = panels
         _curve(loss, train, "loss", "Contrastive loss")
         _curve(accuracy, train, "accuracy@1", "Accuracy", label="training batch")
         scored = [record for record in evals if "recall@1" in record]
@@ -72,25 +72,26 @@ def progress(train: Records, evals: Records) -> str:
         # On the line of the title, where no curve can run through it.
         place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "borderaxespad": 0}
         accuracy.legend(ncols=2, fontsize=9, handlelength=1.4, columnspacing=1.2, **place)
-        return _svg(figure)
+
+    return _for_both_widths(2, draw, height=3.3, panel_height=2.6)
 
 
 def stage_losses(stages: dict[str, Records]) -> str:
     """The loss of every stage, by name, side by side."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.0), layout="constrained")
-        panels = figure.subplots(1, len(stages), squeeze=False)[0]
+
+    def draw(figure: Figure, panels: Sequence[Axes]) -> None:
         for axes, (name, train) in zip(panels, stages.items(), strict=True):
             _curve(axes, train, "loss", f"Loss of stage “{name}”")
             axes.set_ylim(bottom=0)
-        return _svg(figure)
+
+    return _for_both_widths(len(stages), draw, height=3.0, panel_height=2.6)
 
 
 def vitals(train: Records) -> str:
     """Small curves of what tells a healthy run from a sick one."""
-    with matplotlib.rc_context(STYLE | {"font.size": 9, "axes.titlesize": 10}):
-        figure = Figure(figsize=(10, 2.2), layout="constrained")
-        cosines, norm, rate, speed = figure.subplots(1, 4)
+
+    def draw(figure: Figure, panels: Sequence[Axes]) -> None:
+        cosines, norm, rate, speed = panels
         _curve(cosines, train, "positive_cosine", "Cosine in the batch", label="positive")
         _curve(cosines, train, "negative_cosine", label="negative", colour="muted")
         if cosines.lines:
@@ -101,7 +102,9 @@ def vitals(train: Records) -> str:
         _curve(speed, train, "tokens_per_second", "Tokens per second")
         for axes in (norm, rate, speed):
             axes.set_ylim(bottom=0)
-        return _svg(figure)
+
+    style = {"font.size": 9, "axes.titlesize": 10}
+    return _for_both_widths(4, draw, height=2.2, panel_height=2.0, style=style)
 
 
 def cosine_histograms(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
@@ -112,10 +115,9 @@ def cosine_histograms(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
     """
     lowest = min(0.0, *(float(values.min()) for values in cosines.values()))
     bins = np.linspace(lowest, 1.0, 71)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 1.9 * len(cosines) + 0.4), layout="constrained")
-        panels = figure.subplots(len(cosines), 1, sharex=True, squeeze=False)[:, 0]
-        colours = ("before", "after")[-len(cosines) :]
+    colours = ("before", "after")[-len(cosines) :]
+
+    def draw(figure: Figure, panels: Sequence[Axes]) -> None:
         for axes, colour, (title, values) in zip(panels, colours, cosines.items(), strict=True):
             values = np.minimum(values, 1.0)  # rounding may exceed the last bin
             true = np.diagonal(values)
@@ -129,16 +131,19 @@ def cosine_histograms(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
             axes.spines.left.set_visible(False)
             axes.legend(loc="upper left")
         panels[-1].set_xlabel("cosine of an anchor with a positive")
-        return _svg(figure)
+
+    height = 1.9 * len(cosines) + 0.4
+    return _for_both_widths(
+        len(cosines), draw, height=height, panel_height=2.1, below=True, sharex=True
+    )
 
 
 def similarity_matrices(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
     """The cosines of the first anchors (rows) and positives (columns), on one colour scale."""
     blocks = {title: values[:NUM_MATRIX, :NUM_MATRIX] for title, values in cosines.items()}
     lowest = min(0.0, *(float(block.min()) for block in blocks.values()))
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(10, 4.4), layout="constrained")
-        panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+
+    def draw(figure: Figure, panels: Sequence[Axes]) -> None:
         for axes, (title, block) in zip(panels, blocks.items(), strict=True):
             image = axes.imshow(block, cmap="magma", vmin=lowest, vmax=1, interpolation="nearest")
             axes.set_title(title)
@@ -147,7 +152,33 @@ def similarity_matrices(cosines: dict[str, Float[np.ndarray, "n n"]]) -> str:
         bar = figure.colorbar(image, ax=list(panels), shrink=0.85, aspect=30, pad=0.02)
         bar.set_label("cosine")
         bar.outline.set_visible(False)
-        return _svg(figure)
+
+    style = {"axes.grid": False}
+    return _for_both_widths(len(blocks), draw, height=4.4, panel_height=3.6, style=style)
+
+
+def _for_both_widths(
+    count: int,
+    draw: Callable[[Figure, Sequence[Axes]], None],
+    *,
+    height: float,
+    panel_height: float,
+    below: bool = False,
+    style: dict[str, Any] | None = None,
+    **options: Any,
+) -> str:
+    """Two drawings, of which the style sheet of a page shows one: on a wide screen the panels stand
+    side by side, on a narrow one (and `below`) each below the other, in letters of the same size.
+    """
+    sizes = {"wide": (10.0, height), "narrow": (4.4, count * panel_height)}
+    drawn = []
+    with matplotlib.rc_context(STYLE | (style or {})):
+        for name, size in sizes.items():
+            figure = Figure(figsize=size, layout="constrained")
+            shape = (count, 1) if below or name == "narrow" else (1, count)
+            draw(figure, figure.subplots(*shape, squeeze=False, **options).ravel())
+            drawn.append(f'<div class="{name}">{_svg(figure)}</div>')
+    return "".join(drawn)
 
 
 def _curve(

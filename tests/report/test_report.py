@@ -210,8 +210,9 @@ def test_the_page_is_well_formed_and_fetches_nothing(run):
     assert page.open == []
     assert page.fetched == []
     assert "@import" not in run[2] and "url(http" not in run[2]
-    # 4 figures, in the colours of the page: none of the drawing colours is left.
-    assert run[2].count("<svg") == 4
+    # 4 figures, each for wide and for narrow screens, in the colours of the page: none of the
+    # drawing colours is left.
+    assert run[2].count("<svg") == 8
     assert "var(--before)" in run[2].split("<svg")[1] and "#c8702a" in run[2].split("<svg")[0]
     assert "#c8702a" not in "".join(run[2].split("<svg")[1:])
 

@@ -40,6 +40,7 @@ from tests import runs, tiny
 from tests.data.audio_files import plain, tones
 from tests.data.media_files import random_image
 from tests.meshes import one_device as one_device
+from tests.report.narrow import sideways
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -206,4 +207,5 @@ def test_report(job):
     _check_controls(numbers, sets, job)
     assert page.count("data:audio/") >= 12 and page.count("data:image/png") >= 12
     assert "&lt;b&gt;a dog" in page
+    assert not sideways(page)
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
