@@ -75,8 +75,8 @@ def embed_items(embedder: Embedder, items: Items | FileItems, output_path: str) 
     and of the same model, settings, code and items. An item that cannot be
     embedded has a row of NaN (null in parquet), and is listed in `OUTPUT.errors.jsonl`.
 
-    Several processes call it alike. Each parses and embeds its own items, and the first, whose
-    position all go on from, writes.
+    Every process of a job calls it with the same arguments. Each parses and embeds its own items;
+    process 0 writes the output, and all resume from the position that it has found there.
 
     Raises:
         ValueError: another kind of output.

@@ -41,7 +41,7 @@ class Rule:
     begins: str
     """A regular expression."""
     kind: str = "program"
-    """`program`; `parse`: only its command line; `shell`, `extra`: see `check`."""
+    """`program`; `parse`: only its command line; `shell`, `syntax`, `extra`: see `check`."""
     more: tuple[str, ...] = ()
     """Behind the arguments of the text."""
     instead: tuple[tuple[str, str], ...] = ()
@@ -50,6 +50,7 @@ class Rule:
 
 RULES = (
     Rule(r"(bash launch/|srun |bash job/)", "shell"),
+    Rule(r"(gcloud|tensorboard) ", "syntax"),
     Rule(r"pip install -e '\.\[\w+\]'$", "extra"),
     Rule(r"python launch/tpu/job\.py"),
     Rule(r".*(gs://|--tpu|--coordinator|--distributed)", "cloud"),
@@ -106,7 +107,7 @@ def step_of(language, command):
     if language == "python":
         return {"kind": "python", "text": command}
     rule = rule_of(command)
-    if rule is None or rule.kind in ("shell", "extra", "module"):
+    if rule is None or rule.kind in ("shell", "syntax", "extra", "module"):
         return None
     words = shlex.split(command)
     while not words[0].endswith(("launch/train.py", "launch/embed.py", "lco")):
@@ -231,6 +232,9 @@ def check(rule, command, folder):
     if rule.kind == "extra":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert re.search(r"\[(\w+)\]", command)[1] in extras["optional-dependencies"]
+    elif rule.kind == "syntax":
+        read = subprocess.run(["bash", "-n", "-c", command], capture_output=True)
+        assert read.returncode == 0 and not read.stderr
     elif rule.kind == "module":
         assert (ROOT / (words[2].replace(".", "/") + ".py")).is_file()
     elif words[0] == "bash":

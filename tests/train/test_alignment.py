@@ -2,11 +2,14 @@
 
 import json
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks import quickstart_picture
 from lco_jax.config import (
     PREVIOUS_STAGE,
     Alignment,
@@ -209,3 +212,12 @@ def test_report(job):
     assert "&lt;b&gt;a dog" in page
     assert not sideways(page)
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+def test_picture_of_what_is_found(job, tmp_path, monkeypatch):
+    pytest.importorskip("weasyprint")
+    output = tmp_path / "found.png"
+    monkeypatch.setattr(sys, "argv", ["picture", str(job), "--output", str(output)])
+    quickstart_picture.main()
+    with Image.open(output) as image:
+        assert image.width == 1840 and image.height > 400
