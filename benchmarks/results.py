@@ -16,7 +16,7 @@ def append_line(file: Path, benchmark: str, figures: dict[str, Any]) -> None:
 
     record = {
         "benchmark": benchmark,
-        "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *_options()]),
         "revision": git_revision(),
         "cores": os.cpu_count(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
@@ -25,3 +25,12 @@ def append_line(file: Path, benchmark: str, figures: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(record) + "\n")
+
+
+def _options() -> list[str]:
+    """Of this program, but for where the line goes."""
+    options = sys.argv[1:]
+    if "--json" in options:
+        place = options.index("--json")
+        del options[place : place + 2]
+    return options

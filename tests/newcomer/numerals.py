@@ -29,7 +29,7 @@ _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _REMARK = re.compile(r"(?:^|\s)# (.*)$", re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
 _NO_TEXT = re.compile(r"<!--.*?-->|\]\([^)\s]*\)|https?://\S+", re.DOTALL)
-_UNITS = "x|[kMGT]i?B|billion|million|ms|s|seconds?|minutes?|hours?|nats?|pixels?|k?Hz"
+_UNITS = r"x(?! \d)|[kMGT]i?B|billion|million|ms|s|seconds?|minutes?|hours?|nats?|pixels?|k?Hz"
 _NUMBER = re.compile(
     rf"(?<![\w.,@:/#^-])(?P<sign>[+{_MINUS}]?)(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)"
     rf"(?:\s?(?P<unit>%|(?:{_UNITS})\b))?(?![\w@]|[-:/.]\w)"

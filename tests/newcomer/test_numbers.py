@@ -10,7 +10,7 @@ import pytest
 from tests.newcomer.numerals import MADE, ROOT, Figure, figures, numbers_of
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "WORKSPACE.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     ROOT / "benchmarks/README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
@@ -64,7 +64,7 @@ def test_what_a_figure_is():
     of_a = ["1,056", ".541", "-.026", "95.0 %", "1.2 GB", "12 s", "13 minutes"]
     assert found == [
         *((text, ("A.json",)) for text in of_a),
-        *((text, ("B.json", "C.py")) for text in ("56 x", "56 pixels")),
+        *((text, ("B.json", "C.py")) for text in ("56", "56 pixels")),
     ]
 
 
