@@ -15,7 +15,7 @@ writes a report, and searches held-out images, recordings and texts with the new
   --workdir DIR     where the run goes (default: runs/ and the name of the config)
 
 All options go to launch/train.py, whose --help lists more of them. A second run installs and
-fetches nothing; a stopped run goes on where it was. PYTHON=python3.12 chooses the interpreter.
+fetches nothing; a stopped run resumes where it was. PYTHON=python3.12 chooses the interpreter.
 
   bash launch/quickstart.sh
   bash launch/quickstart.sh --config configs/quickstart_text.py --workdir runs/texts"

@@ -23,7 +23,7 @@ class _Arguments(Start, Compilations, ModelOptions):
     """Files of JSON Lines (also .gz), CSV or parquet; patterns such as 'a/*.csv'; or a folder, all
     of whose media and .txt files are embedded."""
     output: str
-    """`.npy`, or `.parquet` with ids, texts and paths; a stopped job goes on where it was."""
+    """`.npy`, or `.parquet` with ids, texts and paths; a stopped job resumes where it was."""
     columns: tuple[str, ...] = ()
     """What is what in a table: COLUMN=ROLE, such as body=text,photo=image_path,key=id (default: as
     the columns are called)."""

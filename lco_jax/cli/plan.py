@@ -32,7 +32,7 @@ class _Front:
     """Also list the costliest instructions and their lines of the source."""
     search: int | None = None
     """Find the fastest sizes of the mesh, recomputation, encode chunks and row lengths: all are
-    estimated, and so many of the most promising that fit are compiled."""
+    estimated, and this many of the most promising that fit are compiled."""
     rehearse: bool = False
     """Compile nothing: go through the start of the run as every host of the slice, up to the first
     batches. Exits with 1 if a host would stop or an item be fed twice or never."""

@@ -83,7 +83,7 @@ class ParallelPairs:
     source_dir: Path | None = None
     """Local copy (parquet, csv, tsv or jsonl); None: downloaded from the hub."""
     max_pairs: int = 1_000_000
-    """At most so many training pairs."""
+    """Most training pairs to keep."""
     data_dir: str | None = None
     """Where to write; None: the cache folder."""
 

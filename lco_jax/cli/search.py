@@ -48,7 +48,8 @@ class _Arguments(Compilations, ModelOptions):
     top_k: int = 10
     """How many to find for each query."""
     each_kind: bool = False
-    """Find so many texts, so many images and so on: scores of different kinds compare badly."""
+    """Rank texts, images, audio and videos each by themselves, since scores of different kinds
+    compare badly."""
     json: bool = False
     """Write JSON to the standard output, and nothing else."""
     html: Path | None = None

@@ -165,8 +165,8 @@ class MediaConfig:
     video_max_total_pixels: int = 115_200 * 28 * 28
     """Of all pairs of frames of a video together; longer videos get smaller frames."""
     after_video: Literal["last", "extent"] = "last"
-    """Where text goes on after a video: behind its last position, as the models were trained, or
-    behind its height and width, as transformers 5 does for Qwen2.5-VL."""
+    """Where the positions of text continue after a video: behind its last position, as the models
+    were trained, or behind its height and width, as transformers 5 does for Qwen2.5-VL."""
     audio_max_seconds: float = 300.0
     audio_when_longer: Literal["cut", "refuse"] = "cut"
     """Refused recordings are unreadable; see `on_error`."""
@@ -180,7 +180,7 @@ class MediaConfig:
     """Likewise of an image; with `tokens`, the text is of the words that all its features together
     are nearest to."""
     limits: MediaLimits = field(default_factory=MediaLimits)
-    """They may be raised, or lowered, when a run goes on."""
+    """They may change when a run resumes."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a record that cannot be used stops the run (`raise`) or is left out (`skip`). With
     `skip`, an example whose media are damaged, that is too long or that fails in any other way is

@@ -27,7 +27,7 @@ class Job:
     topology: str
     """Generation and chips along each axis: `v5e:16x16`, `v5p:4x4x4`, `v6e:8x8`."""
     workdir: str
-    """Run folder in a bucket (gs://…); a job that starts again goes on from its last checkpoint."""
+    """Run folder in a bucket (gs://…); a job that starts again resumes from its last checkpoint."""
     repository: str
     """Git URL of this code, which the machines can clone."""
     revision: str = "main"
