@@ -34,6 +34,8 @@ def test_links_lead_somewhere(page):
         target = page.parent / path if path else page
         if "://" in link:
             continue
+        if anchor and target.exists() and _generated(anchor, target):
+            continue
         if not target.exists() or (anchor and anchor not in _anchors(target)):
             missing.append(link)
     assert not missing
@@ -44,6 +46,12 @@ def _anchors(page):
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
     return {re.sub(r"\s+", "-", heading) for heading in plain}
+
+
+def _generated(anchor, page):
+    """Whether an anchor is of what the site makes of docstrings on that page; the build checks it."""
+    modules = re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+    return any(anchor.startswith(module) for module in modules)
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=_name)
