@@ -142,7 +142,7 @@ def numbers_of(source: str) -> frozenset[float]:
     text = (ROOT / name).read_text(encoding="utf-8")
     match Path(name).suffix:
         case ".json" | ".jsonl":
-            parts = _records(text)
+            parts = records(text)
             if key:
                 parts = [part for record in parts for part in _under(record, key)]
             found = {number for part in parts for number in _of_values(part)}
@@ -162,7 +162,7 @@ def numbers_of(source: str) -> frozenset[float]:
     return frozenset(found)
 
 
-def _records(text: str) -> list:
+def records(text: str) -> list:
     """Of a JSON file, or of one with a line a record."""
     try:
         return [json.loads(text)]

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.newcomer.numerals import MADE, ROOT, Figure, figures, numbers_of
+from tests.newcomer.numerals import MADE, ROOT, Figure, figures, numbers_of, records
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -39,10 +39,11 @@ def _is_program(words):
     "file", sorted((ROOT / "docs/results").glob("*.json")), ids=lambda f: f.name
 )
 def test_results_say_which_command_wrote_them(file):
-    for record in file.read_text().splitlines():
-        command = re.search(r'"command": "([^"]+)"', record)
-        assert command and _is_program(command[1].split())
-        assert re.search(r'"revision": "\w{7,}"', record), "of a commit, not of changed files"
+    for record in records(file.read_text()):
+        assert _is_program(record["command"].split())
+        assert re.fullmatch(r"[0-9a-f]{7,}", record["revision"]), (
+            "of a commit, not of changed files"
+        )
 
 
 PAGE = """# 1. Figures of 3 kinds
