@@ -49,7 +49,7 @@ def _anchors(page):
 
 
 def _generated(anchor, page):
-    """Whether an anchor is of what the site makes of docstrings on that page; the build checks it."""
+    """Whether it is of what the site makes of docstrings, which the build of the site checks."""
     modules = re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
     return any(anchor.startswith(module) for module in modules)
 
