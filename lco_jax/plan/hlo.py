@@ -147,7 +147,9 @@ class Program:
         limits = [int(x.argument) for x in condition.values() if _is_count(x)]
         counter = next((x for x in condition.values() if x.opcode == "get-tuple-element"), None)
         if root.attribute("direction") != "LT" or len(limits) != 1 or counter is None:
-            raise ValueError(f"the number of iterations of loop {loop.name} is not to be seen")
+            raise ValueError(
+                f"the number of iterations of loop {loop.name} cannot be read from the program"
+            )
         start = computation[loop.operands[0]]
         if start.opcode == "tuple":
             first = computation[start.operands[int(counter.attribute("index"))]]

@@ -151,8 +151,8 @@ def _on_compromise(loss: LeaseCompromise) -> None:
 def _end(file: Any) -> None:
     """Two processes must not write to one place: the one that stood still goes."""
     log.error(
-        "error: this process stood still for more than %g s, and another one has taken %s: it ends "
-        "here, and the other goes on",
+        "error: this process was suspended for more than %g s, and another one has taken %s: this "
+        "one ends, and the other continues",
         *(PATIENCE_S, file),
     )
     logging.shutdown()

@@ -126,8 +126,8 @@ def _check(table: Table, kind: type, columns: ColumnRoles) -> None:
     roles = [role for _, role in columns]
     if roles.count("negative") > 1 and any(role.startswith("negative.") for role in roles):
         raise ValueError(
-            "several columns are negative, and it is open to which of them what is of negative. "
-            "belongs; name one negative, or give negatives in JSON Lines"
+            "several columns are negatives, so a medium given as negative.image_path or the like "
+            "could belong to any of them; name one negative, or give negatives in JSON Lines"
         )
     present = {role.partition(".")[0] for role in roles}
     lacking = [role for role in _NEEDED[kind] if role not in present]
