@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
+import yaml
 
 from benchmarks.hardware import held
 from lco_jax.runtime.axes import MESH_AXES
@@ -108,3 +109,10 @@ def test_sizes_are_those_of_the_models(name, models):
     # Of the whole checkpoint of Llama, whose head is its embedding.
     if name == "Llama-3.2-1B":
         assert models[name]["parameters"] == 1_235_814_400
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["preferred-citation"]["url"] == project["urls"]["Paper"]
