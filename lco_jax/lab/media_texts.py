@@ -115,17 +115,17 @@ class MediaTexts:
         decode = self._processor.prompter.decode
         return {key: decode(own).strip() or _ILLEGIBLE for key, own in tokens.items()}
 
-    def _heard(self, sounds: dict[str, Float[np.ndarray, "n D"]]) -> dict[str, list[int]]:
+    def _heard(self, recordings: dict[str, Float[np.ndarray, "n D"]]) -> dict[str, list[int]]:
         """All share the blocks: most are much shorter than one."""
-        table, features = self._params["embed"]["table"], np.concatenate([*sounds.values()])
+        table, features = self._params["embed"]["table"], np.concatenate([*recordings.values()])
         parts = []
         for start in range(0, len(features), _BLOCK):
             block = features[start : start + _BLOCK]
             padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
             parts.append(np.asarray(_nearest(table, padded))[: len(block)])
-        ends = np.cumsum([len(sound) for sound in sounds.values()])[:-1]
+        ends = np.cumsum([len(features) for features in recordings.values()])[:-1]
         runs = map(_long_runs, np.split(np.concatenate(parts), ends))
-        return dict(zip(sounds, runs, strict=True))
+        return dict(zip(recordings, runs, strict=True))
 
     def _seen(self, features: Float[np.ndarray, "n D"]) -> list[int]:
         padded = np.pad(features, ((0, -len(features) % _BLOCK), (0, 0)))
