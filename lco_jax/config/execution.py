@@ -13,11 +13,11 @@ class MeshConfig:
     """Sizes of the three mesh axes; -1 takes all devices that are left."""
 
     data: int = -1
-    """Devices that each read a part of the batch and hold all weights."""
+    """Shards of the batch alone."""
     fsdp: int = 1
-    """Devices that each read a part of the batch and hold a part of the weights."""
+    """Shards of batch and weights."""
     tensor: int = 1
-    """Devices that compute a part of each layer for the same part of the batch."""
+    """Shards of every layer."""
 
     def __post_init__(self):
         sizes = dataclasses.astuple(self)
@@ -58,8 +58,7 @@ class Memory:
     head_tokens: int = 512
     """Compute next-token logits of this many tokens of a device at a time."""
     remat: Literal["none", "full", "dots"] = "dots"
-    """What the layers recompute in the backward pass. `none`: nothing. `dots`: all but matrix
-    products, the rest being faster to recompute than to keep. `full`: everything."""
+    """What the backward pass recomputes: nothing, all, or (`dots`) all but matrix products."""
     row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     """Allowed lengths of a packed row, ascending. A batch takes the first that holds its longest
     item; short items share rows."""
@@ -87,8 +86,7 @@ class CheckpointConfig:
     """When to save and what to keep."""
 
     every_steps: int = 200
-    """Steps between two checkpoints; SIGTERM and Ctrl-C save one, too. A stopped run resumes from
-    the last."""
+    """Steps between two checkpoints; SIGTERM and Ctrl-C save one, too."""
     keep_last: int = 2
     """Of the newest checkpoints."""
     keep_best: int = 1
