@@ -2,8 +2,8 @@
 
 `python -m benchmarks.lab` trains the quickstart once for each fold of the spoken prompts, each with
 a seed of its own, and each time also its last stage on shuffled pairs; then it writes
-`docs/lab/tables.md`, `docs/lab/figures.json` and the report of the first run, and puts the tables
-into the pages that have a place for them. What is complete is not trained again, and a stopped run
+`docs/lab/tables.md`, `docs/lab/figures.json` and the report of the first run, puts the tables
+into the pages that have a place for them, and draws `docs/quickstart.png`. What is complete is not trained again, and a stopped run
 goes on where it was. Jobs of `configs/lab_full.py` and `lab_full_lora.py` among the runs are read,
 too, if they are complete. `--tables-only` trains nothing.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks.quickstart_picture import draw_run
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.config import Stage, Stages
@@ -32,6 +33,7 @@ _STAGES = ("align", _SPEAKS, "refine")
 """Of all recipes of the lab, in order."""
 _QUICK = "quick"
 _PAGES = (Path("README.md"), Path("docs/quickstart.md"), Path("docs/lab/README.md"))
+_PICTURE = Path("docs/quickstart.png")
 _TITLE = "# The lab in figures\n\nMade by `python -m benchmarks.lab`.\n\n"
 _EXPLAINED = (
     "Intervals are 95 % bootstraps over seeds and queries; where all seeds have the same queries, "
@@ -100,6 +102,14 @@ def _recipe(fold: int, max_steps: int | None) -> Stages:
     return Stages(tuple(parts), stages.samples)
 
 
+def _draw(run: Path) -> None:
+    """What texts find in the first run, for the README."""
+    try:
+        draw_run(run, _PICTURE)
+    except ImportError as error:
+        log.warning("%s is as it was: %s; pip install -e '.[documents]'", _PICTURE, error)
+
+
 def _is_complete(folder: Path) -> bool:
     return (folder / "report" / "report.json").exists()
 
@@ -146,6 +156,8 @@ def _write(folders: Sequence[Path], output: Path) -> None:
         "all arms": tables.retrieval_table(found),
         "changes in all arms": tables.summary_table(found),
     }
+    if _PICTURE.exists():
+        _draw(folders[0] / _STAGES[-1])
     for page in filter(Path.exists, _PAGES):
         written = [name for name, table in for_pages.items() if replace_table(page, name, table)]
         log.info("%s has the tables of %s", page, ", ".join(written) or "nothing")

@@ -77,13 +77,21 @@ class _Arguments:
 def main() -> None:
     """Read the vectors, draw, write."""
     arguments = tyro.cli(_Arguments, description=__doc__)
-    folder = epath.Path(arguments.workdir / arguments.stage)
-    sets = {pairs.modality: pairs for pairs in read_pair_sets(folder)}
+    draw_run(arguments.workdir / arguments.stage, arguments.output)
+
+
+def draw_run(folder: Path, output: Path) -> None:
+    """Draw what the texts of a run find, from the vectors in its folder.
+
+    Raises:
+        ValueError: it was not evaluated on images and recordings before and after.
+    """
+    sets = {pairs.modality: pairs for pairs in read_pair_sets(epath.Path(folder))}
     missing = sorted(set(_HEADINGS) - set(sets))
     if missing:
-        raise ValueError(f"{arguments.workdir} has no evaluations of {' and '.join(missing)}")
+        raise ValueError(f"{folder} has no two evaluations of {' and '.join(missing)}")
     page = _PAGE.render(parts=[_part(sets[name]) for name in _HEADINGS], top_k=_TOP_K)
-    draw(page, arguments.output)
+    draw(page, output)
 
 
 def draw(page: str, output: Path) -> None:
