@@ -3,9 +3,9 @@
 `python -m benchmarks.lab` trains the quickstart once for each fold of the spoken prompts, each with
 a seed of its own, and each time also its last stage on shuffled pairs; then it writes
 `docs/lab/tables.md`, `docs/lab/figures.json` and the report of the first run, puts the tables
-into the pages that have a place for them, and draws `docs/quickstart.png`. What is complete is not trained again, and a stopped run
-goes on where it was. Jobs of `configs/lab_full.py` and `lab_full_lora.py` among the runs are read,
-too, if they are complete. `--tables-only` trains nothing.
+into the pages that have a place for them, and draws `docs/quickstart.png`. What is complete is not
+trained again, and a stopped run resumes. Jobs of `configs/lab_full.py` and `lab_full_lora.py` among
+the runs are read, too, if they are complete. `--tables-only` trains nothing.
 """
 
 import json

@@ -107,7 +107,7 @@ def draw(page: str, output: Path) -> None:
 
 
 def _part(pairs: PairSet) -> dict[str, Any]:
-    evaluations = tuple(map(turned, (pairs.before, pairs.after)))
+    evaluations = tuple(turned(pairs.evaluations[name]) for name in ("before", "after"))
     before, after = (float(x.scores()["mrr"].mean()) for x in evaluations)
     count = len(pairs.lines)
     drawn = np.random.default_rng(0).permutation(count)[: _QUERIES[pairs.modality]].tolist()
