@@ -19,6 +19,7 @@ from etils import epath
 
 from lco_jax.lab.scores import PairSet, read_pair_sets, turned
 from lco_jax.metrics.comparison import EmbeddedPairs
+from lco_jax.metrics.retrieval import chance
 
 _PAGE = jinja2.Template(
     """<meta charset="utf-8"><style>
@@ -115,7 +116,7 @@ def _part(pairs: PairSet) -> dict[str, Any]:
         "heading": _HEADINGS[pairs.modality],
         "before": before,
         "after": after,
-        "chance": float(np.mean(1 / np.arange(1, count + 1))),
+        "chance": chance(count)["mrr"],
         "count": count,
         "queries": [
             {
@@ -131,7 +132,7 @@ def _found(pairs: PairSet, evaluation: EmbeddedPairs, query: int) -> dict[str, A
     cosines = evaluation.anchors[query] @ evaluation.positives.T
     best = np.argsort(-cosines, kind="stable")[:_TOP_K].tolist()
     items = [_item(pairs, number) | {"right": number == query} for number in best]
-    return {"rank": f"{evaluation.ranks()[query]:g}", "items": items}
+    return {"rank": f"{evaluation.ranks().expected[query]:g}", "items": items}
 
 
 def _item(pairs: PairSet, number: int) -> dict[str, str]:
