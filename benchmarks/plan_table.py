@@ -131,7 +131,7 @@ def _write() -> None:
             lines.append(_row(options, json.loads(file.read_text())))
         elif f"`{options}`" in kept:
             lines.append(kept[f"`{options}`"])
-    lines += [_peer_section(), _loss_section()]
+    lines += filter(None, (_peer_section(), _loss_section()))
     _TABLE.write_text("\n".join(lines) + "\n")
 
 

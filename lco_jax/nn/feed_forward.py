@@ -37,6 +37,8 @@ class SwiGlu(nnx.Module):
     ) -> Float[Array, "B S D"]:
         lora_x = dropout(x, 2) if dropout else x
         gate, up = apply_all([self.gate, self.up], x, lora_x)
-        hidden = in_order(jax.nn.silu(gate) * up)
+        hidden = jax.nn.silu(gate) * up
+        if self.down.lora_a is not None:
+            hidden = in_order(hidden)
         lora_hidden = dropout(hidden, 3) if dropout else hidden
         return self.down(hidden, lora_hidden)

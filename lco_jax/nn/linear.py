@@ -164,8 +164,10 @@ class Linear(nnx.Module):
             y = y + contract(
                 self.lora_scale * low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}"
             )
-        # Heads are turned to the front for attention, for which the compiler lays them out.
-        return keep(y if " " in self.outputs else in_order(y))
+            # Heads are turned to the front for attention, for which the compiler lays them out.
+            # Without factors there is nothing to gain, and gradients of towers would be gathered.
+            y = y if " " in self.outputs else in_order(y)
+        return keep(y)
 
 
 def apply_all(
