@@ -38,7 +38,7 @@ CASES = {
     "3b-media-v5p": f"{_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4",
     "vl-3b-v5e": f"{_VL_3B}_text.py {_BATCH} --topology v5e:16x16 --memory.remat full",
     "vl-3b-media-v5p": f"{_VL_3B}_multimodal.py {_BATCH} --topology v5p:4x4x4",
-    "7b-pages-v5p": f"{_PAGES} --topology v5p:4x4x4",
+    "7b-pages-v5p": f"{_PAGES} --topology v5p:2x2x2 --memory.encode-chunks 4",
     "llava-v5p": f"{_LLAVA}_text.py {_BATCH} --topology v5p:4x4x4",
     "llava-v6e": f"{_LLAVA}_text.py {_BATCH} --topology v6e:8x8",
     "llava-media-v5p": f"{_LLAVA}_multimodal.py {_BATCH} --topology v5p:4x4x4 --memory.remat full",
@@ -58,9 +58,10 @@ The training step of each command, compiled by the TPU compiler: made by
 `python -m benchmarks.plan_table`. Bytes are of one chip; times are bounds. The batch is assumed:
 items of 32 tokens behind the preamble, a quarter of the items of a multimodal config with an image
 of the largest size; the plan of pages has one page an example. FLOPs a token are counted over all
-slots of the rows, those of the towers among them. The useful work behind MFU is 4 N for each real
-token (text and image), and the forward pass of the vision tower over the patches; attention, the
-language model's head and the gradients of trained matrices are left out.
+slots of the rows, those of the towers among them. The useful work behind MFU are the products that
+no layout can avoid: 4 N for each real token (text and image), two a weight of the vision tower for
+each real patch, six where the tower trains, and four a weight of the language model's head for each
+token of a response. Attention and low-rank factors are left out.
 
 | `python launch/plan.py …` | fits | arguments GB | temporaries GB | peak / available GB \
 | FLOPs a token | roofline ms | MFU at most | collectives | revision |
@@ -78,6 +79,24 @@ v5p:4x4x4: float32 embeddings of width 3,584, one positive and one negative an a
 |---|---|---|---|"""
 _TRIPLETS = (1_088, 8_192, 65_536)
 """The first is 1,056, filled up to a multiple of the chips."""
+_PEERS = {
+    "peer-7b-v5p": ("7b-v5p", "--config configs/lco_omni_7b_text.py --topology v5p:4x4x4"),
+    "peer-7b-media-v5p": (
+        "7b-media-v5p",
+        "--config configs/lco_omni_7b_multimodal.py --topology v5p:4x4x4",
+    ),
+}
+"""Plans in the layout of the released trainers, and the cases that they are beside."""
+_PEER_HEADER = """
+## The released trainers' layout
+
+The same step, batch and slice in the layout of LCO-Emb's released trainers, written in JAX
+(`benchmarks/peer_layout.py`): three forward passes over whole prompts, each item padded to the
+longest of its role, full recomputation, the logits of all tokens kept. The assumed texts are all of
+one length, so texts alone pay nothing for padding here.
+
+| `python -m benchmarks.peer_layout …` | rows | FLOPs a token | ms | ours, ms | ratio | revisions |
+|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -85,13 +104,16 @@ def main() -> None:
     _FOLDER.mkdir(parents=True, exist_ok=True)
     rows = _read_rows()
     missing = [name for name, options in CASES.items() if f"`{options}`" not in rows]
-    missing += [] if (_FOLDER / f"{_LOSSES}.json").exists() else [_LOSSES]
+    missing += [name for name in (*_PEERS, _LOSSES) if not (_FOLDER / f"{name}.json").exists()]
     for name in sys.argv[1:] or missing:
         file = _FOLDER / f"{name}.json"
         if name == _LOSSES:
             file.write_text(json.dumps(_compile_losses()))
         else:
-            command = [sys.executable, "launch/plan.py", *CASES[name].split(), "--json", str(file)]
+            program, options = ["launch/plan.py"], CASES.get(name)
+            if name in _PEERS:
+                program, options = ["-m", "benchmarks.peer_layout"], _PEERS[name][1]
+            command = [sys.executable, *program, *options.split(), "--json", str(file)]
             subprocess.run(command, check=False)
             if file.exists():
                 plan = json.loads(file.read_text()) | {"revision": _revision()}
@@ -109,7 +131,7 @@ def _write() -> None:
             lines.append(_row(options, json.loads(file.read_text())))
         elif f"`{options}`" in kept:
             lines.append(kept[f"`{options}`"])
-    lines.append(_loss_section())
+    lines += filter(None, (_peer_section(), _loss_section()))
     _TABLE.write_text("\n".join(lines) + "\n")
 
 
@@ -166,12 +188,34 @@ def _compile_losses() -> dict[str, dict[str, int]]:
     }
 
 
+def _peer_section() -> str:
+    """Peers beside the cases that they belong to; the section as it is where none is there."""
+    lines = [_PEER_HEADER]
+    for name, (case, options) in _PEERS.items():
+        files = [_FOLDER / f"{part}.json" for part in (name, case)]
+        if not all(file.exists() for file in files):
+            continue
+        theirs, ours = (json.loads(file.read_text()) for file in files)
+        times = [plan["roofline"]["step_s"] for plan in (theirs, ours)]
+        lines.append(
+            f"| `{options}` | {theirs['rows']} | {theirs['flops_in_n']:.2f} N "
+            f"| {times[0] * 1e3:.0f} | {times[1] * 1e3:.0f} | {times[0] / times[1]:.1f} "
+            f"| {theirs['revision']}, {ours['revision']} |"
+        )
+    return "\n".join(lines) if lines[1:] else _section(_PEER_HEADER)
+
+
+def _section(header: str) -> str:
+    """A section of the table as it is, without its end; empty if it has none."""
+    text = _TABLE.read_text() if _TABLE.exists() else ""
+    _, found, rest = text.partition(header)
+    return f"{found}{rest.partition('## ')[0]}".rstrip("\n")
+
+
 def _loss_section() -> str:
     file = _FOLDER / f"{_LOSSES}.json"
     if not file.exists():
-        text = _TABLE.read_text() if _TABLE.exists() else ""
-        _, found, section = text.partition(_LOSS_HEADER)
-        return f"{found}{section}".rstrip("\n")
+        return _section(_LOSS_HEADER)
     lines = [_LOSS_HEADER]
     for triplets, sizes in json.loads(file.read_text()).items():
         cells = [f"{sizes['gathered'] / 1e6:,.1f}"]

@@ -2,6 +2,9 @@
 
 The second of three arms: the paper finds that legible pages recover part of what `seadoc_low`
 loses. Pages are scaled down to 1,280 tokens, about 1,000 x 1,000 pixels. Data as in `seadoc_low`.
+
+With Qwen/Qwen2.5-VL-7B-Instruct and `--memory.encode-chunks 4` the first stage peaks at 54.1 GB of
+a chip of v5p:2x2x2, and a step of 64 pages takes 1.8 s at least: docs/plan.md.
 """
 
 from lco_jax.config import (
@@ -41,7 +44,9 @@ def get_config() -> Stages:
         optimizer=OptimizerConfig(peak_lr=1e-4, warmup_steps=20),
         num_epochs=1,
         mesh=MeshConfig(data=-1),
-        memory=Memory(remat="full"),
+        # A page of the largest size, its prompt and its response take a row of 2,560 tokens, and
+        # its patches one of 5,632, whatever its shape.
+        memory=Memory(row_tokens=(2560,), frame_rows=(5632, 16384)),
     )
     refine = TrainConfig(
         model=ModelRef(PREVIOUS_STAGE, trainable=Lora(rank=64, alpha=16, dropout=0.05), towers=()),

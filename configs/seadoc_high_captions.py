@@ -42,7 +42,8 @@ def get_config() -> Stages:
         optimizer=OptimizerConfig(peak_lr=1e-4, warmup_steps=20),
         num_epochs=1,
         mesh=MeshConfig(data=-1),
-        memory=Memory(remat="full"),
+        # As in `seadoc_high`.
+        memory=Memory(row_tokens=(2560,), frame_rows=(5632, 16384)),
     )
     refine = TrainConfig(
         model=ModelRef(PREVIOUS_STAGE, trainable=Lora(rank=64, alpha=16, dropout=0.05), towers=()),

@@ -45,7 +45,9 @@ def get_config() -> Stages:
         optimizer=OptimizerConfig(peak_lr=1e-4, warmup_steps=20),
         num_epochs=1,
         mesh=MeshConfig(data=-1),
-        memory=Memory(remat="full"),
+        # A page of the largest size, its prompt and its response take a row of 1,536 tokens, and
+        # its patches one of 1,152, whatever its shape.
+        memory=Memory(row_tokens=(1536,), frame_rows=(1152, 16384)),
     )
     refine = TrainConfig(
         model=ModelRef(PREVIOUS_STAGE, trainable=Lora(rank=64, alpha=16, dropout=0.05), towers=()),

@@ -112,10 +112,18 @@ class TileConfig:
     @property
     def matrix_weights(self) -> int:
         """The weights that multiply every patch."""
-        embed = self.num_channels * self.patch_px**2 * self.hidden_size
         layer = self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
-        project = self.hidden_size * self.out_size + self.out_size**2
-        return embed + self.num_layers * layer + project
+        return self.embed_weights + self.num_layers * layer + self.projector_weights
+
+    @property
+    def embed_weights(self) -> int:
+        """Of the matrix weights those that read pixels."""
+        return self.num_channels * self.patch_px**2 * self.hidden_size
+
+    @property
+    def projector_weights(self) -> int:
+        """Of the matrix weights those of the projector."""
+        return self.hidden_size * self.out_size + self.out_size**2
 
 
 def read_tiles(outer: dict[str, Any], where: str, width: int) -> TileConfig:

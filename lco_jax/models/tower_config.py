@@ -61,11 +61,22 @@ class PatchTower:
     @property
     def matrix_weights(self) -> int:
         """The weights that multiply every patch, those of mergers shared by a unit's."""
+        width = self.hidden_size
+        layer = width * (4 * width + self._mlp_matrices * self.intermediate_size)
+        return self.embed_weights + self.num_layers * layer + self.projector_weights
+
+    @property
+    def embed_weights(self) -> int:
+        """Of the matrix weights those that read pixels."""
+        size = self.sizes
+        return size["C"] * size["T"] * size["Y"] * size["X"] * size["D"]
+
+    @property
+    def projector_weights(self) -> int:
+        """Of the matrix weights those of mergers."""
         size, width = self.sizes, self.hidden_size
-        embed = size["C"] * size["T"] * size["Y"] * size["X"] * width
-        layer = width * (4 * width + self._mlp_matrices * size["F"])
         merge = size["U"] * width * width + width * size["E"]
-        return embed + self.num_layers * layer + (1 + len(self.deep_layers)) * merge
+        return (1 + len(self.deep_layers)) * merge
 
 
 @dataclass(frozen=True)

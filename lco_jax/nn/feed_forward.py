@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from lco_jax.config import Lora
 from lco_jax.nn.dropout import TokenDropout
-from lco_jax.nn.linear import Linear, apply_all
+from lco_jax.nn.linear import Linear, apply_all, in_order
 
 
 class SwiGlu(nnx.Module):
@@ -38,5 +38,7 @@ class SwiGlu(nnx.Module):
         lora_x = dropout(x, 2) if dropout else x
         gate, up = apply_all([self.gate, self.up], x, lora_x)
         hidden = jax.nn.silu(gate) * up
+        if self.down.lora_a is not None:
+            hidden = in_order(hidden)
         lora_hidden = dropout(hidden, 3) if dropout else hidden
         return self.down(hidden, lora_hidden)

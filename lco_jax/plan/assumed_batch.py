@@ -33,18 +33,29 @@ def assume_batch(
     """
     shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
     shape = assume_shape(config, model, shards)
-    row_tokens, rows, media = shape
-    traits = traits_of(config.objective)
     examples = slots_per_cell(config.data.batch_size, shards * chunks)
-    roles = traits.assume(config).roles
+    items = (chunks, traits_of(config.objective).assume(config).roles, examples * shards)
+    return shape, arrays_of(shape, items, config, model, mesh)
+
+
+def arrays_of(
+    shape: Shape,
+    items: tuple[int, int, int],
+    config: TrainConfig,
+    model: ModelConfig,
+    mesh: jax.sharding.Mesh,
+) -> Batch:
+    """Shapes and shardings of a batch of encode chunks, roles and examples, packed in a shape."""
+    row_tokens, rows, media = shape
+    shards, chunks = meshes.num_shards(mesh), items[0]
+    traits = traits_of(config.objective)
     table = (chunks, rows * shards, row_tokens)
-    items = (chunks, roles, examples * shards)
 
     def array(shape: tuple[int, ...], dtype: type, spec: jax.P) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
 
     specs = BATCH_SPECS
-    return shape, Batch(
+    return Batch(
         tokens=array(table, np.int32, specs.tokens),
         segments=array(table, np.int32, specs.segments),
         positions=array((*table, 3), np.int32, specs.positions),

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -91,20 +92,26 @@ class Plan:
 
 
 def make_plan(
-    config: TrainConfig, topology: Topology, *, explained: bool = False, advised: bool = True
+    config: TrainConfig,
+    topology: Topology,
+    *,
+    explained: bool = False,
+    advised: bool = True,
+    make_run: Callable[[TrainConfig], AbstractRun] = abstract_run,
 ) -> Plan:
     """Compile the training step of a config for a slice.
 
     Args:
         explained: also say which instructions cost most.
         advised: if it does not fit, also say what should.
+        make_run: what is compiled, if not the step of the config.
 
     Raises:
         ValueError: the config does not fit the mesh or the model.
     """
     mesh = meshes.make_mesh(config.mesh, topology.devices)
     with jax.set_mesh(mesh):
-        run = abstract_run(config)
+        run = make_run(config)
         plan = _frame(config, topology, mesh, run)
         if sum(plan.bytes_per_chip.values()) > plan.available_bytes:
             return _too_big(plan, config, topology, run, "", advised)
@@ -148,7 +155,7 @@ def describe(plan: Plan, title: str = "plan") -> str:
             ),
             "slots of real tokens": f"{plan.share_real_tokens:.0%}",
             "real tokens per second, at most": f"{plan.tokens_per_s:,.0f}",
-            "model-flop utilisation, at most": f"{plan.mfu_bound:.0%} (4 N a token)",
+            "model-flop utilisation, at most": f"{plan.mfu_bound:.0%} of useful work",
             "compiled in": f"{plan.compile_s:.0f} s",
         }
     else:
@@ -168,7 +175,8 @@ def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> P
     }
     num_shards = meshes.num_shards(mesh)
     pooled_shape = (*run.batch.pool.shape, run.model.text.hidden_size)
-    idle = math.prod(run.batch.pool.shape[::2]) - config.data.batch_size
+    roles = traits_of(config.objective).assume(config).roles
+    idle = math.prod(run.batch.pool.shape) // roles - config.data.batch_size
     return Plan(
         topology=topology.name,
         num_slices=topology.num_slices,
@@ -177,7 +185,7 @@ def _frame(config: TrainConfig, topology: Topology, mesh, run: AbstractRun) -> P
         triplets=config.data.batch_size,
         negatives_per_anchor=traits_of(config.objective).num_negatives(config),
         rows=(
-            f"{config.memory.encode_chunks} chunks of {shape.rows} rows of {shape.row_tokens} "
+            f"{run.batch.tokens.shape[0]} chunks of {shape.rows} rows of {shape.row_tokens} "
             f"tokens a shard, {idle} slots idle"
         ),
         exchange=exchange_of(config.memory, pooled_shape, num_shards),

@@ -48,15 +48,17 @@ def make_step(
     """
     objective = config.objective
     gradient_fn = traits_of(objective).make_gradient(graph, objective, config.memory)
-    return _update_step(gradient_fn, optimizer, schedule, config.seed)
+    return update_step(gradient_fn, optimizer, schedule, config.seed)
 
 
-def _update_step(
+def update_step(
     gradient_fn: GradientFn,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     seed: int,
 ) -> Step:
+    """The compiled step that follows a gradient."""
+
     def step(state: TrainState, batch: Batch, preamble: Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         trainable, frozen = state.trainable, state.frozen

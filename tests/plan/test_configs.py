@@ -10,7 +10,11 @@ import pytest
 from lco_jax.cli.configs import load_config
 from lco_jax.cli.own_data import OwnData, own_recipe
 from lco_jax.config import MeshConfig
-from lco_jax.plan.abstract import abstract_run
+from lco_jax.data.encode.positions import Grid
+from lco_jax.data.pack.patch_layout import fits
+from lco_jax.plan.abstract import abstract_run, model_sizes
+from lco_jax.plan.assumed_batch import assume_shape
+from lco_jax.plan.useful_work import useful_work
 from tests import meshes
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("lco_*.py"))
@@ -108,6 +112,19 @@ def test_stages_lower(path):
                 run.step.lower(run.state, run.batch, run.preamble)
         trainable.append(sum(x.size for x in jax.tree.leaves(run.state.trainable)))
     assert trainable == [_FACTORS_3B + _TOWER_3B, _FACTORS_3B]
+
+
+@pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
+def test_pages_of_the_largest_size_fill_their_rows(path):
+    (config, *_) = (stage.config for stage in load_config(path).sized())
+    model = model_sizes(config)
+    shape, work = assume_shape(config, model, 8), useful_work(config, model)  # v5p:2x2x2
+    assert work.tokens / 8 >= 0.85 * shape.rows * shape.row_tokens
+    assert work.patches / 8 >= 0.85 * shape.media.patch_rows * shape.media.frame_row
+    # However high or wide: no page needs a longer row of patches.
+    most = config.data.media.image_max_pixels // 28**2
+    grids = [Grid(1, 2 * rows, 2 * (most // rows)) for rows in range(most // 40, 40)]
+    assert all(fits(grid, shape.media.frame_row, model.vision) for grid in grids)
 
 
 def test_small_arms_differ_in_nothing_but_what_they_compare():
