@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from lco_jax.analysis.bound import compare
+from lco_jax.analysis.bound_runs import compare
 from lco_jax.analysis.scaling import fit
+from lco_jax.cli.configs import CONFIGS, load_file
 from lco_jax.config import (
     Columns,
     Contrastive,
@@ -22,6 +23,7 @@ from lco_jax.config import (
     MeshConfig,
     ModelRef,
     OptimizerConfig,
+    Soup,
     TfdsSource,
     Towers,
     TrainConfig,
@@ -30,7 +32,7 @@ from lco_jax.config.io import to_json
 from lco_jax.data.records import Item, Triplet
 from lco_jax.embed.open import open_model
 from lco_jax.lab import grid, grid_report
-from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid, Soup
+from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid
 from lco_jax.lab.info_nce import batch_losses
 from lco_jax.train.soup import average_models
 from lco_jax.weights.adapter import merge_lora
@@ -118,10 +120,13 @@ def test_cells_are_measured(small):
 
 @pytest.mark.slow
 def test_the_bound_holds_in_every_run(small):
-    _, _, records, _ = small
-    rows = [compare(run) for run in grid_report.bound_runs(records)]
+    own, _, records, _ = small
+    rows = [compare(run) for run in grid_report.bound_runs(records, own)]
     assert all(row["valid"] > row["measured_loss"] > 0 for row in rows)
     assert {row["num_candidates"] for row in rows} == {4}
+    # The tokenizer was learned from the triplets; the generative stage read other files.
+    assert {len(row["invalid"]) for row in rows} == {1}
+    assert rows[0]["invalid"][0].startswith("its tokenizer was learned from /")
 
 
 @pytest.mark.slow
@@ -185,16 +190,32 @@ def test_a_soup_is_the_mean_of_its_runs_also_as_factors(small):
 
 @pytest.mark.slow
 def test_the_table_has_every_cell_and_arm(small, tmp_path):
-    _, _, records, arms = small
+    own, _, records, arms = small
     panels = grid_report.panels(records)
     fits = {name: fit(panel.points) for name, panel in panels.items()}
-    bounds = [compare(run) for run in grid_report.bound_runs(records)]
+    bounds = [compare(run) for run in grid_report.bound_runs(records, own)]
     grid_report.write_report(tmp_path, records, fits, bounds, arms)
     text = (tmp_path / "grid.md").read_text()
+    assert "| dependent |" in text and "its tokenizer was learned from" in text
     for name in ("first", "second one", "soup", "projection", "steps00003-seed0", "none"):
         assert f"| {name} |" in text
     assert len(json.loads((tmp_path / "grid.json").read_text())["cells"]) == 2
     assert [arm["after"] != arms[0]["after"] for arm in arms[1:]] == [True, True, True]
+
+
+def test_cells_whose_prior_saw_the_triplets_are_marked():
+    """The shipped grid reads WordNet in both of its stages, and learns its tokenizer from it."""
+    own = load_file(CONFIGS / "grids" / "small_vl.py", "get_grid", (ScalingGrid,))
+    terms = {"num_candidates": 64, "information": 0.1, "empirical_loss": 3.0, "kl": 1.0}
+    terms |= {"num_samples": 10, "temperature": 0.03, "measured_loss": 3.1}
+    records = [{"name": str(budget), "budget": budget, "bound": terms} for budget in (0, 20)]
+    tokenizer = "its tokenizer was learned from wordnet:train"
+    assert [run.invalid for run in grid_report.bound_runs(records, own)] == [
+        (tokenizer,),
+        ("the prior was trained on wordnet:train", tokenizer),
+    ]
+    elsewhere = dataclasses.replace(own, model="a/hub-model")
+    assert grid_report.bound_runs(records, elsewhere)[0].invalid == ()
 
 
 def test_batch_losses_by_hand():
