@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, Control, strongest
+from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, WHOLE, Control, strongest
 from lco_jax.lab.markdown import markdown_table
 from lco_jax.lab.seeds import Change, Direction, LabRun, by_arm
-from lco_jax.lab.whole_decoder import WHOLE
 from lco_jax.metrics.anisotropy import mean_cosine
 
 _MINUTE_S = 60
@@ -141,6 +140,15 @@ def count_comparisons(found: Sequence[Direction]) -> str:
         f"there are {len(changes)} in all: {excluding} exclude zero, and about "
         f"{0.05 * len(changes):.0f} would if nothing had changed"
     )
+
+
+def counts(found: Sequence[Direction]) -> str:
+    """Of every arm how many intervals there are, as a list."""
+    lines = [
+        f"* {arm}: {count_comparisons(list(members.values()))}"
+        for arm, members in _arms(found).items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def as_numbers(found: Sequence[Direction], runs: Sequence[LabRun]) -> dict[str, Any]:
