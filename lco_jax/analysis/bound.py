@@ -11,19 +11,21 @@ That square root holds for losses in [0, 1]. InfoNCE of unit vectors lies in
 [0, B], B = log(1 + (N - 1) exp(2 / τ)), so `valid_bound` multiplies the root by B and takes the
 constant log(2 sqrt(n) / δ) of the theorem's usual proof. Both assume what no run satisfies exactly:
 independent samples (rows of a batch share their candidates), and a loss averaged over Q, where a
-run measures it at Q's centre.
+run measures it at Q's centre. And P must not depend on the sample: a run whose prior was trained
+on the same data has no bound.
+
+With the least slack the first part is max(L_emp, log N - I_P): the bound is never below L_emp plus
+the root, which the ordinary PAC-Bayes bound gives without I_P. `bound_limits` says what is left.
 
 Source: LCO-Emb, Theorem 1 and Corollary 1; McAllester (1999), Maurer (2004) for the constants.
 """
 
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 
 
@@ -35,12 +37,14 @@ class Terms:
     """N: twice the batch with one hard negative per anchor, else the batch."""
     information: float
     """I_P(X;Y), see `captured_information`."""
-    slack: float
-    """ε_P, see `warm_start_slack`."""
     kl: float
     """KL(Q||P), see `lora_kl`."""
     num_samples: int
     """n: different training samples."""
+    slack: float | None = None
+    """ε_P, if it is assumed; None: each bound takes the least, see `warm_start_slack`."""
+    empirical_loss: float | None = None
+    """L_emp: InfoNCE on training batches of N candidates, which the least slack follows from."""
     temperature: float = 0.03
     delta: float = 0.05
     """The bound may fail with this probability."""
@@ -48,7 +52,7 @@ class Terms:
     def __post_init__(self):
         for name, fine in (
             ("num_candidates", self.num_candidates >= 2),
-            ("slack", self.slack >= 0),
+            ("slack", self.slack is None or self.slack >= 0),
             ("kl", self.kl >= 0),
             ("num_samples", self.num_samples >= 1),
             ("temperature", self.temperature > 0),
@@ -61,6 +65,17 @@ class Terms:
                 )
         if not math.isfinite(self.information):
             raise ValueError(f"information={self.information} must be finite")
+        if (self.slack is None) == (self.empirical_loss is None):
+            raise ValueError(
+                f"slack={self.slack} and empirical_loss={self.empirical_loss}: give the slack that "
+                "is assumed, or the empirical loss that the least slack follows from"
+            )
+
+    def slack_beside(self, information: float) -> float:
+        """ε_P of a bound that takes `information` for I_P."""
+        if self.slack is not None:
+            return self.slack
+        return warm_start_slack(self.empirical_loss, information, self.num_candidates)
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class Bound:
     """log N - I_P, plus the slack."""
     complexity: float
     """The root."""
+    slack: float
+    """ε_P beside the information that this bound takes."""
     clipped: bool
     """Whether the information was outside [0, log N], where InfoNCE can express it."""
 
@@ -79,21 +96,12 @@ class Bound:
         return self.warm_start + self.complexity
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run, to compare its bound with the loss it reached."""
-
-    name: str
-    terms: Terms
-    measured_loss: float
-    """InfoNCE on held-out batches of the same N."""
-
-
 def paper_bound(terms: Terms) -> Bound:
-    """The bound as printed: no clipping, and a root for losses in [0, 1]."""
-    warm = math.log(terms.num_candidates) - terms.information + terms.slack
-    root = _root(terms.kl, math.log(1 / terms.delta), terms.num_samples)
-    return Bound(warm, root, clipped=False)
+    """The bound as printed: no clipping, its own least slack, and a root for losses in [0, 1]."""
+    slack = terms.slack_beside(terms.information)
+    warm = math.log(terms.num_candidates) - terms.information + slack
+    root = _root(terms.kl, paper_constant(terms.delta), terms.num_samples)
+    return Bound(warm, root, slack, clipped=False)
 
 
 def valid_bound(terms: Terms) -> Bound:
@@ -103,11 +111,21 @@ def valid_bound(terms: Terms) -> Bound:
     estimate outside is moved to the end of that interval.
     """
     information = clip_information(terms.information, terms.num_candidates)
-    warm = math.log(terms.num_candidates) - information + terms.slack
-    constant = math.log(2 * math.sqrt(terms.num_samples) / terms.delta)
-    root = _root(terms.kl, constant, terms.num_samples)
+    slack = terms.slack_beside(information)
+    warm = math.log(terms.num_candidates) - information + slack
+    root = _root(terms.kl, valid_constant(terms.num_samples, terms.delta), terms.num_samples)
     scale = loss_range(terms.num_candidates, terms.temperature)
-    return Bound(warm, scale * root, clipped=information != terms.information)
+    return Bound(warm, scale * root, slack, clipped=information != terms.information)
+
+
+def paper_constant(delta: float) -> float:
+    """What is added to the KL under the printed root."""
+    return math.log(1 / delta)
+
+
+def valid_constant(num_samples: int, delta: float) -> float:
+    """What the theorem's usual proof adds to the KL."""
+    return math.log(2 * math.sqrt(num_samples) / delta)
 
 
 def loss_range(num_candidates: int, temperature: float) -> float:
@@ -133,9 +151,8 @@ def captured_information(unconditional_loss: float, generative_loss: float) -> f
 
 
 def warm_start_slack(empirical_loss: float, information: float, num_candidates: int) -> float:
-    """ε_P: the least slack with which the training loss satisfies the warm-start hypothesis.
-
-    Pass the same information, clipped or not, as to the bound.
+    """ε_P: the least slack with which the training loss satisfies the warm-start hypothesis, beside
+    the information that the bound takes, clipped or not.
     """
     return max(0.0, empirical_loss - math.log(num_candidates) + information)
 
@@ -174,77 +191,6 @@ def lora_factors(params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(np.asarray(params["lora_a"]), np.asarray(params["lora_b"]))]
     children = (child for child in params.values() if isinstance(child, dict))
     return [pair for child in children for pair in lora_factors(child)]
-
-
-def read_runs(path: str) -> list[Run]:
-    """Runs of a JSON Lines file with `name`, `measured_loss` and the fields of `Terms`.
-
-    Instead of `information` a line may give `unconditional_loss` and `generative_loss`, and instead
-    of `slack` the `empirical_loss` of training.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a bad line (`FILE:LINE: what is wrong`).
-    """
-    file = epath.Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    runs = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            runs.append(parse_run(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else error
-            raise ValueError(f"{path}:{number}: {what}") from error
-    if not runs:
-        raise ValueError(f"{path}: holds no run")
-    return runs
-
-
-def parse_run(record: dict[str, Any]) -> Run:
-    """A run from a line of the file that `read_runs` reads.
-
-    Raises:
-        KeyError: a field is missing.
-        ValueError: a field is unknown or superfluous, or a term impossible.
-    """
-    values = {
-        field.name: record[field.name]
-        for field in fields(Terms)
-        if record.get(field.name) is not None
-    }
-    known = {*values, "name", "measured_loss"}
-    if "information" not in values:
-        given = float(record["unconditional_loss"]), float(record["generative_loss"])
-        values["information"] = captured_information(*given)
-        known |= {"unconditional_loss", "generative_loss"}
-    if "slack" not in values:
-        count = int(record["num_candidates"])
-        information = clip_information(values["information"], count)
-        values["slack"] = warm_start_slack(float(record["empirical_loss"]), information, count)
-        known.add("empirical_loss")
-    unknown = sorted(record.keys() - known)
-    if unknown:
-        raise ValueError(f"has unknown or superfluous fields {unknown}")
-    return Run(str(record["name"]), Terms(**values), float(record["measured_loss"]))
-
-
-def compare(run: Run) -> dict[str, Any]:
-    """The bounds of a run beside its loss, as a flat record."""
-    paper, valid = paper_bound(run.terms), valid_bound(run.terms)
-    return {
-        "name": run.name,
-        "measured_loss": run.measured_loss,
-        "paper": paper.total,
-        "valid": valid.total,
-        "log_n": math.log(run.terms.num_candidates),
-        "warm_start": valid.warm_start,
-        "complexity": valid.complexity,
-        "clipped": valid.clipped,
-        **vars(run.terms),
-    }
 
 
 def _root(kl: float, constant: float, num_samples: int) -> float:

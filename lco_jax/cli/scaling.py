@@ -67,10 +67,12 @@ def main() -> int:
         points = arguments.points
         panels = scaling.read_points(points) if points else scaling.published_panels()
         _fit(panels, points or "published", output)
+    if arguments.published:
+        _bound_limits(output)
     if arguments.bounds:
-        from lco_jax.analysis import bound
+        from lco_jax.analysis import bound_runs
 
-        _bound(bound.read_runs(arguments.bounds), output)
+        _bound(bound_runs.read_runs(arguments.bounds), output)
     return DONE
 
 
@@ -85,7 +87,7 @@ def _grid(arguments: _Arguments, output: Path) -> None:
     arms = grid.run_arms(found, output) if arguments.arms else []
     panels = grid_report.panels(records)
     fits = _fit(panels, str(arguments.grid), output)
-    bounds = _bound(grid_report.bound_runs(records), output)
+    bounds = _bound(grid_report.bound_runs(records, found, output), output)
     grid_report.write_report(output, records, fits, bounds, arms)
     log.info("%s has grid.md and grid.json", output)
 
@@ -100,8 +102,7 @@ def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
     summaries = {name: scaling.summary(panel, fits[name]) for name, panel in panels.items()}
     output.mkdir(parents=True, exist_ok=True)
     content = {"points": origin, "panels": summaries}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    replace_text(output / "scaling.json", text + "\n")
+    _write_json(output / "scaling.json", content)
     scaling_figure.draw(panels, fits, epath.Path(output))
     table = Table("panel", "points", "slope", "95 % (bootstrap)", "95 % (t)", "r", "p")
     for name, fit in fits.items():
@@ -123,23 +124,71 @@ def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
 def _bound(runs: list[Any], output: Path) -> list[dict[str, Any]]:
     from etils import epath
 
-    from lco_jax.analysis import bound
+    from lco_jax.analysis import bound_runs
     from lco_jax.report import bound_figure
 
     output.mkdir(parents=True, exist_ok=True)
-    rows = [bound.compare(run) for run in runs]
-    text = json.dumps({"runs": rows}, indent=2, ensure_ascii=False, allow_nan=False)
-    replace_text(output / "bound.json", text + "\n")
+    rows = [bound_runs.compare(run) for run in runs]
+    _write_json(output / "bound.json", {"runs": rows})
     bound_figure.draw(rows, epath.Path(output))
     table = Table(
-        "run", "measured", "paper's bound", "valid bound", "log N", "warm part", "clipped"
+        *("run", "measured", "as printed", "valid", "log N", "warm part", "clipped"),
+        *("least value", "samples needed", "KL below", "prior"),
     )
     for row in rows:
         numbers = (row[name] for name in ("measured_loss", "paper", "valid", "log_n", "warm_start"))
         clipped = "yes" if row["clipped"] else "no"
-        table.add_row(row["name"], *(f"{number:.3f}" for number in numbers), clipped)
+        prior = "dependent" if row["invalid"] else ""
+        table.add_row(
+            row["name"],
+            *(f"{number:.3f}" for number in numbers),
+            clipped,
+            *_limits(row["limits"]),
+            prior,
+        )
     Console().print(table)
+    for reason in dict.fromkeys(reason for row in rows for reason in row["invalid"]):
+        names = ", ".join(row["name"] for row in rows if reason in row["invalid"])
+        log.warning("no bound in the sense of the theorem, as %s: %s", reason, names)
     broken = [row["name"] for row in rows if row["valid"] < row["measured_loss"]]
     if broken:
         log.warning("the measured loss is above the valid bound in %s", ", ".join(broken))
     return rows
+
+
+def _bound_limits(output: Path) -> None:
+    """What the bound could say at the sizes of the paper's runs."""
+    from lco_jax.analysis.bound_limits import paper_sizes
+
+    rows = paper_sizes()
+    _write_json(output / "bound_limits.json", {"sizes": rows})
+    table = Table(
+        *("run", "N", "n", "log N", "range of the loss", "least value"),
+        *("samples needed", "KL below"),
+        title="Theorem 1 with a training loss of 0 and a prior that knows log N",
+    )
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['num_candidates']:,}",
+            f"{row['num_samples']:,}",
+            f"{row['log_n']:.2f}",
+            f"{row['loss_range']:.1f}",
+            *_limits(row),
+        )
+    Console().print(table)
+
+
+def _limits(found: dict[str, Any]) -> list[str]:
+    """The least value of the bound; the samples and the KL with which it says anything."""
+    samples, kl = found["needed_samples"], found["affordable_kl"]
+    return [
+        f"{found['least']:.3f}",
+        "no number" if samples is None else f"{samples:,}",
+        "none" if kl is None else f"{kl:,.1f}",
+    ]
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    replace_text(file, text + "\n")

@@ -9,10 +9,8 @@ import numpy as np
 
 from lco_jax.analysis.bound import (
     captured_information,
-    clip_information,
     lora_factors,
     lora_kl,
-    warm_start_slack,
 )
 from lco_jax.config import Lora, TrainConfig
 from lco_jax.data.records import Triplet
@@ -75,7 +73,7 @@ def bound_terms(
     grid: ScalingGrid,
     generation: dict[str, Any],
 ) -> dict[str, Any]:
-    """A line of the file that `bound.read_runs` reads, without its name.
+    """A line of the file that `bound_runs.read_runs` reads, without its name.
 
     Args:
         encode: of the refined model.
@@ -108,12 +106,11 @@ def bound_terms(
         empirical = batch_losses(encode, seen, **options)
     count = options["batch_size"] * (1 + options["num_negatives"])
     own = generation[first.name]
-    information = captured_information(own["alone"]["nats_per_response"], own["nats_per_response"])
-    clipped = clip_information(information, count)
     return {
         "num_candidates": count,
-        "information": information,
-        "slack": warm_start_slack(float(empirical.mean()), clipped, count),
+        "information": captured_information(
+            own["alone"]["nats_per_response"], own["nats_per_response"]
+        ),
         "kl": kl,
         "num_samples": _num_samples(config),
         "temperature": config.objective.temperature,

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lco_jax.analysis.bound import Run, parse_run
+from lco_jax.analysis.bound_runs import Run, parse_run
+from lco_jax.analysis.prior import reasons_against, shared_sources
 from lco_jax.analysis.scaling import Fit, Panel, Point
-from lco_jax.lab.grid import Record
+from lco_jax.lab.grid import Record, cell_folder
+from lco_jax.lab.grid_config import FreshModel, ScalingGrid
 from lco_jax.lab.markdown import markdown_table
 from lco_jax.runtime.disks import replace_text
 
 _BOUND_FIELDS = (
-    *("num_candidates", "information", "slack", "kl", "num_samples", "temperature"),
+    *("num_candidates", "information", "empirical_loss", "kl", "num_samples", "temperature"),
     "measured_loss",
 )
 
@@ -38,12 +40,28 @@ def panels(records: Sequence[Record]) -> dict[str, Panel]:
     }
 
 
-def bound_runs(records: Sequence[Record]) -> list[Run]:
-    """What each cell says of Theorem 1."""
+def bound_runs(records: Sequence[Record], grid: ScalingGrid, folder: Path) -> list[Run]:
+    """What each cell says of Theorem 1, and why it does not cover it."""
     return [
-        parse_run({"name": r["name"], **{name: r["bound"][name] for name in _BOUND_FIELDS}})
-        for r in records
+        parse_run(
+            {
+                "name": record["name"],
+                **{name: record["bound"][name] for name in _BOUND_FIELDS},
+                "invalid": _reasons_against(grid, cell_folder(folder, record["name"])),
+            }
+        )
+        for record in records
     ]
+
+
+def _reasons_against(grid: ScalingGrid, cell: Path) -> list[str]:
+    """How the prior of a cell, the model before refinement, depends on the training data."""
+    reasons = list(reasons_against(str(cell / "refine")))
+    if isinstance(grid.model, FreshModel):
+        shared = shared_sources(grid.refine.data.sources, grid.model.texts)
+        if shared:
+            reasons.append(f"its tokenizer was learned from {', '.join(shared)}")
+    return reasons
 
 
 def write_report(
@@ -103,18 +121,45 @@ def _law(fits: dict[str, Fit]) -> str:
 
 def _bounds(bounds: Sequence[dict[str, Any]]) -> str:
     head = ["cell", "measured", "as printed", "valid", "log N", "I", "slack", "KL", "n"]
+    head += ["least value", "KL below", "prior"]
     rows = [
         [
             row["name"],
             *(f"{row[name]:.3f}" for name in ("measured_loss", "paper", "valid", "log_n")),
             f"{row['information']:.2f}" + (" (clipped)" if row["clipped"] else ""),
-            f"{row['slack']:.3f}",
+            f"{row['paper_slack']:.3f} / {row['slack']:.3f}",
             f"{row['kl']:.0f}",
             str(row["num_samples"]),
+            f"{row['limits']['least']:.2f}",
+            "none"
+            if row["limits"]["affordable_kl"] is None
+            else f"{row['limits']['affordable_kl']:.1f}",
+            "dependent" if row["invalid"] else "",
         ]
         for row in bounds
     ]
-    return _table("Theorem 1: bound and held-out InfoNCE, nats", head, rows)
+    table = _table("Theorem 1: bound and held-out InfoNCE, nats", head, rows)
+    return f"{table}\n{_reading(bounds)}"
+
+
+def _reading(bounds: Sequence[dict[str, Any]]) -> str:
+    """What the columns of the bounds mean, and why runs are not covered."""
+    lines = [
+        "Slack is the least one, of the bound as printed and of the valid one. *Least value*: the "
+        "valid bound at KL = 0. *KL below*: the KL under which it would be below log N, the loss "
+        "of an encoder that knows nothing; *none* where its first part alone is not.",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for row in bounds:
+        for reason in row["invalid"]:
+            reasons.setdefault(reason, []).append(row["name"])
+    if reasons:
+        lines.append(
+            "A prior that depends on the training data is none in the sense of the theorem, and "
+            "these figures are no bounds:"
+        )
+        lines += [f"* {reason}: {', '.join(names)}" for reason, names in reasons.items()]
+    return "\n\n".join(lines[:2]) + "\n" + "".join(f"\n{line}" for line in lines[2:]) + "\n"
 
 
 def _arms(records: Sequence[Record], arms: Sequence[Record]) -> str:

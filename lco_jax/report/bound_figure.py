@@ -1,4 +1,5 @@
-"""The figure of the bound: what it promises against what was measured."""
+"""The figure of the bound: a line for each run, with its loss, its bounds, and where they begin to
+say something."""
 
 from typing import Any
 
@@ -10,31 +11,40 @@ from matplotlib.figure import Figure
 from lco_jax.report.figures import COLOURS, STYLE
 from lco_jax.report.scaling_figure import save
 
+_MARKS = (
+    ("measured_loss", "D", "ink", "held-out loss"),
+    ("paper", "o", "before", "bound as printed (for losses in [0, 1])"),
+    ("valid", "s", "after", "valid bound"),
+)
+
 
 def draw(rows: list[dict[str, Any]], folder: epath.Path) -> None:
-    """Write `bound.png` and `bound.svg` of what `bound.compare` says of each run."""
-    measured = np.array([row["measured_loss"] for row in rows])
+    """Write `bound.png` and `bound.svg` of what `bound_runs.compare` says of each run."""
+    places = np.arange(len(rows))[::-1]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 5), layout="constrained")
+        figure = Figure(figsize=(9, 2.4 + 0.32 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        for name, marker, label in (("paper", "o", "as printed"), ("valid", "s", "valid constant")):
-            values = [row[name] for row in rows]
-            colour = COLOURS["before" if name == "paper" else "after"]
-            axes.plot(measured, values, marker, color=colour, label=label)
-        for row in rows:
-            place = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 8}
-            axes.annotate(row["name"], (row["measured_loss"], row["valid"]), **place)
-        log_n = max(row["log_n"] for row in rows)
-        ends = np.array([min(0, measured.min()), max(log_n, measured.max()) * 1.05])
-        axes.plot(ends, ends, color=COLOURS["muted"], linewidth=1, label="bound = loss")
-        axes.axhline(
-            log_n, color=COLOURS["muted"], linewidth=1, linestyle=":", label="log N: knows nothing"
+        covered = np.array([not row["invalid"] for row in rows])
+        for name, marker, colour, label in _MARKS:
+            values = np.array([row[name] for row in rows])
+            style = {"color": COLOURS[colour], "markersize": 6}
+            axes.plot([], [], marker, label=label, **style)
+            # A measured loss is one whatever the prior saw.
+            filled = covered | (name == "measured_loss")
+            axes.plot(values[filled], places[filled], marker, **style)
+            axes.plot(values[~filled], places[~filled], marker, fillstyle="none", **style)
+        if not covered.all():
+            label = "hollow: no bound, the prior depends on the training data"
+            axes.plot([], [], "s", fillstyle="none", color=COLOURS["muted"], label=label)
+        log_n = np.array([row["log_n"] for row in rows])
+        axes.plot(
+            log_n, places, "|", color=COLOURS["muted"], markersize=16, label="log N: knows nothing"
         )
-        bounds = [row[name] for row in rows for name in ("paper", "valid")]
-        if min(bounds) > 0 and max(bounds) > 20 * log_n:
-            axes.set_yscale("log")  # wide bounds would press all others to the axis
-        axes.set_xlabel("measured loss (nats)")
-        axes.set_ylabel("bound (nats)")
-        axes.set_title("Bound against held-out InfoNCE")
-        axes.legend(fontsize=9)
+        axes.set_yticks(places, [row["name"] for row in rows])
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        if min(row[name] for row in rows for name, *_ in _MARKS) > 0:
+            axes.set_xscale("log")  # wide bounds would press all others to the axis
+        axes.set_xlabel("nats")
+        axes.set_title("Theorem 1 beside the held-out InfoNCE loss")
+        figure.legend(loc="outside lower left", fontsize=9, ncols=2)
         save(figure, folder, "bound")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lco_jax.analysis import bound
+from lco_jax.analysis import bound, bound_runs
 from lco_jax.analysis.bound import Terms, paper_bound, valid_bound
+from lco_jax.analysis.bound_limits import limits, paper_sizes
 from lco_jax.report import bound_figure
 
 TERMS = Terms(num_candidates=2112, information=2.0, slack=0.5, kl=1000.0, num_samples=371_000)
@@ -65,6 +66,53 @@ def test_corollary_the_bound_rises_one_for_one_with_the_generative_loss():
 
     assert at(6.5) - at(6.0) == pytest.approx(0.5, abs=1e-12)
     assert at(7.0) - at(6.0) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_least_slack_makes_the_first_part_the_empirical_loss():
+    """Each bound takes the slack of its own information; neither gets below the training loss."""
+    poor = dataclasses.replace(TERMS, information=-3.0, slack=None, empirical_loss=9.0)
+    assert paper_bound(poor).slack == 0  # log N + 3 is above 9 already
+    assert paper_bound(poor).warm_start == pytest.approx(math.log(2112) + 3)
+    assert valid_bound(poor).slack == pytest.approx(9 - math.log(2112))
+    for information in (-3.0, 0.0, 2.0, 7.0, 50.0):
+        for rule in (paper_bound, valid_bound):
+            terms = dataclasses.replace(poor, information=information, empirical_loss=1.5)
+            used = information
+            if rule is valid_bound:
+                used = bound.clip_information(information, 2112)
+            expected = max(1.5, math.log(2112) - used)
+            assert rule(terms).warm_start == pytest.approx(expected, abs=1e-12)
+
+
+def test_limits_are_where_the_bound_reaches_log_n():
+    terms = dataclasses.replace(TERMS, slack=None, empirical_loss=1.5, information=7.0)
+    found, log_n = limits(terms), math.log(2112)
+
+    def total(**changes):
+        return valid_bound(dataclasses.replace(terms, **changes)).total
+
+    assert found.least == total(kl=0.0) > 1.5
+    assert total(kl=found.affordable_kl * 0.999) < log_n < total(kl=found.affordable_kl * 1.001)
+    needed = found.needed_samples
+    assert total(num_samples=needed) < log_n <= total(num_samples=needed - 1)
+    assert not found.information_counts
+    assert total(information=7.6) == total()  # more information changes nothing
+    rich = dataclasses.replace(terms, information=3.0)
+    assert limits(rich).information_counts
+    hopeless = limits(dataclasses.replace(terms, empirical_loss=8.0))
+    assert (hopeless.needed_samples, hopeless.affordable_kl) == (None, None)
+    few = limits(dataclasses.replace(terms, num_samples=100))
+    assert few.affordable_kl is None and few.needed_samples == needed
+
+
+def test_limits_at_the_sizes_of_the_paper_by_hand():
+    text, multimodal = paper_sizes()
+    # B = log 1535 + 2 / 0.03 = 74.002953; constant log(2 sqrt(276000) / 0.05) = 9.952958.
+    assert text["least"] == pytest.approx(74.002953 * math.sqrt(9.952958 / 552_000), abs=1e-5)
+    kl = 552_000 * (math.log(1536) / 74.002953) ** 2 - 9.952958
+    assert text["affordable_kl"] == pytest.approx(kl, rel=1e-6)
+    assert multimodal["num_candidates"] == 2 * 1056
+    assert text["needed_samples"] < 1000
 
 
 def test_slack_is_the_least_that_satisfies_the_hypothesis():
@@ -148,27 +196,32 @@ def test_runs_are_read_with_measured_terms_and_drawn(tmp_path):
     lines = [
         _line(unconditional_loss=9.0, generative_loss=7.0, empirical_loss=3.0),
         _line(name="b", information=1.5, slack=0.2, temperature=0.1),
-        _line(name="c", information=99.0, empirical_loss=0.7),
+        _line(name="c", information=99.0, empirical_loss=0.7, invalid=["same data"]),
     ]
     file.write_text("\n".join(json.dumps(line) for line in lines))
-    runs = bound.read_runs(str(file))
+    runs = bound_runs.read_runs(str(file))
     assert runs[0].terms.information == 2.0
-    assert runs[0].terms.slack == pytest.approx(3 - math.log(64) + 2)
-    assert runs[2].terms.slack == pytest.approx(0.7)  # of the clipped information
-    rows = [bound.compare(run) for run in runs]
+    rows = [bound_runs.compare(run) for run in runs]
+    assert rows[0]["slack"] == rows[0]["paper_slack"] == pytest.approx(3 - math.log(64) + 2)
+    # Of the clipped information, and of that which the printed formula takes.
+    assert rows[2]["slack"] == pytest.approx(0.7)
+    assert rows[2]["paper_slack"] == pytest.approx(0.7 - math.log(64) + 99)
     assert rows[1]["valid"] == valid_bound(runs[1].terms).total
+    assert [row["invalid"] for row in rows] == [[], [], ["same data"]]
     assert [row["clipped"] for row in rows] == [False, False, True]
     assert rows[0]["warm_start"] == pytest.approx(3.0)
     bound_figure.draw(rows, tmp_path)
     assert (tmp_path / "bound.png").stat().st_size > 5000
     svg = (tmp_path / "bound.svg").read_text()
-    assert "measured loss" in svg
+    assert "held-out loss" in svg and "hollow: no bound" in svg
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (_line(slack=0.0), "lacks 'unconditional_loss'"),
+        (_line(information=1.0, slack=0.0, empirical_loss=1.0), "give the slack that is assumed"),
+        (_line(information=1.0, slack=0.0, run="none"), "none is no run folder"),
         (_line(information=1.0), "lacks 'empirical_loss'"),
         (_line(information=1.0, slack=0.0, lr=3), r"\['lr'\]"),
         (_line(information=1.0, slack=0.0, delta=1.5), "delta=1.5 is impossible"),
@@ -179,4 +232,4 @@ def test_bad_runs_are_named(tmp_path, line, message):
     file = tmp_path / "runs.jsonl"
     file.write_text(json.dumps(_line(information=1.0, slack=0.0)) + "\n" + json.dumps(line))
     with pytest.raises(ValueError, match=r"runs.jsonl:2: .*" + message):
-        bound.read_runs(str(file))
+        bound_runs.read_runs(str(file))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lco_jax.analysis.bound import compare
+from lco_jax.analysis.bound_runs import compare
 from lco_jax.analysis.scaling import fit
 from lco_jax.config import (
     Columns,
@@ -118,10 +118,13 @@ def test_cells_are_measured(small):
 
 @pytest.mark.slow
 def test_the_bound_holds_in_every_run(small):
-    _, _, records, _ = small
-    rows = [compare(run) for run in grid_report.bound_runs(records)]
+    own, output, records, _ = small
+    rows = [compare(run) for run in grid_report.bound_runs(records, own, output)]
     assert all(row["valid"] > row["measured_loss"] > 0 for row in rows)
     assert {row["num_candidates"] for row in rows} == {4}
+    # The tokenizer was learned from the triplets; the generative stage read other files.
+    assert {len(row["invalid"]) for row in rows} == {1}
+    assert rows[0]["invalid"][0].startswith("its tokenizer was learned from /")
 
 
 @pytest.mark.slow
@@ -185,12 +188,13 @@ def test_a_soup_is_the_mean_of_its_runs_also_as_factors(small):
 
 @pytest.mark.slow
 def test_the_table_has_every_cell_and_arm(small, tmp_path):
-    _, _, records, arms = small
+    own, output, records, arms = small
     panels = grid_report.panels(records)
     fits = {name: fit(panel.points) for name, panel in panels.items()}
-    bounds = [compare(run) for run in grid_report.bound_runs(records)]
+    bounds = [compare(run) for run in grid_report.bound_runs(records, own, output)]
     grid_report.write_report(tmp_path, records, fits, bounds, arms)
     text = (tmp_path / "grid.md").read_text()
+    assert "| dependent |" in text and "its tokenizer was learned from" in text
     for name in ("first", "second one", "soup", "projection", "steps00003-seed0", "none"):
         assert f"| {name} |" in text
     assert len(json.loads((tmp_path / "grid.json").read_text())["cells"]) == 2
