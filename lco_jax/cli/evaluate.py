@@ -190,7 +190,7 @@ def _evaluate(
     Args:
         open_subject: opens the model, for offline tasks of these names and any of mteb.
     """
-    from lco_jax.evaluate import published, results
+    from lco_jax.evaluate import published_tables, results
     from lco_jax.evaluate.run_offline import unread
 
     offline = _offline(arguments, output / "media")
@@ -216,7 +216,7 @@ def _evaluate(
     _say_left_out(left_out)
     rows = [row for row in (each.row() for each in (own, *beside)) if row.columns]
     if rows:
-        Console().print(published.side_by_side(rows))
+        Console().print(published_tables.side_by_side(rows))
     for task, error in failed.items():
         log.error("%s failed: %s", task, error)
     log.info("results in %s (%s)", output, subject.about)

@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, _Command]] = {
     },
     "Measure": {
         "evaluate": _Command("evaluate", "Score a model on offline tasks and those of mteb"),
+        "compare": _Command("compare", "Published tables, and results of your own beside them"),
         "analyze": _Command("analyze", "Measure the representations in every layer"),
         "scaling": _Command("scaling", "Fit the scaling law, and compare runs with the bound"),
         "seadoc": _Command("seadoc", "Run the three arms of SeaDoc in small"),

@@ -87,7 +87,7 @@ def _grid(arguments: _Arguments, output: Path) -> None:
     arms = grid.run_arms(found, output) if arguments.arms else []
     panels = grid_report.panels(records)
     fits = _fit(panels, str(arguments.grid), output)
-    bounds = _bound(grid_report.bound_runs(records, found, output), output)
+    bounds = _bound(grid_report.bound_runs(records, found), output)
     grid_report.write_report(output, records, fits, bounds, arms)
     log.info("%s has grid.md and grid.json", output)
 
@@ -131,22 +131,16 @@ def _bound(runs: list[Any], output: Path) -> list[dict[str, Any]]:
     rows = [bound_runs.compare(run) for run in runs]
     _write_json(output / "bound.json", {"runs": rows})
     bound_figure.draw(rows, epath.Path(output))
-    table = Table(
-        *("run", "measured", "as printed", "valid", "log N", "warm part", "clipped"),
-        *("least value", "samples needed", "KL below", "prior"),
-    )
+    table = Table("run", "measured", "as printed", "valid", "log N", "clipped", "prior")
+    said = Table("run", "least value", "samples needed", "KL", "KL below")
+    said.title = "What the valid bound could say"
     for row in rows:
-        numbers = (row[name] for name in ("measured_loss", "paper", "valid", "log_n", "warm_start"))
-        clipped = "yes" if row["clipped"] else "no"
-        prior = "dependent" if row["invalid"] else ""
-        table.add_row(
-            row["name"],
-            *(f"{number:.3f}" for number in numbers),
-            clipped,
-            *_limits(row["limits"]),
-            prior,
-        )
-    Console().print(table)
+        numbers = (row[name] for name in ("measured_loss", "paper", "valid", "log_n"))
+        flags = ("yes" if row["clipped"] else "no", "dependent" if row["invalid"] else "")
+        table.add_row(row["name"], *(f"{number:.3f}" for number in numbers), *flags)
+        least, samples, kl = _limits(row["limits"])
+        said.add_row(row["name"], least, samples, f"{row['kl']:,.0f}", kl)
+    Console().print(table, said)
     for reason in dict.fromkeys(reason for row in rows for reason in row["invalid"]):
         names = ", ".join(row["name"] for row in rows if reason in row["invalid"])
         log.warning("no bound in the sense of the theorem, as %s: %s", reason, names)
@@ -162,11 +156,8 @@ def _bound_limits(output: Path) -> None:
 
     rows = paper_sizes()
     _write_json(output / "bound_limits.json", {"sizes": rows})
-    table = Table(
-        *("run", "N", "n", "log N", "range of the loss", "least value"),
-        *("samples needed", "KL below"),
-        title="Theorem 1 with a training loss of 0 and a prior that knows log N",
-    )
+    table = Table("run", "N", "n", "log N", "range", "least value", "samples needed", "KL below")
+    table.title = "Theorem 1 at best: a training loss of 0, and a prior that knows log N"
     for row in rows:
         table.add_row(
             row["name"],

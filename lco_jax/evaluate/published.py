@@ -1,4 +1,4 @@
-"""Published numbers of LCO-Emb and its neighbours, and ours beside them.
+"""Published numbers of LCO-Emb and its neighbours.
 
 `published/*.json` hold them with their sources. Scores are percentages.
 
@@ -10,12 +10,10 @@ import functools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
-
-from rich.table import Table
 
 _EXPERIMENTS = "experiments"
 """mteb's folder of them, in that of a model's revision."""
@@ -43,6 +41,17 @@ class Row:
     columns: Mapping[str, float]
     mean_en: float | None
     mean_all: float | None
+    noted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By column (or `mean_en`, `mean_all`) the names of the notes on it."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is to be known of a published cell: that it is solved, or compares with nothing."""
+
+    mark: str
+    """Behind the number."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class MiebLite:
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    notes: Mapping[str, Note]
     task_scores: Mapping[str, Mapping[str, float]]
     """Of the released checkpoints, by mteb's task names."""
     without_subsets: Mapping[str, Sequence[str]]
@@ -121,38 +131,87 @@ def mieb_lite() -> MiebLite:
             Column(**{**column, "tasks": tuple(column["tasks"])}) for column in data["columns"]
         ),
         rows=tuple(
-            Row(row["model"], row["run"], row["columns"], row["mean_en"], row["mean_all"])
+            Row(
+                row["model"],
+                row["run"],
+                row["columns"],
+                row["mean_en"],
+                row["mean_all"],
+                {name: tuple(notes) for name, notes in row.get("noted", {}).items()},
+            )
             for row in data["rows"]
         ),
+        notes=_notes(data),
         task_scores=data["task_scores"],
         without_subsets=data["without_subsets"],
         parts=data["parts"],
     )
 
 
-def other_tables() -> dict[str, Any]:
-    """Audio and video retrieval, the training strategies, and suites, as they are in the file."""
-    return _read("lco_emb.json")
+@dataclass(frozen=True)
+class Strategy:
+    """A way to train Qwen2.5-VL, on MIEB-Sub18; of other models only the average is known."""
+
+    size: str
+    strategy: str
+    columns: Mapping[str, float]
+    average: float
+    gpu_hours: float | None
+    """Of the paper, on H20."""
+    noted: Mapping[str, tuple[str, ...]]
+    """By column (or `average`) the names of the notes on it."""
 
 
-def side_by_side(ours: Sequence[Row], published: Sequence[Row] | None = None) -> Table:
-    """Our rows above the published ones, column by column; absent cells are empty."""
-    benchmark = mieb_lite()
-    names = [column.name for column in benchmark.columns]
-    table = Table("model", "run", *names, "mean(en)", "mean(all)", title="MIEB-Lite, %")
-    for row in (*ours, *(benchmark.rows if published is None else published)):
-        cells = (row.columns.get(name) for name in names)
-        table.add_row(row.model, row.run, *map(_cell, (*cells, row.mean_en, row.mean_all)))
-    return table
+@dataclass(frozen=True)
+class Strategies:
+    """The paper's ablation of the training strategy."""
+
+    benchmark: str
+    columns: tuple[str, ...]
+    rows: tuple[Strategy, ...]
+    notes: Mapping[str, Note]
+
+
+@functools.cache
+def strategies() -> Strategies:
+    """The ablation as published, with the averages of other models on the same tasks below it."""
+    data = _read("lco_emb.json")["strategies"]
+    names = tuple(data["columns"])
+    rows = [
+        Strategy(
+            row["size"],
+            row["strategy"],
+            dict(zip(names, row["columns"], strict=True)),
+            row["average"],
+            row["gpu_hours"],
+            row.get("noted", {}),
+        )
+        for row in data["rows"]
+    ]
+    rows += [
+        Strategy("", other["model"], {}, other["average"], None, other["noted"])
+        for other in data["others"]
+    ]
+    return Strategies(data["benchmark"], names, tuple(rows), _notes(data))
+
+
+def retrieval() -> dict[str, dict[str, float]]:
+    """Recall@1 of audio and video retrieval of the released checkpoints, by task and model."""
+    return _read("lco_emb.json")["audio_video_retrieval"]["rows"]
+
+
+def suites() -> dict[str, dict[str, float]]:
+    """Means over the tasks of whole suites, by suite and model."""
+    return _read("lco_emb.json")["suites"]["rows"]
+
+
+def _notes(data: dict[str, Any]) -> dict[str, Note]:
+    return {name: Note(**note) for name, note in data["notes"].items()}
 
 
 def _mean(values: Mapping[str, float], names: Sequence[str]) -> float | None:
     present = [values[name] for name in names if name in values]
     return statistics.mean(present) if len(present) == len(names) else None
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Both are in mteb's file format.
 import json
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -37,6 +37,10 @@ class Results:
     """In percent, by task."""
     data: dict[str, str]
     """The revision of each task's data."""
+    chance: dict[str, float] = field(default_factory=dict)
+    """In percent, by task, what a model gets that learned nothing; of offline tasks alone."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """In percent, by task, the 95 % interval of the score over queries, where it was taken."""
 
     @property
     def label(self) -> str:
@@ -67,6 +71,8 @@ def read_results(
     """
     scores: dict[str, float] = {}
     data: dict[str, str] = {}
+    chance: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
     for kind in (_OFFLINE, _MTEB):
         folder = output / kind / _as_path(name) / revision
         found = mieb_lite().read_results(folder)
@@ -76,8 +82,15 @@ def read_results(
         for file in folder.glob("*.json"):
             record = json.loads(file.read_text())
             if isinstance(record, dict) and "task_name" in record:
-                data[record["task_name"]] = record.get("dataset_revision", "")
-    return Results(name, revision, scores, data)
+                task = record["task_name"]
+                data[task] = record.get("dataset_revision", "")
+                (first, *_), *_ = record["scores"].values()
+                if "chance" in first:
+                    chance[task] = 100 * first["chance"]
+                if "main_score_low" in first:
+                    ends = (first[f"main_score_{end}"] for end in ("low", "high"))
+                    intervals[task] = tuple(100 * value for value in ends)
+    return Results(name, revision, scores, data, chance, intervals)
 
 
 def read_others(output: Path, own: Results) -> list[Results]:
@@ -86,14 +99,8 @@ def read_others(output: Path, own: Results) -> list[Results]:
     Raises:
         ValueError: a result has no score.
     """
-    found = {
-        (folder.parent.name.replace("__", "/", 1), folder.name)
-        for kind in (_OFFLINE, _MTEB)
-        for folder in (output / kind).glob("*/*")
-        if folder.is_dir()
-    }
     others = []
-    for name, revision in sorted(found):
+    for name, revision in _models_in(output):
         if (_as_path(name), revision) == (_as_path(own.name), own.revision):
             continue
         other = read_results(output, name, revision)
@@ -107,15 +114,61 @@ def read_others(output: Path, own: Results) -> list[Results]:
     return others
 
 
+def read_all(folders: Sequence[Path]) -> list[Results]:
+    """The results of all models and revisions in several folders; of a task, those on the data of
+    the first model that has it.
+
+    Raises:
+        FileNotFoundError: a folder holds no results.
+        ValueError: a result has no score.
+    """
+    found: list[Results] = []
+    data: dict[str, str] = {}
+    for folder in folders:
+        models = _models_in(folder)
+        if not models:
+            raise FileNotFoundError(
+                f"{folder} has neither {_OFFLINE}/ORG__NAME/REVISION nor {_MTEB}/...; give a "
+                "folder that `lco evaluate --output` wrote"
+            )
+        for name, revision in models:
+            own = read_results(folder, name, revision)
+            differing = {task for task, of in own.data.items() if data.setdefault(task, of) != of}
+            if differing:
+                names = ", ".join(sorted(differing))
+                log.warning("left out of %s, as it had other data: %s", own.label, names)
+            scores = {task: own.scores[task] for task in own.scores if task not in differing}
+            found.append(replace(own, scores=scores))
+    return found
+
+
+def _models_in(output: Path) -> list[tuple[str, str]]:
+    """Names and revisions of the models with results in a folder."""
+    found = {
+        (folder.parent.name.replace("__", "/", 1), folder.name)
+        for kind in (_OFFLINE, _MTEB)
+        for folder in (output / kind).glob("*/*")
+        if folder.is_dir()
+    }
+    return sorted(found)
+
+
 def side_by_side(own: Results, others: Sequence[Results]) -> Table:
     """Main scores of one model by task, and beside them those of others in the same tasks."""
     shown = [other for other in others if own.scores.keys() & other.scores.keys()]
-    title = "main score, %" if not shown else own.label
-    table = Table("task", title, *(other.label for other in shown))
     if shown:
-        table.title = "main score, %"
-    for task in own.scores:
-        values = (each.scores.get(task) for each in (own, *shown))
+        return tasks_table([own, *shown], list(own.scores))
+    table = Table("task", "main score, %")
+    for task, value in own.scores.items():
+        table.add_row(task, f"{value:.2f}")
+    return table
+
+
+def tasks_table(found: Sequence[Results], tasks: Sequence[str]) -> Table:
+    """Main scores by task (rows) and model (columns)."""
+    table = Table("task", *(each.label for each in found), title="main score, %")
+    for task in tasks:
+        values = (each.scores.get(task) for each in found)
         table.add_row(task, *("" if value is None else f"{value:.2f}" for value in values))
     return table
 

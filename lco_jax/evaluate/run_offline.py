@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lco_jax.embed.embedder import Embedder
-from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task, needs
-from lco_jax.metrics.retrieval import choice_metrics, retrieval_metrics
+from lco_jax.evaluate.tasks import ChoiceTask, RetrievalTask, StsTask, Task, chance, needs
+from lco_jax.metrics.comparison import bootstrap_interval
+from lco_jax.metrics.retrieval import choice_metrics, query_scores, relevant_ranks
 from lco_jax.metrics.sts import sts_metrics
 from lco_jax.runtime.disks import replace_text
 
@@ -45,11 +46,16 @@ def score(embedder: Embedder, task: Task) -> dict[str, float]:
 
 
 def task_metrics(task: Task, vectors: Float[np.ndarray, "N E"]) -> dict[str, float]:
-    """The metrics of one task, from the unit vectors of its items in order."""
+    """The metrics of one task, from the unit vectors of its items in order; of a retrieval also the
+    95 % bootstrap interval of its main score, over queries."""
     match task:
         case RetrievalTask():
             count = len(task.queries)
-            return retrieval_metrics(vectors[:count], vectors[count:], task.answers)
+            ranks = relevant_ranks(vectors[:count], vectors[count:], task.answers)
+            scores = query_scores(ranks)
+            low, high = bootstrap_interval(scores[task.main_score])
+            means = {name: float(values.mean()) for name, values in scores.items()}
+            return {**means, "main_score_low": float(low), "main_score_high": float(high)}
         case StsTask():
             first, second = np.split(vectors, [len(task.first)])
             return sts_metrics(first, second, task.gold)
@@ -118,6 +124,7 @@ def _record(reader: Reader, task: Task, metrics: dict[str, float]) -> dict[str, 
                 {
                     **metrics,
                     "main_score": metrics[task.main_score],
+                    "chance": chance(task),
                     "hf_subset": "default",
                     "languages": list(task.languages),
                 }

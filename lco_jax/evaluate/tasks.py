@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lco_jax.data.records import Item
+from lco_jax.metrics import retrieval
 
 ENGLISH = "eng-Latn"
 LANGUAGES = {
@@ -78,6 +79,17 @@ class ChoiceTask:
 
 
 Task = RetrievalTask | StsTask | ChoiceTask
+
+
+def chance(task: Task) -> float:
+    """The main score to expect of a model that learned nothing."""
+    match task:
+        case RetrievalTask():
+            return retrieval.chance(len(task.documents))[task.main_score]
+        case StsTask():
+            return 0.0
+        case ChoiceTask():
+            return 0.5
 
 
 def needs(task: Task) -> set[str]:

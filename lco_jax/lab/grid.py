@@ -61,7 +61,7 @@ def run_arms(grid: ScalingGrid, folder: Path) -> list[Record]:
         ValueError, InterruptedError: as `run_cells`.
         FileNotFoundError: that cell has not been run.
     """
-    cell = cell_folder(folder, cell_name(max(grid.budgets), grid.seeds[0]))
+    cell = folder / "cells" / cell_name(max(grid.budgets), grid.seeds[0])
     start = cell / "generate" / MODEL_FOLDER
     if grid.arms and not start.exists():
         raise FileNotFoundError(f"{start} is absent; run the cells first")
@@ -69,17 +69,12 @@ def run_arms(grid: ScalingGrid, folder: Path) -> list[Record]:
 
 
 def cell_name(budget: int, seed: int) -> str:
-    """What a cell is called."""
+    """The folder of a cell."""
     return f"steps{budget:05d}-seed{seed}"
 
 
-def cell_folder(folder: Path, name: str) -> Path:
-    """Where the cell of that name lies in the folder of a grid."""
-    return folder / "cells" / name
-
-
 def _run_cell(grid: ScalingGrid, folder: Path, budget: int, seed: int) -> Record:
-    own = cell_folder(folder, cell_name(budget, seed))
+    own = folder / "cells" / cell_name(budget, seed)
     stages = _stages(grid, _start(grid, folder, seed), budget, seed)
     settings = to_json((stages, grid.abilities, grid.prior_std))
     done = _read(own / "cell.json", settings)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lco_jax.analysis.bound_runs import Run, parse_run
-from lco_jax.analysis.prior import reasons_against, shared_sources
+from lco_jax.analysis.prior import shared_sources
 from lco_jax.analysis.scaling import Fit, Panel, Point
-from lco_jax.lab.grid import Record, cell_folder
+from lco_jax.lab.grid import Record
 from lco_jax.lab.grid_config import FreshModel, ScalingGrid
 from lco_jax.lab.markdown import markdown_table
 from lco_jax.runtime.disks import replace_text
@@ -40,27 +40,29 @@ def panels(records: Sequence[Record]) -> dict[str, Panel]:
     }
 
 
-def bound_runs(records: Sequence[Record], grid: ScalingGrid, folder: Path) -> list[Run]:
+def bound_runs(records: Sequence[Record], grid: ScalingGrid) -> list[Run]:
     """What each cell says of Theorem 1, and why it does not cover it."""
     return [
         parse_run(
             {
                 "name": record["name"],
                 **{name: record["bound"][name] for name in _BOUND_FIELDS},
-                "invalid": _reasons_against(grid, cell_folder(folder, record["name"])),
+                "invalid": _reasons_against(grid, record["budget"]),
             }
         )
         for record in records
     ]
 
 
-def _reasons_against(grid: ScalingGrid, cell: Path) -> list[str]:
+def _reasons_against(grid: ScalingGrid, budget: int) -> list[str]:
     """How the prior of a cell, the model before refinement, depends on the training data."""
-    reasons = list(reasons_against(str(cell / "refine")))
+    own, reasons = grid.refine.data.sources, []
+    if budget:
+        read = shared_sources(own, grid.generate.data.sources)
+        reasons += [f"the prior was trained on {', '.join(read)}"] if read else []
     if isinstance(grid.model, FreshModel):
-        shared = shared_sources(grid.refine.data.sources, grid.model.texts)
-        if shared:
-            reasons.append(f"its tokenizer was learned from {', '.join(shared)}")
+        shared = shared_sources(own, grid.model.texts)
+        reasons += [f"its tokenizer was learned from {', '.join(shared)}"] if shared else []
     return reasons
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from lco_jax.analysis.bound_runs import compare
 from lco_jax.analysis.scaling import fit
+from lco_jax.cli.configs import CONFIGS, load_file
 from lco_jax.config import (
     Columns,
     Contrastive,
@@ -118,8 +119,8 @@ def test_cells_are_measured(small):
 
 @pytest.mark.slow
 def test_the_bound_holds_in_every_run(small):
-    own, output, records, _ = small
-    rows = [compare(run) for run in grid_report.bound_runs(records, own, output)]
+    own, _, records, _ = small
+    rows = [compare(run) for run in grid_report.bound_runs(records, own)]
     assert all(row["valid"] > row["measured_loss"] > 0 for row in rows)
     assert {row["num_candidates"] for row in rows} == {4}
     # The tokenizer was learned from the triplets; the generative stage read other files.
@@ -188,10 +189,10 @@ def test_a_soup_is_the_mean_of_its_runs_also_as_factors(small):
 
 @pytest.mark.slow
 def test_the_table_has_every_cell_and_arm(small, tmp_path):
-    own, output, records, arms = small
+    own, _, records, arms = small
     panels = grid_report.panels(records)
     fits = {name: fit(panel.points) for name, panel in panels.items()}
-    bounds = [compare(run) for run in grid_report.bound_runs(records, own, output)]
+    bounds = [compare(run) for run in grid_report.bound_runs(records, own)]
     grid_report.write_report(tmp_path, records, fits, bounds, arms)
     text = (tmp_path / "grid.md").read_text()
     assert "| dependent |" in text and "its tokenizer was learned from" in text
@@ -199,6 +200,21 @@ def test_the_table_has_every_cell_and_arm(small, tmp_path):
         assert f"| {name} |" in text
     assert len(json.loads((tmp_path / "grid.json").read_text())["cells"]) == 2
     assert [arm["after"] != arms[0]["after"] for arm in arms[1:]] == [True, True, True]
+
+
+def test_cells_whose_prior_saw_the_triplets_are_marked():
+    """The shipped grid reads WordNet in both of its stages, and learns its tokenizer from it."""
+    own = load_file(CONFIGS / "grids" / "small_vl.py", "get_grid", (ScalingGrid,))
+    terms = {"num_candidates": 64, "information": 0.1, "empirical_loss": 3.0, "kl": 1.0}
+    terms |= {"num_samples": 10, "temperature": 0.03, "measured_loss": 3.1}
+    records = [{"name": str(budget), "budget": budget, "bound": terms} for budget in (0, 20)]
+    tokenizer = "its tokenizer was learned from wordnet:train"
+    assert [run.invalid for run in grid_report.bound_runs(records, own)] == [
+        (tokenizer,),
+        ("the prior was trained on wordnet:train", tokenizer),
+    ]
+    elsewhere = dataclasses.replace(own, model="a/hub-model")
+    assert grid_report.bound_runs(records, elsewhere)[0].invalid == ()
 
 
 def test_batch_losses_by_hand():

@@ -69,6 +69,7 @@ RULES = (
     Rule(r"lco evaluate --model (mteb:|royokong/|Qwen/Qwen3-VL)", "parse"),
     Rule(r"(python launch/evaluate\.py|lco evaluate)", instead=(("offline", "EmojiSimilarity"),)),
     Rule(r"python launch/analyze\.py", more=("--num-pairs", "8", "--k", "3")),
+    Rule(r"(python launch/compare\.py|lco compare)", instead=(("evaluations/compare", "scores"),)),
     Rule(r"python launch/scaling\.py --published"),
     Rule(r"python launch/scaling\.py --grid", "parse"),
     Rule(r"python -m benchmarks\.\w+", "module"),
