@@ -16,11 +16,12 @@ from lco_jax.config import (
     MediaConfig,
     ModelRef,
     OptimizerConfig,
+    Soup,
     TfdsSource,
     Towers,
     TrainConfig,
 )
-from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid, Soup
+from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid
 
 _ASK = "What does the word mean?"
 _MEDIA = MediaConfig(image_min_pixels=56 * 56, image_max_pixels=56 * 56)

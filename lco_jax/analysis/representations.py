@@ -1,44 +1,81 @@
 """What a model does to paired items, layer by layer: spread per modality, alignment, gap.
 
-Figures 1 and 2 of LCO-Emb are `spread` and `alignment` of a model before and after training.
+Figure 1 of LCO-Emb is the mean cosine of each modality before and after training, figure 2 the
+mutual kNN of each pair of modalities, of models of several sizes; figure 3 sketches what the
+distributions of cosines show. `representation_tables` writes all numbers.
 """
 
-import csv
-import io
-import json
-import math
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from lco_jax.analysis.states import LayerEncoder, LayerStates, write_states
 from lco_jax.data.records import Item, Triplet
-from lco_jax.metrics.anisotropy import mean_cosine
+from lco_jax.metrics.anisotropy import cosine_histogram, mean_cosine, mean_cosine_margin
 from lco_jax.metrics.kernel_alignment import Alignment, align_layers
 from lco_jax.metrics.kernel_metrics import CCA_DIM
 from lco_jax.metrics.modality_gap import ModalityGap, modality_gap
 from lco_jax.metrics.names import METRICS
 from lco_jax.metrics.spectrum import effective_rank, isoscore
-from lco_jax.runtime.disks import replace_text
 
-SPREAD = {"mean_cosine": mean_cosine, "effective_rank": effective_rank, "isoscore": isoscore}
+log = logging.getLogger(__name__)
+
+SPREAD = {
+    "mean_cosine": mean_cosine,
+    "effective_rank": effective_rank,
+    "isoscore": isoscore,
+}
+MARGIN = "mean_cosine_margin"
+"""Beside the measures of a spread: half of the 95 % interval of `mean_cosine`."""
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """The distribution of the cosines of two items of a modality, after the last layer."""
+
+    edges: Float[np.ndarray, "B+1"]
+    density: Float[np.ndarray, "B"]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """How the two sides of pairs of the same two modalities lie to each other."""
+
+    alignment: Alignment
+    """Of anchors and positives, layer by layer."""
+    every_layer: Alignment | None
+    """Each layer of the anchors with each of the positives."""
+    gaps: list[ModalityGap]
 
 
 @dataclass(frozen=True)
 class Representations:
     """One model's numbers; index 0 of a layer axis is the embeddings, the last the output."""
 
-    name: str
+    model: str
+    """What a model is called before and after its training."""
+    stage: str
+    """`before`, `after`, or empty."""
     spread: dict[str, dict[str, list[float]]]
     """By modality and measure, one value a layer."""
-    alignment: Alignment
-    """Of anchors and positives, layer by layer."""
-    every_layer: Alignment | None
-    """Each layer of the anchors with each of the positives."""
-    gaps: list[ModalityGap]
+    cosines: dict[str, Cosines]
+    """By modality."""
+    pairs: dict[str, Joined]
+    """By the modalities of anchor and positive, as `image-text`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return " ".join(part for part in (self.model, self.stage) if part)
+
+    @property
+    def num_layers(self) -> int:
+        """With the embeddings."""
+        return len(next(iter(self.pairs.values())).gaps)
 
 
 def modality(item: Item) -> str:
@@ -53,7 +90,8 @@ def modality(item: Item) -> str:
 
 
 def represent(
-    name: str,
+    model: str,
+    stage: str,
     encoder: LayerEncoder,
     pairs: Sequence[Triplet],
     folder: Path,
@@ -64,6 +102,9 @@ def represent(
 ) -> Representations:
     """Measure a model on the anchors and positives of `pairs`; states are kept in `folder`.
 
+    Pairs of other modalities are compared apart; those of which there are too few for `k` are left
+    out, unless there are no others.
+
     Raises:
         ValueError: too few pairs for `k`, or an item that the model does not take.
     """
@@ -71,12 +112,53 @@ def represent(
     states = {
         side: write_states(encoder, members, folder / side) for side, members in items.items()
     }
-    anchors, positives = states.values()
-    # SVCCA needs more items than directions; a small file is compared in fewer.
-    options = {"k": k, "cca_dim": min(CCA_DIM, len(pairs) - 1)}
+    options = {"metrics": metrics, "k": k, "each_with_each": each_with_each}
+    spread, cosines = _spread(items, states)
     return Representations(
-        name=name,
-        spread=_spread(items, states),
+        model=model,
+        stage=stage,
+        spread=spread,
+        cosines=cosines,
+        pairs={
+            name: _join(*(_Chosen(side, rows) for side in states.values()), **options)
+            for name, rows in _kinds(pairs, k).items()
+        },
+    )
+
+
+class _Chosen(Sequence[Float[np.ndarray, "N D"]]):
+    """Some items of the states of all layers."""
+
+    def __init__(self, states: LayerStates, rows: list[int]):
+        self._states, self._rows = states, rows
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, index: int) -> Float[np.ndarray, "N D"]:
+        return self._states[index][self._rows]
+
+
+def _kinds(pairs: Sequence[Triplet], k: int) -> dict[str, list[int]]:
+    """By their two modalities the numbers of the pairs, of kinds that have enough."""
+    kinds: dict[str, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        name = f"{modality(pair.anchor)}-{modality(pair.positive)}"
+        kinds.setdefault(name, []).append(index)
+    enough = {name: rows for name, rows in kinds.items() if len(rows) > k}
+    left_out = [f"{name} ({len(rows)})" for name, rows in kinds.items() if name not in enough]
+    if enough and left_out:
+        log.warning("too few pairs for %d neighbours, left out: %s", k, ", ".join(left_out))
+    return enough or kinds
+
+
+def _join(
+    anchors: Sequence, positives: Sequence, *, metrics: Sequence[str], k: int, each_with_each: bool
+) -> Joined:
+    # SVCCA needs more items than directions; a small file is compared in fewer.
+    count = len(anchors[0])
+    options = {"k": k, "cca_dim": min(CCA_DIM, count - 1)}
+    return Joined(
         alignment=align_layers(anchors, positives, metrics, **options),
         every_layer=align_layers(anchors, positives, metrics, each_with_each=True, **options)
         if each_with_each
@@ -87,8 +169,9 @@ def represent(
 
 def _spread(
     items: dict[str, list[Item]], states: dict[str, LayerStates]
-) -> dict[str, dict[str, list[float]]]:
-    """The measures of each modality's distinct items, wherever in the pairs they stand."""
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, Cosines]]:
+    """The measures of each modality's distinct items, wherever in the pairs they stand, and the
+    distribution of their cosines after the last layer."""
     rows: dict[str, dict[str, list[int]]] = {}
     seen = set()
     for side, members in items.items():
@@ -97,76 +180,20 @@ def _spread(
             if content not in seen:
                 seen.add(content)
                 rows.setdefault(modality(item), {}).setdefault(side, []).append(index)
+    measured = {**SPREAD, MARGIN: mean_cosine_margin}
     result = {
-        name: {measure: [] for measure in SPREAD}
+        name: {measure: [] for measure in measured}
         for name, places in rows.items()
         if sum(map(len, places.values())) > 1
     }
-    for layer in range(len(states["anchor"])):
+    cosines = {}
+    last = len(states["anchor"]) - 1
+    for layer in range(last + 1):
         values = {side: side_states[layer] for side, side_states in states.items()}
         for name, measures in result.items():
             vectors = np.concatenate([values[side][own] for side, own in rows[name].items()])
-            for measure, of in SPREAD.items():
+            for measure, of in measured.items():
                 measures[measure].append(of(vectors))
-    return result
-
-
-# ------------------------------------------------------------------------------------- tables
-
-
-def write_tables(models: Sequence[Representations], folder: Path) -> None:
-    """Write `spread.csv`, `alignment.csv`, `gap.csv` (one row a layer) and `analysis.json`."""
-    spread, alignment, gap = [], [], []
-    for model in models:
-        spread += [
-            {
-                "model": model.name,
-                "modality": name,
-                "layer": layer,
-                **{measure: values[layer] for measure, values in measures.items()},
-            }
-            for name, measures in model.spread.items()
-            for layer in range(len(model.gaps))
-        ]
-        for layer, layer_gap in enumerate(model.gaps):
-            place = {"model": model.name, "layer": layer}
-            values = {name: line[layer] for name, line in model.alignment.values.items()}
-            alignment.append({**place, **values})
-            gap.append({**place, **asdict(layer_gap)})
-    for name, rows in (("spread", spread), ("alignment", alignment), ("gap", gap)):
-        _write_csv(folder / f"{name}.csv", rows)
-    content = {
-        "num_pairs": models[0].alignment.num_items,
-        "k": models[0].alignment.k,
-        "models": [_record(model) for model in models],
-    }
-    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    replace_text(folder / "analysis.json", text + "\n")
-
-
-def _record(model: Representations) -> dict[str, Any]:
-    every = model.every_layer
-    return {
-        "name": model.name,
-        "spread": model.spread,
-        "alignment": {name: line.tolist() for name, line in model.alignment.values.items()},
-        "every_layer": every and {name: table.tolist() for name, table in every.values.items()},
-        "gap": [asdict(gap) for gap in model.gaps],
-    }
-
-
-def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_text(file, stream.getvalue())
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [_finite(member) for member in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            if layer == last:
+                cosines[name] = Cosines(*cosine_histogram(vectors))
+    return result, cosines

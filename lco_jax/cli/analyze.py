@@ -22,16 +22,19 @@ log = logging.getLogger(__name__)
 class _Arguments(Compilations):
     """Measure the representations of pairs in every layer: anisotropy, alignment, modality gap."""
 
-    model: str
-    """Hub folder, hub id, adapter folder or run folder."""
-    pairs: str
-    """JSON Lines file of pairs (`anchor`, `positive`)."""
+    model: tuple[str, ...]
+    """Hub folder, hub id, adapter folder or run folder; of several, all are in one picture."""
+    pairs: tuple[str, ...]
+    """JSON Lines files of pairs (`anchor`, `positive`), of texts, images, audio or videos; pairs of
+    other modalities are compared apart."""
     output: str
     """Folder of the tables and figures."""
-    before: str | None = None
-    """Another model to compare with: the one before training."""
+    before: tuple[str, ...] = ()
+    """What each of the models was before its training, in the same order."""
+    names: tuple[str, ...] = ()
+    """What each of the models is called in pictures (default, of several: its folder)."""
     num_pairs: int = 1000
-    """The first pairs of the file; the paper takes 1,000."""
+    """The first pairs of each file; the paper takes 1,000."""
     k: int = 10
     """Neighbours of an item."""
     metrics: tuple[Metric, ...] = METRICS
@@ -50,7 +53,8 @@ class _Arguments(Compilations):
 
 _EXAMPLES = (
     "--model runs/quickstart/refine --pairs data/quickstart/wordnet_test.jsonl --output analysis",
-    "--model runs/vl7b --before Qwen/Qwen2.5-VL-7B-Instruct --pairs pairs.jsonl --output analysis",
+    "--model runs/vl7b runs/vl3b --names 7B 3B --pairs images.jsonl --output analysis "
+    "--before Qwen/Qwen2.5-VL-7B-Instruct Qwen/Qwen2.5-VL-3B-Instruct",
 )
 
 
@@ -58,32 +62,59 @@ _EXAMPLES = (
 def main() -> int:
     """Parse, measure one or two models, write tables and figures."""
     arguments = parse(_Arguments, examples=_EXAMPLES)
+    chosen = _chosen(arguments)
     arguments.keep_compilations()
     from lco_jax.runtime.locks import only_writer
 
     output = Path(arguments.output)
     with only_writer(output):
-        return _analyze(arguments, output)
+        return _analyze(arguments, chosen, output)
 
 
-def _analyze(arguments: _Arguments, output: Path) -> int:
+def _chosen(arguments: _Arguments) -> list[tuple[str, str, str]]:
+    """Of each model to measure: its name, its stage and where it is.
+
+    Raises:
+        ValueError: `--before` or `--names` are not as many as `--model`, or names are the same.
+    """
+    models, before = arguments.model, arguments.before
+    for option, given in (("before", before), ("names", arguments.names)):
+        if given and len(given) != len(models):
+            raise ValueError(
+                f"--{option} has {len(given)} and --model {len(models)}; give one for each model"
+            )
+    names = arguments.names or tuple(Path(path).resolve().name for path in models)
+    if len(models) == 1 and not arguments.names:
+        names = ("" if before else "model",)
+    if len(set(names)) != len(names):
+        raise ValueError(f"the models are called {', '.join(names)}; tell them apart with --names")
+    chosen = []
+    for index, (name, model) in enumerate(zip(names, models, strict=True)):
+        if before:
+            chosen.append((name, "before", before[index]))
+        chosen.append((name, "after" if before else "", model))
+    return chosen
+
+
+def _analyze(arguments: _Arguments, chosen: list[tuple[str, str, str]], output: Path) -> int:
     """Measure, with tables and figures in a folder; the exit code."""
-    from lco_jax.analysis import representations
+    from lco_jax.analysis import representation_tables, representations
     from lco_jax.analysis.states import open_layer_encoder
     from lco_jax.config import JsonlSource
     from lco_jax.data.sources.open import read_pairs
     from lco_jax.lab.media_texts import make_reader
     from lco_jax.report import representation_figures
 
-    pairs = read_pairs(JsonlSource(arguments.pairs), arguments.num_pairs)
-    named = {"after": arguments.model} if arguments.before else {"model": arguments.model}
-    if arguments.before:
-        named = {"before": arguments.before, **named}
+    pairs = [
+        pair
+        for file in arguments.pairs
+        for pair in read_pairs(JsonlSource(file), arguments.num_pairs)
+    ]
     models = []
-    for name, path in named.items():
+    for name, stage, path in chosen:
         encoder = open_layer_encoder(
             path,
-            checkpoint=None if name == "before" else arguments.checkpoint,
+            checkpoint=None if stage == "before" else arguments.checkpoint,
             dtype=arguments.dtype,
             tokens_per_batch=arguments.tokens_per_batch,
             mesh=arguments.mesh,
@@ -91,9 +122,10 @@ def _analyze(arguments: _Arguments, output: Path) -> int:
         )
         found = representations.represent(
             name,
+            stage,
             encoder,
             pairs,
-            output / "states" / name,
+            output / "states" / (f"{name} {stage}".strip() or "model"),
             metrics=arguments.metrics,
             k=arguments.k,
             each_with_each=arguments.each_with_each,
@@ -101,7 +133,7 @@ def _analyze(arguments: _Arguments, output: Path) -> int:
         models.append(found)
     if not arguments.keep_states:
         shutil.rmtree(output / "states")
-    representations.write_tables(models, output)
+    representation_tables.write_tables(models, output)
     representation_figures.draw(models, output)
     _show(models)
     log.info("%d pairs: tables and figures in %s", len(pairs), output)
@@ -111,12 +143,17 @@ def _analyze(arguments: _Arguments, output: Path) -> int:
 def _show(models) -> None:
     """The last layer of every model."""
     table = Table("last layer", *(model.name for model in models))
-    for modality, measures in models[0].spread.items():
-        for measure in measures:
-            values = (model.spread[modality][measure][-1] for model in models)
-            table.add_row(f"{measure}, {modality}", *(f"{value:.3f}" for value in values))
-    for name in models[0].alignment.values:
-        values = (model.alignment.values[name][-1] for model in models)
-        table.add_row(name, *(f"{value:.3f}" for value in values))
-    table.add_row("modality gap", *(f"{model.gaps[-1].distance:.3f}" for model in models))
+
+    def add(label: str, values) -> None:
+        table.add_row(label, *("" if value is None else f"{value:.3f}" for value in values))
+
+    for modality in dict.fromkeys(name for model in models for name in model.spread):
+        found = [model.spread.get(modality) for model in models]
+        for measure in next(filter(None, found)):
+            add(f"{measure}, {modality}", (own and own[measure][-1] for own in found))
+    for kind in dict.fromkeys(name for model in models for name in model.pairs):
+        found = [model.pairs.get(kind) for model in models]
+        for metric in next(filter(None, found)).alignment.values:
+            add(f"{metric}, {kind}", (own and own.alignment.values[metric][-1] for own in found))
+        add(f"modality gap, {kind}", (own and own.gaps[-1].distance for own in found))
     Console().print(table)

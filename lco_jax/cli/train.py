@@ -199,7 +199,7 @@ def _parse(
     )
     arguments = parse(cls, default=cls(path), **options)
     chosen = tuple(Stage(name, getattr(arguments, name)) for name in stages)
-    return arguments, Stages(chosen, config.samples if arguments.samples else None)
+    return arguments, Stages(chosen, config.samples if arguments.samples else None, config.soup)
 
 
 def _dry_run(config: TrainConfig | Stages, num_devices: int | None) -> int:

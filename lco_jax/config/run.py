@@ -138,11 +138,31 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Soup:
+    """The mean of the merged weights of several runs from one model."""
+
+    of: tuple[str, ...]
+    """Stages by name; in a grid, arms."""
+
+    def __post_init__(self):
+        require(
+            len(set(self.of)) == len(self.of) >= 2,
+            f"a soup of {self.of} is no mean; name two runs or more, each once",
+        )
+
+
+SOUP_FOLDER = "soup"
+"""Beside the folders of stages: the model that is their mean."""
+
+
+@dataclass(frozen=True)
 class Stages:
     """Stages that run one after another, in one process on one mesh."""
 
     stages: tuple[Stage, ...]
     samples: Samples | None = None
+    soup: Soup | None = None
+    """Of stages that start from the same model; their mean is left in the folder `soup`."""
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -158,6 +178,23 @@ class Stages:
         require(
             self.samples is None or self.samples.stage in names,
             f"samples are of stage {self.samples and self.samples.stage!r}; stages are {names}",
+        )
+        if self.soup is not None:
+            self._check_soup(names)
+
+    def _check_soup(self, names: list[str]) -> None:
+        missing = sorted(set(self.soup.of) - set(names))
+        require(not missing, f"the soup is of stages {self.soup.of}, and {missing} are not there")
+        require(
+            SOUP_FOLDER not in names,
+            f"a stage is called {SOUP_FOLDER!r}, which is the folder of the soup; rename it",
+        )
+        refs = [stage.config.model for stage in self.stages if stage.name in self.soup.of]
+        bases = {(ref.path, ref.revision, ref.num_layers) for ref in refs}
+        require(
+            len(bases) == 1 and refs[0].path != PREVIOUS_STAGE,
+            f"the stages {self.soup.of} of the soup start from {sorted({r.path for r in refs})}; "
+            "give all of them the same model.path, which is none of a stage",
         )
 
     def sized(self) -> tuple[Stage, ...]:

@@ -18,24 +18,23 @@ from typing import Any
 
 import jax
 
-from lco_jax.config import PREVIOUS_STAGE, SCIENCE, Stage, Stages, TrainConfig
+from lco_jax.config import PREVIOUS_STAGE, SCIENCE, Soup, Stage, Stages, TrainConfig
 from lco_jax.config.io import to_json, with_names_of_today
 from lco_jax.data.records import Triplet
 from lco_jax.data.sources.open import open_source
 from lco_jax.embed.embedder import Embedder
-from lco_jax.embed.open import open_model
 from lco_jax.lab.abilities import bound_terms, generation, representation
 from lco_jax.lab.fresh import write_fresh
-from lco_jax.lab.grid_config import Arm, FreshModel, ScalingGrid, Soup
+from lco_jax.lab.grid_config import Arm, FreshModel, ScalingGrid
 from lco_jax.lab.info_nce import Encode
 from lco_jax.lab.projection import train_projection
 from lco_jax.report.page import write_whole
+from lco_jax.report.wording import trainable_in_words
 from lco_jax.runtime.mesh import make_mesh
 from lco_jax.train.loop import train
 from lco_jax.train.manifest import base_folder
-from lco_jax.train.soup import average_models
+from lco_jax.train.soup import write_soup
 from lco_jax.train.stages import MODEL_FOLDER, train_stages
-from lco_jax.weights.hub import save_folder
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +168,10 @@ def _slug(name: str) -> str:
 
 def _train_arm(grid: ScalingGrid, arm: Arm, own: Path, folder: Path, start: str) -> Encode:
     if isinstance(arm.refine, Soup):
-        _write_soup(
-            [folder / _slug(name) / "refine" for name in arm.refine.of], own / MODEL_FOLDER, grid
-        )
+        if not (own / MODEL_FOLDER).exists():
+            runs = [str(folder / _slug(name) / "refine") for name in arm.refine.of]
+            with jax.set_mesh(make_mesh(grid.refine.mesh)):
+                write_soup(runs, own / MODEL_FOLDER)
         return _encoder(str(own / MODEL_FOLDER), grid)
     config = _at(arm.refine, start)
     if arm.projection is not None:
@@ -183,20 +183,13 @@ def _train_arm(grid: ScalingGrid, arm: Arm, own: Path, folder: Path, start: str)
     return _encoder(str(own / "refine"), grid)
 
 
-def _write_soup(runs: list[Path], target: Path, grid: ScalingGrid) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    with jax.set_mesh(make_mesh(grid.refine.mesh)):
-        soup = average_models([open_model(str(run)) for run in runs])
-        save_folder(target, soup.params, soup.config, soup.base_folder, dtype=soup.dtype)
-
-
 def _what(arm: Arm) -> str:
     """An arm in words, for its row of the table."""
     if isinstance(arm.refine, Soup):
         return f"mean weights of {' and '.join(arm.refine.of)}"
     if arm.projection is not None:
         return "a matrix behind frozen vectors"
-    return repr(arm.refine.model.trainable)
+    return trainable_in_words(arm.refine.model.trainable)
 
 
 # ------------------------------------------------------------------------------------- common

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lco_jax.config.checks import require
 from lco_jax.config.data import Source
-from lco_jax.config.run import TrainConfig
+from lco_jax.config.run import Soup, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,6 @@ class FreshModel:
 @dataclass(frozen=True)
 class LinearProjection:
     """A square matrix behind the pooled states, which stay as they are; it starts as 1."""
-
-
-@dataclass(frozen=True)
-class Soup:
-    """The mean of the merged weights of other arms."""
-
-    of: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ class ScalingGrid:
             if isinstance(arm.refine, Soup):
                 missing = sorted(set(arm.refine.of) - set(names[:index]))
                 require(
-                    not missing and len(arm.refine.of) >= 2,
-                    f"arm {arm.name!r} is a soup of {arm.refine.of}; it needs two arms or more "
-                    f"that stand before it, and {missing} do not",
+                    not missing,
+                    f"arm {arm.name!r} is a soup of {arm.refine.of}; it needs arms that stand "
+                    f"before it, and {missing} do not",
                 )

@@ -149,7 +149,7 @@ def _reading(bounds: Sequence[dict[str, Any]]) -> str:
     lines = [
         "Slack is the least one, of the bound as printed and of the valid one. *Least value*: the "
         "valid bound at KL = 0. *KL below*: the KL under which it would be below log N, the loss "
-        "of an encoder that knows nothing; *none* where its first part alone is not.",
+        "of an encoder that knows nothing; *none* where even KL = 0 leaves it above.",
     ]
     reasons: dict[str, list[str]] = {}
     for row in bounds:

@@ -19,6 +19,31 @@ def mean_cosine(vectors: Float[np.ndarray, "N E"]) -> float:
     return float((total @ total - count) / (count * (count - 1)))
 
 
+def mean_cosine_margin(vectors: Float[np.ndarray, "N E"]) -> float:
+    """Half of the 95 % interval of `mean_cosine`, vectors taken as independent draws.
+
+    Source: Hoeffding (1948), the variance of a mean over pairs: that of each vector's own mean
+    cosine with the others counts four times.
+    """
+    count = _count(vectors, "mean_cosine_margin")
+    unit = unit_rows(vectors)
+    own = (unit @ np.sum(unit, axis=0) - 1) / (count - 1)
+    return float(1.96 * 2 * own.std(ddof=1) / np.sqrt(count))
+
+
+def cosine_histogram(
+    vectors: Float[np.ndarray, "N E"], bins: int = 80, most: int = 2000
+) -> tuple[Float[np.ndarray, "B+1"], Float[np.ndarray, "B"]]:
+    """Edges and densities of the cosines of two different vectors of the set, of at most the first
+    `most`; the edges go from -1 to 1.
+    """
+    count = min(_count(vectors, "cosine_histogram"), most)
+    unit = unit_rows(vectors[:count])
+    cosines = (unit @ unit.T)[np.triu_indices(count, k=1)]
+    density, edges = np.histogram(np.clip(cosines, -1, 1), bins=bins, range=(-1, 1), density=True)
+    return edges, density
+
+
 def unit_rows(vectors: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
     """The vectors at length 1, in float64: nearly collapsed ones differ little from their sum."""
     vectors = vectors.astype(np.float64)

@@ -44,6 +44,8 @@ class Alignment:
     num_items: int
     values: dict[str, Float[np.ndarray, "..."]]
     """By metric, `(L,)` layer by layer or `(Lx, Ly)` each with each."""
+    margin: Float[np.ndarray, "..."] | None = None
+    """Of `mutual_knn`, if it was asked for: half of its 95 % interval over items."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def align_layers(
     sides = [_summarise(side, metrics, k, cca_dim) for side in (x, y)]
     shape = (len(x), len(y)) if each_with_each else (len(x),)
     values = {name: np.full(shape, np.nan) for name in metrics}
+    margin = np.full(shape, np.nan) if "mutual_knn" in metrics else None
     pairs = np.ndindex(shape) if each_with_each else ((i, i) for i in range(len(x)))
     pairs = [
         pair for pair in pairs if not (sides[0][pair[0]].is_point or sides[1][pair[1]].is_point)
@@ -118,10 +121,12 @@ def align_layers(
             else:
                 continue
             values[name][place] = score
+        if margin is not None:
+            margin[place] = neighbour_metrics.mutual_knn_margin(first.neighbours, second.neighbours)
     kernels = [name for name in metrics if name in _KERNELS]
     if kernels:
         _fill_kernels(values, kernels, x, y, pairs, each_with_each)
-    return Alignment(k, len(x[0]), values)
+    return Alignment(k, len(x[0]), values, margin)
 
 
 def _fill_kernels(values, kernels, x, y, pairs, each_with_each) -> None:

@@ -29,6 +29,12 @@ def mutual_knn(x: Neighbours, y: Neighbours) -> float:
     return _mean_per_neighbour(_num_shared, x, y)
 
 
+def mutual_knn_margin(x: Neighbours, y: Neighbours) -> float:
+    """Half of the 95 % interval of `mutual_knn`, items taken as independent."""
+    shares = _per_item(_num_shared, x, y) / x.ids.shape[1]
+    return float(1.96 * shares.std(ddof=1) / np.sqrt(len(shares)))
+
+
 def cycle_knn(x: Neighbours, y: Neighbours) -> float:
     """The share of items that are a neighbour in `x` of one of their own neighbours in `y`.
 
@@ -113,9 +119,12 @@ def _check(x: Neighbours, y: Neighbours) -> None:
 
 def _mean_per_neighbour(score: Callable, x: Neighbours, y: Neighbours) -> float:
     """The mean of an integer score of each item, divided by k."""
+    return float(_per_item(score, x, y).sum(dtype=np.int64) / x.ids.size)
+
+
+def _per_item(score: Callable, x: Neighbours, y: Neighbours) -> Int[np.ndarray, "N"]:
     _check(x, y)
-    scores = np.asarray(_over_rows(_without_context(score), x.ids, y.ids, None))
-    return float(scores.sum(dtype=np.int64) / x.ids.size)
+    return np.asarray(_over_rows(_without_context(score), x.ids, y.ids, None))
 
 
 @functools.cache

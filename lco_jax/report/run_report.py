@@ -10,9 +10,11 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
+from lco_jax.config.io import from_json
 from lco_jax.metrics.comparison import EmbeddedPairs, bootstrap_interval
 from lco_jax.report import figures
 from lco_jax.report.page import render, write_whole
+from lco_jax.report.wording import trainable_in_words
 from lco_jax.train.manifest import is_run_folder
 from lco_jax.train.metrics import read_metrics
 
@@ -221,14 +223,9 @@ def _figures(run: _Run) -> dict[str, str]:
 def _facts(run: _Run) -> dict[str, str]:
     """What the run was and what it cost, label by label."""
     manifest, config = run.manifest, run.manifest["config"]
-    trainable = config["model"]["trainable"]
     facts = {
         "Model": config["model"]["path"],
-        "Trained": (
-            f"LoRA, rank {trainable['rank']}, alpha {trainable['alpha']:g}"
-            if trainable["type"] == "Lora"
-            else "all weights of the decoder"
-        ),
+        "Trained": trainable_in_words(from_json(config["model"]["trainable"])),
         "Devices": manifest["devices"],
         "Batch": f"{config['data']['batch_size']:,} triplets",
     }

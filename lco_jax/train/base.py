@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lco_jax.config import ModelRef
 from lco_jax.runtime import processes
 from lco_jax.runtime.disks import replace_text, writing
 from lco_jax.train.manifest import BASE_FOLDER, BASE_NOTE, is_run_folder, read_manifest
-from lco_jax.train.restore import PROFILE_FILE, open_run
+from lco_jax.train.restore import PROFILE_FILE, OpenedModel, open_run
 from lco_jax.weights.hub import save_folder
 
 
@@ -54,19 +55,31 @@ def write_merged(
         checkpoint: step (None: the best evaluated one, else the last).
         noted: write beside it which run and step it is.
     """
+    opened = open_run(run, checkpoint=checkpoint)
+    note = {BASE_NOTE: {"run": run, "step": opened.step}}
+    write_model(opened, target, note if noted else {})
+
+
+def write_model(
+    opened: OpenedModel, target: Path, notes: Mapping[str, dict[str, Any]] | None = None
+) -> None:
+    """Write a model with its recipe as a hub folder, which appears when it is complete; all
+    processes call it, on the mesh that is set.
+
+    Args:
+        notes: what else is written beside it, as JSON by file name.
+    """
     draft = target.with_name(f".{target.name}.partial")
     writes = jax.process_index() == 0
     if writes:
         shutil.rmtree(draft, ignore_errors=True)
-    opened = open_run(run, checkpoint=checkpoint)
     num_bytes = sum(x.nbytes for x in jax.tree.leaves(opened.params))
     with writing(target, num_bytes):
         save_folder(draft, opened.params, opened.config, opened.base_folder, dtype=opened.dtype)
         if writes:
             recipe = json.dumps(opened.processor.describe(), indent=2, ensure_ascii=False)
             replace_text(draft / PROFILE_FILE, recipe + "\n")
-            if noted:
-                note = {"run": run, "step": opened.step}
-                replace_text(draft / BASE_NOTE, json.dumps(note) + "\n")
+            for name, note in (notes or {}).items():
+                replace_text(draft / name, json.dumps(note) + "\n")
             draft.rename(target)
     processes.wait_for_all(str(target))

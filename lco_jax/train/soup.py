@@ -2,13 +2,18 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from lco_jax.config import Lora
 from lco_jax.models.build import Params
-from lco_jax.train.restore import OpenedModel
+from lco_jax.train.base import write_model
+from lco_jax.train.restore import OpenedModel, open_run
+
+SOUP_NOTE = "soup.json"
+"""In the folder of a soup: of which runs it is, and of which step of each."""
 
 
 def average_models(models: Sequence[OpenedModel]) -> OpenedModel:
@@ -39,6 +44,18 @@ def average_models(models: Sequence[OpenedModel]) -> OpenedModel:
     params = jax.tree.map(_mean, *(model.params for model in models))
     lora, factors = _join_factors(models)
     return dataclasses.replace(first, params=params, lora=lora, lora_params=factors, step=None)
+
+
+def write_soup(runs: Sequence[str], target: Path) -> None:
+    """Write the soup of several runs (their best evaluated checkpoints, else the last) as a hub
+    folder, on the mesh that is set; all processes call it.
+
+    Raises:
+        ValueError: see `average_models`.
+    """
+    models = [open_run(run) for run in runs]
+    of = {Path(run).name: model.step for run, model in zip(runs, models, strict=True)}
+    write_model(average_models(models), target, {SOUP_NOTE: {"of": of}})
 
 
 def _mean(*leaves: jax.Array) -> jax.Array:

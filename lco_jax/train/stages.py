@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from pathlib import Path
 import jax
 
 from lco_jax.config import PREVIOUS_STAGE, RUN_FOLDER, Stages, TrainConfig
-from lco_jax.config.io import check_resumable
+from lco_jax.config.io import ScienceChangedError, check_resumable
+from lco_jax.config.run import SOUP_FOLDER
 from lco_jax.data.sources.mixture import ExampleStream
 from lco_jax.objectives.traits import traits_of
 from lco_jax.runtime import mesh as meshes
@@ -19,6 +21,7 @@ from lco_jax.runtime.locks import only_writer
 from lco_jax.train.base import write_merged
 from lco_jax.train.loop import Evaluate, TrainResult, train
 from lco_jax.train.manifest import base_folder, check_same_run, read_manifest
+from lco_jax.train.soup import SOUP_NOTE, write_soup
 from lco_jax.weights.identity import base_digest
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,8 @@ def train_stages(
     """Run the stages, or go on where `workdir` stopped.
 
     Stage NAME is a run of its own in `WORKDIR/NAME`; when it is complete, `WORKDIR/NAME/model`
-    holds its merged weights. Complete stages are left as they are.
+    holds its merged weights. Complete stages are left as they are. A soup of stages is a model in
+    `WORKDIR/soup`.
 
     Args:
         workdir: a folder that all processes see.
@@ -59,7 +63,8 @@ def train_stages(
         The stages up to the last one, or to the one that a signal stopped.
 
     Raises:
-        ScienceChangedError: a stage was run, or begun, with other settings, data or base weights.
+        ScienceChangedError: a stage was run, or begun, with other settings, data or base weights,
+            or the soup is of other stages.
         LockedError: another process trains in `workdir`.
     """
     check_folder(workdir)
@@ -94,7 +99,26 @@ def _train_stages(
                 break
             leave_model(str(folder), config)
         previous = f"{RUN_FOLDER}/../{stage.name}/{MODEL_FOLDER}"
+    else:
+        if stages.soup is not None:
+            _leave_soup(stages, Path(workdir))
     return results
+
+
+def _leave_soup(stages: Stages, workdir: Path) -> None:
+    """Write the soup of complete stages, unless it is there."""
+    target = workdir / SOUP_FOLDER
+    names = list(stages.soup.of)
+    if not target.exists():
+        with jax.set_mesh(meshes.make_mesh(stages.stages[0].config.mesh)):
+            write_soup([str(workdir / name) for name in names], target)
+    there = list(json.loads((target / SOUP_NOTE).read_text())["of"])
+    if there != names:
+        raise ScienceChangedError(
+            f"{target} is the soup of {', '.join(there)}, and the config asks for that of "
+            f"{', '.join(names)}; remove it, or choose a new --workdir"
+        )
+    log.info("soup of %s: %s", ", ".join(names), target)
 
 
 def check_complete(workdir: str, config: TrainConfig) -> None:

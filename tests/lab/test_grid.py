@@ -23,6 +23,7 @@ from lco_jax.config import (
     MeshConfig,
     ModelRef,
     OptimizerConfig,
+    Soup,
     TfdsSource,
     Towers,
     TrainConfig,
@@ -31,7 +32,7 @@ from lco_jax.config.io import to_json
 from lco_jax.data.records import Item, Triplet
 from lco_jax.embed.open import open_model
 from lco_jax.lab import grid, grid_report
-from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid, Soup
+from lco_jax.lab.grid_config import Ability, Arm, FreshModel, LinearProjection, ScalingGrid
 from lco_jax.lab.info_nce import batch_losses
 from lco_jax.train.soup import average_models
 from lco_jax.weights.adapter import merge_lora

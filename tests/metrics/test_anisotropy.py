@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from lco_jax.metrics.anisotropy import mean_cosine, unit_rows
+from lco_jax.metrics.anisotropy import (
+    cosine_histogram,
+    mean_cosine,
+    mean_cosine_margin,
+    unit_rows,
+)
 
 
 def _gaussian(seed, *shape):
@@ -58,3 +63,23 @@ def test_the_released_estimator_leaves_out_zeros():
 def test_the_released_estimator_is_the_mean_cosine_otherwise(count):
     vectors = _gaussian(5, count, 7) + 0.5
     assert mean_nonzero_cosine(vectors) == pytest.approx(mean_cosine(vectors), abs=1e-12)
+
+
+def test_the_margin_is_that_of_repeated_draws():
+    """1.96 standard deviations of the mean cosine over samples from one distribution."""
+    rng = np.random.default_rng(5)
+    draws = [rng.normal(size=(60, 8)) + 0.6 for _ in range(400)]
+    means = [mean_cosine(vectors) for vectors in draws]
+    margins = [mean_cosine_margin(vectors) for vectors in draws]
+    assert np.mean(margins) == pytest.approx(1.96 * np.std(means), rel=0.15)
+
+
+def test_the_histogram_of_cosines_has_their_mean():
+    vectors = _gaussian(6, 300, 5) + 0.7
+    edges, density = cosine_histogram(vectors, bins=200)
+    assert (edges[0], edges[-1]) == (-1, 1)
+    assert density.sum() * (edges[1] - edges[0]) == pytest.approx(1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    assert np.average(middles, weights=density) == pytest.approx(mean_cosine(vectors), abs=5e-3)
+    fewer = cosine_histogram(vectors, most=10)[1]
+    np.testing.assert_array_equal(fewer, cosine_histogram(vectors[:10])[1])
