@@ -17,12 +17,13 @@ _EXAMPLES = {"all_nli": 276_000, "multimodal": 371_000, "pages": 5_055}
 """Source: LCO-Emb: triplets of the two variants, and pages of SeaDoc."""
 _HEADER = """# What the recipes cost
 
-Made by `python -m benchmarks.cost_table` from the rows of [the plans](plan.md). A step takes at least as long as its plan's
-bound, and a run that long times its steps; start, evaluations and checkpoints come on top. Multiply
-chip-hours by the price of a chip-hour in your region. The data are the paper's: 276,000 triplets of
-all-NLI, 371,000 of the multimodal set, 5,055 pages of SeaDoc; passes over them are the config's.
+Made by `python -m benchmarks.cost_table` from the rows of [the plans](plan.md). A step takes at
+least as long as its plan's bound, and a run that long times its steps; start, evaluations and
+checkpoints come on top. Multiply chip-hours by the price of a chip-hour in your region. The data
+are the paper's: 276,000 triplets of all-NLI, 371,000 of the multimodal set, 5,055 pages of SeaDoc;
+passes over them are the config's. Milliseconds, minutes and chip-hours are lower bounds.
 
-| config | slice | batch | steps | ms a step at least | chips | minutes at least | chip-hours at least |
+| config | slice | batch | steps | ms a step | chips | minutes | chip-hours |
 |---|---|---|---|---|---|---|---|
 """
 

@@ -14,7 +14,8 @@ from lco_jax.report.wording import trainable_in_words
         (Full(), "all weights of the decoder"),
         (
             Towers(vision=0.1, audio=0.0, decoder=Lora(16, 32)),
-            "vision tower (learning rate x 0.1), projectors and the decoder by LoRA, rank 16, alpha 32",
+            "vision tower (learning rate x 0.1), projectors "
+            "and the decoder by LoRA, rank 16, alpha 32",
         ),
         (
             Towers(vision=1.0, audio=0.2, projectors=0.0),
