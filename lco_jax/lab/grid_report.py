@@ -77,7 +77,8 @@ def write_report(
     content = {"cells": list(records), "arms": list(arms)}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     replace_text(folder / "grid.json", text + "\n")
-    sections = [_cells(records), _law(fits), _bounds(bounds)]
+    sections = ["Made by `python launch/scaling.py --grid`.\n"]
+    sections += [_cells(records), _law(fits), _bounds(bounds)]
     if arms:
         sections.append(_arms(records, arms))
     replace_text(folder / "grid.md", "\n".join(sections))

@@ -80,6 +80,17 @@ def test_a_cycle_closes_in_spaces_of_twins():
     assert align(x, -x, ["cycle_knn"], k=1) == {"cycle_knn": 1}
 
 
+def test_the_margin_of_mutual_knn_is_that_of_its_items():
+    x, y = _case(0)
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (x, y)]
+    near = [np.asarray(nearest_neighbours(side, 5).ids).tolist() for side in unit]
+    shares = [len(set(own) & set(other)) / 5 for own, other in zip(*near, strict=True)]
+    found = align_layers([x], [y], ["mutual_knn"], k=5)
+    assert found.values["mutual_knn"][0] == pytest.approx(np.mean(shares))
+    assert found.margin[0] == pytest.approx(1.96 * np.std(shares, ddof=1) / np.sqrt(len(shares)))
+    assert align_layers([x], [y], ["svcca"], k=5, cca_dim=CCA_DIM).margin is None
+
+
 def test_independent_spaces_are_at_chance():
     count, k = 800, 10
     found = align(_gaussian(4, count, 20), _gaussian(5, count, 20), k=k)
