@@ -34,7 +34,7 @@ class _Arguments(Compilations):
     names: tuple[str, ...] = ()
     """What each of the models is called in pictures (default, of several: its folder)."""
     num_pairs: int = 1000
-    """The first pairs of each file; the paper takes 1,000."""
+    """The first pairs of each file; the paper takes a thousand."""
     k: int = 10
     """Neighbours of an item."""
     metrics: tuple[Metric, ...] = METRICS
