@@ -53,6 +53,8 @@ class _Arguments(Compilations):
     """How many runs of the quickstart: fold i of the spoken prompts has the seed 41 + i."""
     full: tuple[Path, ...] = ()
     """Folders of other jobs of the lab that have ended (default: those among the runs)."""
+    shuffle_all: bool = False
+    """Train the last stage of those on shuffled pairs, too: as long again as that stage took."""
     tables_only: bool = False
     """Train nothing; read the runs that are complete."""
     max_steps: int | None = None
@@ -71,17 +73,22 @@ def main() -> int:
     arguments = tyro.cli(_Arguments, description=__doc__)
     arguments.keep_compilations()
     folders = [arguments.runs / f"{_QUICK}{fold}" for fold in range(1, arguments.folds + 1)]
+    full = arguments.full or tuple(
+        sorted(folder.parent for folder in arguments.runs.glob(f"*/{_SPEAKS}"))
+    )
     if not arguments.tables_only:
-        from lco_jax.lab.jobs import run_job
+        from lco_jax.lab.jobs import measure_job, run_job, train_shuffled
 
         for fold, folder in enumerate(folders, start=1):
             log.info("run %d of %d: %s", fold, len(folders), folder)
             if not run_job(_recipe(fold, arguments.max_steps), str(folder), shuffled=True):
                 log.info("stopped; run the command again to go on")
                 return 1
-    full = arguments.full or tuple(
-        sorted(folder.parent for folder in arguments.runs.glob(f"*/{_SPEAKS}"))
-    )
+        for folder in filter(_is_complete, full):
+            stages = _stages_in(folder)
+            if arguments.shuffle_all and not train_shuffled(str(folder), stages[-1]):
+                return 1
+            measure_job(str(folder), stages)
     complete = [folder for folder in (*folders, *full) if _is_complete(folder)]
     for folder in (*folders, *full):
         if folder not in complete:

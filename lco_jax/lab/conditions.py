@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lco_jax.lab.lexical import NAMES as LEXICAL
-from lco_jax.lab.whole_decoder import WHOLE
 from lco_jax.metrics.comparison import EmbeddedPairs
 
+WHOLE = "whole"
+"""All layers of a decoder that was cut, as the stage before has left them."""
 SHUFFLED = "shuffled"
 """Refined for as many steps on the same texts, paired at random (`data.shuffled_positives`)."""
 CONDITIONS: Mapping[str, str] = MappingProxyType({

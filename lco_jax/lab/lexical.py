@@ -64,10 +64,9 @@ def lexical_vectors(
         "token_chances": (_log_chances(chances), _bags(rows, wanted)),
     }
     parts = (snapshot.graph, snapshot.params, processor, snapshot.mesh, Memory())
-    if (reader := make_reader(*parts)) is not None:
-        read = processor.prompter.tokens_of([item.text for item in reader.read(shown)])
-        if all(read):  # what a reader of the other kind of media leaves as it is has no text
-            found[READ_TEXTS] = (_means(table, read), texts)
+    if _is_read_as_text(processor.media) and (reader := make_reader(*parts)) is not None:
+        read = [item.text for item in reader.read(shown)]
+        found[READ_TEXTS] = (_means(table, processor.prompter.tokens_of(read)), texts)
     return found
 
 
@@ -148,5 +147,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def baselines_of(media: MediaConfig) -> Baselines:
     """For the evaluations of a run that reads media so; the lab's tables and reports know them by
     these names."""
-    as_texts = "tokens" in (media.audio_features, media.image_features)
-    return Baselines(NAMES if as_texts else NAMES[:-1], lexical_vectors)
+    return Baselines(NAMES if _is_read_as_text(media) else NAMES[:-1], lexical_vectors)
+
+
+def _is_read_as_text(media: MediaConfig) -> bool:
+    """Whether the decoder reads all of them so."""
+    return media.audio_features == media.image_features == "tokens"

@@ -13,13 +13,13 @@ from jaxtyping import Float
 
 from lco_jax.lab.conditions import (
     SHUFFLED,
+    WHOLE,
     Control,
     Scores,
     all_treatments,
     comparisons,
 )
 from lco_jax.lab.lexical import NAMES as LEXICAL
-from lco_jax.lab.whole_decoder import WHOLE
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.comparison import EmbeddedPairs, bootstrap_interval
 from lco_jax.metrics.retrieval import chance

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, Control, strongest
+from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, WHOLE, Control, strongest
 from lco_jax.lab.markdown import markdown_table
 from lco_jax.lab.seeds import Change, Direction, LabRun, by_arm
-from lco_jax.lab.whole_decoder import WHOLE
 from lco_jax.metrics.anisotropy import mean_cosine
 
 _MINUTE_S = 60

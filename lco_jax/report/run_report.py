@@ -11,6 +11,7 @@ from etils import epath
 from markupsafe import Markup
 
 from lco_jax.metrics.comparison import EmbeddedPairs, bootstrap_interval
+from lco_jax.metrics.retrieval import chance
 from lco_jax.report import figures
 from lco_jax.report.page import render, write_whole
 from lco_jax.train.manifest import is_run_folder
@@ -62,6 +63,7 @@ def write_report(workdir: str) -> epath.Path:
         steps=run.train[-1]["step"] if run.train else 0,
         num_matrix=figures.NUM_MATRIX,
         num_pairs=len(run.evaluations[0].anchors) if run.evaluations else None,
+        chance=_chance(run),
         facts=_facts(run),
         figures={name: Markup(svg) for name, svg in _figures(run).items()},
         manifest_json=json.dumps(run.manifest, indent=2, ensure_ascii=False),
@@ -155,6 +157,14 @@ def _titles(steps: list[int]) -> list[str]:
 
 def _means(scores: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in scores.items()}
+
+
+def _chance(run: _Run) -> str:
+    """What a random order scores, in words."""
+    if not run.evaluations:
+        return ""
+    found = chance(len(run.evaluations[0].anchors))
+    return ", ".join(f"{_METRICS[name]} {found[name]:.3f}" for name in found if name in _METRICS)
 
 
 def _number(name: str, value: float | None, sign: str = "") -> str:
