@@ -141,8 +141,7 @@ def _write(folders: Sequence[Path], output: Path) -> None:
         "Retrieval on held-out pairs (MRR)": tables.retrieval_table(found),
         "Controls (MRR)": tables.controls_table(found),
         "What the text-only stage adds to each explanation (MRR)": (
-            f"{_EXPLAINED}Of intervals {tables.count_comparisons(found)}.\n\n"
-            + tables.changes_table(found)
+            f"{_EXPLAINED}\n\n{tables.counts(found)}\n{tables.changes_table(found)}"
         ),
         "Anisotropy (mean cosine)": tables.anisotropy_table(runs),
         "Stages": tables.stages_table(runs),

@@ -142,6 +142,15 @@ def count_comparisons(found: Sequence[Direction]) -> str:
     )
 
 
+def counts(found: Sequence[Direction]) -> str:
+    """Of every arm how many intervals there are, as a list."""
+    lines = [
+        f"* {arm}: {count_comparisons(list(members.values()))}"
+        for arm, members in _arms(found).items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def as_numbers(found: Sequence[Direction], runs: Sequence[LabRun]) -> dict[str, Any]:
     """The same numbers for `figures.json`."""
     arms: dict[str, Any] = {}
