@@ -93,7 +93,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         assert isinstance(source, TfdsSource)
         sources[":".join(filter(None, (source.name, source.misread)))] = source.weight
     return {
-        "layers": config.model.num_layers,
+        "layers": config.model.num_layers or "all",
         "steps": config.num_steps,
         "batch": config.data.batch_size,
         "peak_lr": config.optimizer.peak_lr,

@@ -63,12 +63,10 @@ def quickstart() -> Stages:
     """Alignment of the lab's small omni model, then refinement with text only."""
     refine = replace(
         lab_refinement(
-            num_layers=8,
-            num_steps=100,
+            num_layers=None,
+            num_steps=32,
             seed=42,
-            batch_size=48,
             sources=_MISREAD_TEXTS,
-            peak_lr=1e-3,
         ),
         objective=Contrastive(symmetric=True, mask_duplicates=True),
     )
