@@ -24,7 +24,7 @@ from rich.table import Table
 _ROOT = Path(__file__).parents[1]
 _WORDS = (Path("data") / "quickstart" / "wordnet_test.jsonl", "positive")
 _PATCH_PX = 14
-_STEPS = 4
+_STEPS = 8
 _NUM_EXAMPLES = 8192
 
 
@@ -142,13 +142,18 @@ def measure(job_file: Path) -> dict[str, float]:
     config = read_config(folder / "model")
     processor = Processor(folder / "model", config, media=media)
 
-    def load(name: str, batch_size: int) -> Batch:
-        """The last of some steps, whose loader has ended."""
+    def load(name: str, batch_size: int) -> tuple[dict[str, float], Batch]:
+        """Seconds of this process's core to open the data and for a step, and the last batch of a
+        loader that has ended.
+        """
         data = DataConfig((JsonlSource(str(folder / f"{name}.jsonl")),), batch_size=batch_size)
         make = traits_of(Contrastive()).make_loader
+        start = time.process_time()
         loader = make(data, Memory(), processor, Contrastive(), seed=0, num_steps=_STEPS)
+        opened = time.process_time()
         *_, (_, batch, _) = loader
-        return batch
+        step_s = (time.process_time() - opened) / _STEPS
+        return {"open": opened - start, "step": step_s}, batch
 
     def seconds(work: Callable[[], object]) -> float:
         """Of this process's core, the second time."""
@@ -164,19 +169,20 @@ def measure(job_file: Path) -> dict[str, float]:
     paths = [str(folder / f"{number}.jpg") for number in range(job["num_images"])]
     tokenise_s = seconds(lambda: tokenizer.encode_batch_fast(turns, add_special_tokens=False))
     decode_s = seconds(lambda: [np.asarray(load_image(path)) for path in paths])
-    step_s = {
-        name: seconds(lambda name=name, size=size: load(name, size)) / _STEPS
-        for name, size in (("texts", len(rows)), ("images", len(paths)))
-    }
-    sent = sum(x.nbytes for x in load("images", len(paths)).media.vision)
-    per_text = step_s["texts"] / (3 * len(rows))
-    beside_texts = step_s["images"] - 2 * len(paths) * per_text
+    sizes = {"texts": len(rows), "images": len(paths)}
+    for name, size in sizes.items():
+        load(name, size)
+    (texts, _), (images, batch) = (load(name, size) for name, size in sizes.items())
+    sent = sum(x.nbytes for x in batch.media.vision if x is not None)
+    per_text = texts["step"] / (3 * len(rows))
+    beside_texts = images["step"] - 2 * len(paths) * per_text
     return {
         "texts_per_core_s": 1 / per_text,
         "images_per_core_s": len(paths) / beside_texts,
-        "beyond_tokenising": step_s["texts"] / tokenise_s - 1,
+        "beyond_tokenising": texts["step"] / tokenise_s - 1,
         "beyond_decoding": beside_texts / decode_s - 1,
         "bytes_per_image": sent / len(paths),
+        "open_rows_s": _NUM_EXAMPLES / texts["open"],
     }
 
 
@@ -188,6 +194,7 @@ def _show(found: dict[str, dict[str, float]]) -> None:
         "beyond_tokenising": ("time beyond tokenising", "{:.0%}"),
         "beyond_decoding": ("time beyond decoding", "{:.0%}"),
         "bytes_per_image": ("bytes to the device an image", "{:,.0f}"),
+        "open_rows_s": ("rows/s checked once at the start", "{:,.0f}"),
     }
     for name, (label, form) in labels.items():
         table.add_row(label, *(form.format(side[name]) for side in found.values()))

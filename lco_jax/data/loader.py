@@ -236,35 +236,38 @@ class Loader(abc.ABC, Generic[_Part]):
     def _encode_examples(self, places: Sequence[int | None]) -> list[Encoded | RecordError | None]:
         """The roles of the examples at these places of the sequence (None: absent), each example
         with as many."""
-        roles, parts = [], []
-        for place in places:
-            own = self._take_parts_at(place)
-            roles.append(own)
-            parts += [part for part in own if part is not None and not _is_error(part)]
-        found = iter(self._try_encode(parts))
-        return [
-            self._named(part if part is None or _is_error(part) else next(found), place)
-            for place, own in zip(places, roles, strict=True)
-            for part in own
-        ]
-
-    def _take_parts_at(self, place: int | None) -> list[_Part | RecordError | None]:
         absent = self._take_parts(None)
-        if place is None:
-            return absent
+        found = iter(self._stream.find([place for place in places if place is not None]))
+        given = []
+        for place in places:
+            given += absent if place is None else self._take_parts_of(*next(found), absent)
+        parts = [part for part in given if not (part is None or isinstance(part, RecordError))]
+        read = iter(self._try_encode(parts))
+        encoded = [
+            part if part is None or isinstance(part, RecordError) else next(read) for part in given
+        ]
+        longest = self._row_tokens[-1]
+        for index, one in enumerate(encoded):
+            if isinstance(one, Encoded) and not one.media and len(one.tokens) <= longest:
+                continue  # nearly all
+            if one is not None:
+                encoded[index] = self._named(one, places[index // len(absent)])
+        return encoded
+
+    def _take_parts_of(
+        self, source: int, number: int, absent: list[None]
+    ) -> list[_Part | RecordError | None]:
         try:
-            with belonging_to(lambda: self._stream.place_of(place)):
-                return self._take_parts(self._stream[place])
+            with belonging_to(lambda: self._stream.place_of_record(source, number)):
+                return self._take_parts(self._stream.record(source, number))
         except RecordError as error:
             return [error, *absent[1:]]
 
-    def _named(
-        self, found: Encoded | RecordError | None, place: int | None
-    ) -> Encoded | RecordError | None:
+    def _named(self, found: Encoded | RecordError, place: int) -> Encoded | RecordError:
         """What became of a part, with the place of the record in an error."""
         if isinstance(found, Encoded):
             found = fitting(found, self._row_tokens, self._frame_rows, self._processor.config)
-        return at(self._stream.place_of(place), found) if _is_error(found) else found
+        return at(self._stream.place_of(place), found) if isinstance(found, RecordError) else found
 
     def _pack(self, loaded: Step) -> tuple[int, Shape, Batch, int]:
         step, numbers, encoded, unreadable = loaded
@@ -282,7 +285,3 @@ class Loader(abc.ABC, Generic[_Part]):
         lengths = item_lengths(encoded).reshape(*self._places.shape, -1)
         shards = split_items(encoded, self._chunks * self._local_shards)
         return measure(lengths, self._local_shards, self._row_tokens), self._packer.measure(shards)
-
-
-def _is_error(part: object) -> bool:
-    return isinstance(part, RecordError)

@@ -64,10 +64,12 @@ class ReadAhead:
 
 def num_bytes(items: Sequence[Encoded | None]) -> int:
     """That the arrays of some items take."""
-    arrays = [
-        array
-        for item in items
-        if item is not None
-        for array in (item.tokens, item.positions, *(x for m in item.media for x in m.content))
-    ]
-    return sum(getattr(array, "nbytes", 0) for array in arrays)
+    total = 0
+    for item in items:
+        if item is None:
+            continue
+        total += item.tokens.nbytes
+        if item.media:
+            arrays = (item.positions, *(part for medium in item.media for part in medium.content))
+            total += sum(getattr(array, "nbytes", 0) for array in arrays)
+    return total

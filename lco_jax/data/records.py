@@ -131,6 +131,8 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
         value = {"text": value}
     record = _require_object(value, field, _ITEM_KEYS)
     text = record.get("text")
+    if text and len(record) == 1 and not require_text(text, f"{field}.text").isspace():
+        return Item(text)  # without looking for all else, which is the same
     item = Item(
         text="" if text is None else require_text(text, f"{field}.text"),
         images=_parse_paths(record, "image_path", folder, field),
@@ -158,6 +160,8 @@ def require_text(value: object, field: str) -> str:
     """The value, if it is a text; `field` is what errors call it."""
     if not isinstance(value, str):
         raise ValueError(f"{field} is {describe(value)}, expected a string")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:  # "\ud83d" alone: JSON can say it, no text contains it

@@ -98,7 +98,7 @@ class Processor:
         """As `encode`, with the error in the place of an item that cannot be encoded, of whatever
         kind it was."""
         media = self._read_all(items, self.prompter.check)
-        encoded = _each(self.prompter.encode, _without_errors(items, media), _name_of)
+        encoded = _each(self.prompter.encode_checked, _without_errors(items, media), _name_of)
         return self._expand_all(items, encoded, media)
 
     def try_encode_exchanges(
@@ -110,7 +110,7 @@ class Processor:
         items = [exchange.prompt for exchange in exchanges]
         media = self._read_all(items, partial(self.prompter.check, may_be_empty=True))
         encoded = _each(
-            lambda good: self.prompter.encode_exchanges(
+            lambda good: self.prompter.encode_checked_exchanges(
                 [exchange.prompt for exchange in good],
                 [exchange.response for exchange in good],
                 max_response_tokens,
@@ -124,8 +124,14 @@ class Processor:
         self, items: Sequence[Item], check: Callable[[Item], None]
     ) -> list[list[_Read] | RecordError]:
         # Texts need no thread: starting work there costs more than looking at them.
-        read = self._pool.map if any(item.has_media for item in items) else map
-        return list(read(lambda item: self._read_media(item, check), items))
+        if any(item.has_media for item in items):
+            return list(self._pool.map(lambda item: self._read_media(item, check), items))
+        try:
+            for item in items:
+                check(item)
+        except Exception:  # of one of them: each is looked at by itself
+            return [self._read_media(item, check) for item in items]
+        return [[] for _ in items]
 
     def _expand_all(
         self,
@@ -133,6 +139,8 @@ class Processor:
         encoded: Iterable[Encoded | RecordError],
         media: Sequence[list[_Read] | RecordError],
     ) -> list[Encoded | RecordError]:
+        if not any(media):  # texts alone
+            return list(encoded)
         encoded = iter(encoded)
         return [
             self._expand(item, next(encoded), own) if isinstance(own, list) else own

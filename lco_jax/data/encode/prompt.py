@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -102,6 +102,8 @@ class Prompter:
             self.markup = {kind: markup[kind] for kind in kinds if kind in markup}
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
+        self._asked = self.asked(Item())
+        """What is written around a text alone."""
         probes = [self._lead + probe + self.prompt for probe in PROBES]
         every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
         probes += ["".join(self._body(item, "")) for item in every.values()]
@@ -146,12 +148,14 @@ class Prompter:
         """
         for item in items:
             self.check(item)
+        return self.encode_checked(items)
+
+    def encode_checked(self, items: Sequence[Item]) -> list[Encoded]:
+        """As `encode`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
         bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
-        return [
-            Encoded(np.array(ids, np.int32), _hash(text))
-            for ids, text in zip(self._encode_bodies(bodies), texts, strict=True)
-        ]
+        tokens = _as_arrays(self._encode_bodies(bodies))
+        return [Encoded(*pair) for pair in zip(tokens, _hashes(texts), strict=True)]
 
     def encode_exchanges(
         self, items: Sequence[Item], responses: Sequence[str], max_response_tokens: int
@@ -166,6 +170,12 @@ class Prompter:
         """
         for item in items:
             self.check(item, may_be_empty=True)
+        return self.encode_checked_exchanges(items, responses, max_response_tokens)
+
+    def encode_checked_exchanges(
+        self, items: Sequence[Item], responses: Sequence[str], max_response_tokens: int
+    ) -> list[Encoded]:
+        """As `encode_exchanges`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
         bodies = [
             Turn(self._media_markup(item) + self._lead, text, "")
@@ -174,13 +184,14 @@ class Prompter:
         prompts = self._encode_bodies(bodies)
         before = self._before_answer
         answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
+        hashes = _hashes(f"{text}\0{said}" for text, said in zip(texts, responses, strict=True))
         found = []
-        for prompt, answer, text, response in zip(prompts, answers, texts, responses, strict=True):
+        for prompt, answer, digest in zip(prompts, answers, hashes, strict=True):
             learned = [*answer, self.end_token][:max_response_tokens]
             tokens = np.array([*prompt, *learned[:-1]], np.int32)
             targets = np.full(len(tokens), -1, np.int32)
             targets[len(prompt) - 1 :] = learned
-            found.append(Encoded(tokens, _hash(f"{text}\0{response}"), targets=targets))
+            found.append(Encoded(tokens, digest, targets=targets))
         return found
 
     def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
@@ -210,11 +221,14 @@ class Prompter:
 
     def _encode_bodies(self, bodies: Sequence[Turn]) -> list[list[int]]:
         head = self.template_head if self._rest is None else self._rest
-        turns = [Turn(head + b.before, b.text, b.after + self.template_tail) for b in bodies]
+        tail = self.template_tail
+        turns = [Turn(head + before, text, after + tail) for before, text, after in bodies]
         found = self._tokenizer.of_turns(turns)
         return [self._strip_head(ids) for ids in found] if self._rest is None else found
 
     def _body(self, item: Item, text: str) -> Turn:
+        if not item.has_media and text:
+            return Turn(self._asked.before + self._asked.between, text, self._asked.after)
         asked = self.asked(item)
         if not (text or item.has_media):
             text = self.nothing
@@ -243,6 +257,8 @@ class Prompter:
         """Raise RecordError if the item is empty, or has media that the template does not know."""
         if item.is_empty and not (may_be_empty or self.takes_empty):
             raise RecordError(f"item {item.id or item} is empty; give it a text or a medium")
+        if not item.has_media:
+            return
         given = ((kind, source) for kind, sources in item.media.items() for source in sources)
         for kind, source in given:
             if kind not in self.markup:
@@ -287,5 +303,13 @@ def _common_prefix(sequences: list[list[int]]) -> list[int]:
     return [column[0] for column in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns)]
 
 
-def _hash(text: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"))
+def _as_arrays(rows: Sequence[Sequence[int]]) -> list[Int32[np.ndarray, "S"]]:
+    """Each as an array; all of them are views of one, which is many times as fast."""
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64).tolist()
+    flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32, ends[-1] if ends else 0)
+    return [flat[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+def _hashes(texts: Iterable[str]) -> list[np.uint64]:
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+    return list(np.frombuffer(b"".join(digests), ">u8").astype(np.uint64))

@@ -9,6 +9,7 @@ from tokenizers import Encoding, Tokenizer
 from lco_jax.config import ControlTokensRead
 from lco_jax.data.encode.control import ControlTokens
 from lco_jax.data.encode.long_texts import LONG_CHARS, first_part
+from lco_jax.data.encode.tails import Tails
 
 
 class Turn(NamedTuple):
@@ -49,6 +50,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._control = ControlTokens(tokenizer) if control_tokens == "characters" else None
+        self._tails = Tails(tokenizer, joins_lines=self.joins_lines)
 
     def of_template(self, texts: Iterable[str]) -> list[list[int]]:
         """The tokens of what a chat template writes."""
@@ -60,7 +62,17 @@ class TextTokenizer:
 
     def of_turns(self, turns: Sequence[Turn]) -> list[list[int]]:
         """The tokens of whole turns, or of what follows their common head."""
-        found = _batch(self._tokenizer, ("".join(turn) for turn in turns))
+        tails = [self._tails.divide(turn.text, turn.after) for turn in turns]
+        found = _batch(
+            self._tokenizer,
+            [
+                turn.before + turn.text + (turn.after if tail is None else tail.joined)
+                for turn, tail in zip(turns, tails, strict=True)
+            ],
+        )
+        for ids, tail in zip(found, tails, strict=True):
+            if tail is not None:
+                ids += tail.tokens
         for index, turn in enumerate(turns):
             if self._control is not None and self._control.are_in(turn.text):
                 rename = self._control.rename

@@ -1,7 +1,6 @@
 """The fixed-shape arrays of a step: ragged items packed into rows, and where each item ended up."""
 
 import bisect
-import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Int, Int32, Int64, UInt32
 from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape
 from lco_jax.data.pack.rounding import round_rows
+from lco_jax.data.pack.rows import count_rows, place
 
 ITEMS_PER_ROW = 3
 """Of mean length, that a row should hold at least: on texts best-fit packing then fills 95 % of the
@@ -78,11 +78,9 @@ def measure(
     shards = split_shards(lengths, num_shards)
     longest = int(lengths.max())
     mean = max(-(-int(shard.sum()) // max(1, int(np.count_nonzero(shard)))) for shard in shards)
-    rows = (
-        max(place(shard, size)[1] for shard in shards) if size >= longest else 0
-        for size in row_tokens
-    )
-    return longest, mean, *rows
+    rows = np.max([count_rows(shard, row_tokens) for shard in shards], axis=0)
+    rows[np.array(row_tokens) < longest] = 0
+    return longest, mean, *rows.tolist()
 
 
 def choose_shape(demand: Sequence[int], row_tokens: Sequence[int]) -> Shape:
@@ -168,34 +166,6 @@ def split_items(encoded: Sequence[Encoded | None], num_shards: int) -> list[list
 def split_shards(lengths: Int[np.ndarray, "C I J"], num_shards: int) -> Int[np.ndarray, "G N"]:
     """The items of each chunk and data shard."""
     return lengths.reshape(lengths.shape[0] * num_shards, -1)
-
-
-def place(lengths: Int[np.ndarray, "N"], row_tokens: int) -> tuple[Int64[np.ndarray, "N"], int]:
-    """Best-fit decreasing: where each item starts in the flattened rows, and the number of rows.
-
-    Absent items (length 0) start at 0.
-    """
-    starts = np.zeros(len(lengths), np.int64)
-    rows_with_space: dict[int, list[int]] = collections.defaultdict(list)
-    occupied = 0  # bit s is set while a row has s free tokens
-    num_rows = 0
-    order = np.argsort(-lengths, kind="stable")
-    for index, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if not length:
-            break
-        fitting = occupied >> length
-        if fitting:  # the row with the least space that suffices: the lowest bit
-            space = length + (fitting & -fitting).bit_length() - 1
-            row = rows_with_space[space].pop()
-            if not rows_with_space[space]:
-                occupied ^= 1 << space
-        else:
-            space, row = row_tokens, num_rows
-            num_rows += 1
-        starts[index] = row * row_tokens + row_tokens - space
-        rows_with_space[space - length].append(row)
-        occupied |= 1 << (space - length)
-    return starts, num_rows
 
 
 def fill(

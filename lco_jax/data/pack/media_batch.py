@@ -96,6 +96,7 @@ class MediaPacker:
             ValueError: a frame fits into no allowed row.
         """
         shortest, rows, chunks, known = 0, [0] * len(self._frame_rows), 0, 0
+        shards = [[item for item in items if item.media] for items in shards]
         frames = max(
             (patch_frames(item, self._vision) for own in shards for item in own), default=0
         )

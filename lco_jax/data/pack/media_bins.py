@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lco_jax.data.encode.encoded import Encoded
-from lco_jax.data.pack.batch import Shape, place
+from lco_jax.data.pack.batch import Shape
 from lco_jax.data.pack.budgets import Budget
 from lco_jax.data.pack.media_batch import MediaShape
 from lco_jax.data.pack.rounding import round_coarsely, round_rows
+from lco_jax.data.pack.rows import place
 
 Kind = tuple[int, bool, bool, int]
 """The row of the vision tower that the largest frame takes (0: no images), whether there are

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lco_jax.data.encode.encoded import Encoded
-from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill, place
+from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill
 from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
 from lco_jax.data.pack.media_bins import Bin, Demand, Kind, round_up
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
+from lco_jax.data.pack.rows import place
 from lco_jax.data.pack.shares import Agree, agree_alone
 from lco_jax.data.pack.stream import Packed
 from lco_jax.models.config import ModelConfig

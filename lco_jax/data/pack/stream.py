@@ -16,9 +16,9 @@ from lco_jax.data.pack.batch import (
     choose_row,
     fill,
     item_lengths,
-    place,
 )
 from lco_jax.data.pack.rounding import round_rows
+from lco_jax.data.pack.rows import place
 from lco_jax.data.pack.shares import Agree, agree_alone
 
 _STREAM_WASTE = 0.03

@@ -60,6 +60,10 @@ class FileBytes:
         return -1
 
     def _read(self, start: int, stop: int) -> bytes:
+        with contextlib.suppress(OSError):  # in one piece, as nearly always
+            content = os.pread(self._file.fileno(), max(stop - start, 0), start)
+            if len(content) == max(stop - start, 0):
+                return content
         content = bytearray(max(stop - start, 0))
         read_into(self._file, memoryview(content), start)
         return bytes(content)

@@ -2,14 +2,15 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 
 from lco_jax.config import DataConfig
 from lco_jax.data.records import Record, Triplet
+from lco_jax.data.sources import order
 from lco_jax.data.sources.open import OpenSource, open_source
 
 _logger = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ class ExampleStream:
     """
 
     def __init__(self, config: DataConfig, seed: int, kind: type[Record] = Triplet):
-        from lco_jax.data.sources import order  # brings grain, for which embedding need not wait
-
         skip_bad = config.media.on_error == "skip"
         sources = [open_source(source, kind, skip_bad=skip_bad) for source in config.sources]
         weights = [source.weight for source in config.sources]
@@ -55,12 +54,10 @@ class ExampleStream:
         if config.shuffled_positives:
             self._partners = _draw_partners(sources, kind, seed)
         self._numbers = [
-            order.shuffle_endlessly(
-                source, seed, position, config.batch_size if whole_batches else 1
-            )
+            order.Passes(len(source), seed, position, config.batch_size if whole_batches else 1)
             for position, source in enumerate(sources)
         ]
-        self._choices = order.mix(weights)
+        self._weights = weights
         self.fingerprint = "; ".join(
             [f"{source.name} {len(source)} {source.digest}" for source in sources]
             + [f"order seed={seed} batch_size={config.batch_size} homogeneous={config.homogeneous}"]
@@ -70,16 +67,20 @@ class ExampleStream:
         """What decides the sequence, in words; see `is_same_sequence`."""
 
     def __getitem__(self, index: int) -> Record:
-        position, number = self._find(index)
+        ((position, number),) = self.find([index])
+        return self.record(position, number)
+
+    def record(self, position: int, number: int) -> Record:
+        """What `find` has found."""
         record = self._sources[position].records[number]
         if self._partners is None:
             return record
         other = self._sources[position].records[int(self._partners[position][number])]
         return replace(record, positive=other.positive, negatives=other.negatives)
 
-    def sources_of(self, indices: Iterable[int]) -> list[int]:
+    def sources_of(self, indices: Sequence[int]) -> Int64[np.ndarray, "N"]:
         """Of which source each example is, by its position."""
-        return [self._choices[index // self._block][0] for index in indices]
+        return order.mix(np.asarray(indices, np.int64) // self._block, self._weights)[0]
 
     @property
     def num_sources(self) -> int:
@@ -88,14 +89,23 @@ class ExampleStream:
 
     def place_of(self, index: int) -> str:
         """Where the record of an example is, such as `FILE:LINE`."""
-        position, number = self._find(index)
+        ((position, number),) = self.find([index])
+        return self.place_of_record(position, number)
+
+    def place_of_record(self, position: int, number: int) -> str:
+        """Where a record is that `find` has found."""
         return self._sources[position].place_of(number)
 
-    def _find(self, index: int) -> tuple[int, int]:
-        block, offset = divmod(index, self._block)
-        position, own_block = self._choices[block]
-        number = self._numbers[position][own_block * self._block + offset]
-        return position, int(number)
+    def find(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        """The source of each example by its position, and the number of its record there."""
+        blocks, offsets = np.divmod(np.asarray(indices, np.int64), self._block)
+        positions, own_blocks = order.mix(blocks, self._weights)
+        places = own_blocks * self._block + offsets
+        numbers = np.empty_like(places)
+        for position in np.unique(positions).tolist():
+            own = positions == position
+            numbers[own] = self._numbers[position][places[own]]
+        return list(zip(positions.tolist(), numbers.tolist(), strict=True))
 
 
 def is_same_sequence(fingerprint: str, other: str) -> bool:

@@ -89,8 +89,8 @@ class _Rows:
         return part
 
     def __getitem__(self, index: int) -> tuple[int, Row]:
-        table, *row = self._found[index].tolist()
-        return table, Row(*row)
+        table, number, start, stop = self._found[index].tolist()
+        return table, Row(number, start, stop)
 
     def read(self, parsers: Sequence[Parse[_T]], index: int) -> _T:
         table, row = self[index]
@@ -116,7 +116,7 @@ def read_row(table: Table, row: Row, parse: Parse[_T]) -> _T:
     Raises:
         RecordError: the row cannot be read, or not parsed.
     """
-    with belonging_to(table.place_of(row)):
+    with belonging_to(lambda: table.place_of(row)):
         try:
             return parse(table.read(row))
         except RecursionError:
