@@ -34,6 +34,7 @@ from lco_jax.data.records import Record
 from lco_jax.data.replacements import Replacements
 from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
 from lco_jax.data.steps import LoadStats, Step
+from lco_jax.runtime.garbage import collecting_what_is_new
 
 _Part = TypeVar("_Part")
 
@@ -177,6 +178,7 @@ class Loader(abc.ABC, Generic[_Part]):
         # A single thread, so that processes ask each other in step order. When the caller leaves,
         # it finishes what is ahead: processes that leave after the same step have asked the same.
         with (
+            collecting_what_is_new(),
             contextlib.closing(batches),
             ThreadPoolExecutor(max_workers=1) as packer,
             contextlib.closing(read_ahead),

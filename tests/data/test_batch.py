@@ -14,6 +14,7 @@ from lco_jax.data.pack.batch import (
     pack,
 )
 from lco_jax.data.pack.rounding import round_rows
+from lco_jax.data.pack.rows import count_rows, place
 from lco_jax.data.pack.stream import pack_texts
 
 ROW_TOKENS = (16, 32, 64)
@@ -101,17 +102,32 @@ def test_pack(sizes, roles, longest, seed):
 
 def test_shape_rules():
     rng = np.random.default_rng(0)
-    lengths = rng.integers(8, 10, (2, 40, 3))
-    longest, mean, *rows = measure(lengths, 4, ROW_TOKENS)
-    assert (longest, mean) == (9, 9)
-    assert choose_shape((longest, mean, *rows), ROW_TOKENS).row_tokens == 32  # three of mean length
-    assert choose_shape((40, mean, *rows), ROW_TOKENS).row_tokens == 64  # the longest
-    assert choose_shape((40, 30, *rows), ROW_TOKENS).row_tokens == 64  # the best there is
+    lengths = rng.integers(9, 11, (2, 40, 3))
+    longest, *rows = measure(lengths, 4, ROW_TOKENS)
+    assert longest == 10
+    # A shard has 30 items of 9 and 10 tokens: one in a row of 16, three in one of 32.
+    assert rows[:2] == [30, 10]
+    assert choose_shape((10, 30, 10, 5), ROW_TOKENS) == Shape(32, 10)
+    assert choose_shape((10, 30, 15, 8), ROW_TOKENS) == Shape(16, 30)  # the shortest of equal ones
+    assert choose_shape((10, 30, 15, 7), ROW_TOKENS) == Shape(64, 7)
+    assert choose_shape((40, 0, 0, 5), ROW_TOKENS).row_tokens == 64  # the longest item
+    # What counts are the rows that there will be: 17 become 18.
+    assert choose_shape((10, 35, 17, 9), ROW_TOKENS) == Shape(16, 36)
     with pytest.raises(ValueError, match=r"65 tokens.*rows of 64.*memory\.row_tokens"):
-        choose_shape((65, 9, 0, 0, 0), ROW_TOKENS)
+        choose_shape((65, 0, 0, 0), ROW_TOKENS)
     # The maximum over the parts of a step is the demand of the whole.
     parts = [measure(lengths[:, i : i + 10], 1, ROW_TOKENS) for i in range(0, 40, 10)]
-    assert tuple(np.max(parts, axis=0)) == (longest, mean, *rows)
+    assert tuple(np.max(parts, axis=0)) == (longest, *rows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(0, 64) | st.sampled_from([0, 7, 40, 41]), max_size=90))
+def test_rows_are_counted_as_they_are_packed(lengths):
+    lengths = np.array(lengths, np.int64)
+    longest = lengths.max(initial=0)
+    sizes = (*ROW_TOKENS, 256)
+    expected = [place(lengths, size)[1] if size >= longest else 0 for size in sizes]
+    assert count_rows(lengths, sizes) == expected
 
 
 def test_rows_are_close_to_full():

@@ -40,9 +40,12 @@ def load_image(source: str | bytes | Pixels, limits: MediaLimits = DEFAULT_LIMIT
     if isinstance(source, Pixels):
         refuse_truncated_images()
         with source.lock, _naming(name):
-            return _decode(source.image, name, limits)
+            return to_rgb(_decode(source.image, name, limits))
     with open_media(source) as file, _naming(name), Image.open(file, formats=FORMATS) as image:
-        return _decode(image, name, limits)
+        image = _decode(image, name, limits)
+        # A copy, which `to_rgb` makes in any case, is for those whose image may change.
+        is_rgb = image.mode == "RGB" and "transparency" not in image.info
+        return image if is_rgb else to_rgb(image)
 
 
 def image_patches(image: Image.Image, config: PixelConfig) -> Patches:
@@ -61,6 +64,8 @@ def image_patches(image: Image.Image, config: PixelConfig) -> Patches:
 
 def resize(image: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "Y X 3"]:
     """The bytes of an RGB image at another size, by Pillow's bicubic filter."""
+    if image.size == (width, height):  # Pillow would copy it
+        return np.asarray(image)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -141,9 +146,10 @@ def is_animation(source: str | bytes | Frames) -> bool:
 
 
 def _decode(image: Image.Image, name: str, limits: MediaLimits) -> Image.Image:
+    """The image upright, of whatever mode."""
     check_size(name, *image.size, limits)
     image.load()
-    return to_rgb(_upright(image))
+    return _upright(image)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,8 @@ def patchify(frames: UInt8[np.ndarray, "T Y X 3"], config: PixelConfig) -> Patch
         )
     per_patch = 1 if num_frames == 1 else config.temporal_patch_size
     missing = -num_frames % per_patch
-    frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    if missing:
+        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
     levels = rearrange(
         frames,
         "(t f) (gy my y) (gx mx x) c -> (t gy gx my mx) (c f y x)",

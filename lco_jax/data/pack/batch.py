@@ -12,9 +12,8 @@ from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape
 from lco_jax.data.pack.rounding import round_rows
 from lco_jax.data.pack.rows import count_rows, place
 
-ITEMS_PER_ROW = 3
-"""Of mean length, that a row should hold at least: on texts best-fit packing then fills 95 % of the
-slots (90 % with two), and attention, whose cost a token grows with the row, stays a few percent."""
+_SLACK = 0.03
+"""Share of the slots that is not worth longer rows, in which attention costs more a token."""
 
 
 class Shape(NamedTuple):
@@ -71,31 +70,35 @@ def measure(
 ) -> tuple[int, ...]:
     """What the items (length 0: absent) of a process ask of the shape of a step.
 
-    Longest item, largest mean length of a shard, and for each allowed row length the rows that
-    a shard needs (0 where the longest item does not fit). The element-wise maximum over processes
-    is what the whole step asks.
+    Longest item, and for each allowed row length the rows that a shard needs (0 where the longest
+    item does not fit). The element-wise maximum over processes is what the whole step asks.
     """
-    shards = split_shards(lengths, num_shards)
     longest = int(lengths.max())
-    mean = max(-(-int(shard.sum()) // max(1, int(np.count_nonzero(shard)))) for shard in shards)
+    shards = split_shards(lengths, num_shards)
     rows = np.max([count_rows(shard, row_tokens) for shard in shards], axis=0)
     rows[np.array(row_tokens) < longest] = 0
-    return longest, mean, *rows.tolist()
+    return longest, *rows.tolist()
 
 
 def choose_shape(demand: Sequence[int], row_tokens: Sequence[int]) -> Shape:
     """The shape of a step, from the maximum over processes of what `measure` gives.
 
-    Rows are the shortest allowed ones that hold the longest item, and a few of mean length so that
-    items fill each other's gaps.
+    Of the allowed rows that hold the longest item, those that need the fewest slots; of nearly as
+    good ones the shortest.
 
     Raises:
         ValueError: the longest item fits no allowed row.
     """
-    longest, mean, *rows = demand
+    longest, *rows = demand
     check_fits(longest, row_tokens)
-    choice = choose_row(row_tokens, max(longest, ITEMS_PER_ROW * mean))
-    return Shape(row_tokens[choice], round_rows(rows[choice]))
+    shapes = [
+        Shape(size, round_rows(count))
+        for size, count in zip(row_tokens, rows, strict=True)
+        if size >= longest
+    ]
+    fewest = min(shape.rows * shape.row_tokens for shape in shapes)
+    most = fewest * (1 + _SLACK)
+    return next(shape for shape in shapes if shape.rows * shape.row_tokens <= most)
 
 
 def check_fits(longest: int, row_tokens: Sequence[int]) -> None:

@@ -72,13 +72,13 @@ class PatchBudget:
         # Large frames first: small ones then fill the gaps.
         for index in sorted(range(len(grids)), key=lambda i: -grids[i].rows * grids[i].columns):
             grid = grids[index]
-            window = _windows(grid.rows, grid.columns, self._config)
+            window, rank, sizes = _windows(grid.rows, grid.columns, self._config)
             first = len(frames)
             for _ in range(grid.frames):
-                starts = self._place_frame(np.bincount(window), used, max_rows)
+                starts = self._place_frame(sizes, used, max_rows)
                 if starts is None:
                     return None
-                frames.append((grid, window, starts[window] + _rank(window)))
+                frames.append((grid, window, starts[window] + rank))
             own = [places for _, _, places in frames[first:]]
             units[index] = np.concatenate(own).astype(np.int32)
         self._used = used
@@ -117,7 +117,7 @@ class PatchBudget:
         )
 
     def _place_frame(
-        self, sizes: Int[np.ndarray, "w"], used: list[list[int]], max_rows: int | None
+        self, sizes: tuple[int, ...], used: list[list[int]], max_rows: int | None
     ) -> Int[np.ndarray, "w"] | None:
         """Where each window of a frame starts, in the fullest row that takes all of them.
 
@@ -130,7 +130,7 @@ class PatchBudget:
             candidates.append(len(used))
         for row in candidates:
             taken = used[row] if row < len(used) else [0] * num_window_rows
-            found = _place_windows(tuple(sizes.tolist()), tuple(taken), row_units)
+            found = _place_windows(sizes, tuple(taken), row_units)
             if found is not None:
                 used[row : row + 1] = [list(found[1])]
                 return row * num_window_rows * row_units + found[0]
@@ -142,10 +142,10 @@ def fits(grid: Grid, frame_row: int, config: VisionConfig | DeepConfig) -> bool:
     """Whether a row of `frame_row` patches holds a frame of the grid."""
     if not config.has_windows:
         return grid.rows * grid.columns <= frame_row
-    sizes = np.bincount(_windows(grid.rows, grid.columns, config)).tolist()
+    sizes = _windows(grid.rows, grid.columns, config).sizes
     row_units = WINDOW_ROW // config.unit_patches
     empty = (0,) * (frame_row // WINDOW_ROW)
-    return _place_windows(tuple(sizes), empty, row_units) is not None
+    return _place_windows(sizes, empty, row_units) is not None
 
 
 def choose_frame_row(
@@ -171,8 +171,20 @@ def choose_frame_row(
     )
 
 
-def _windows(rows: int, columns: int, config: VisionConfig) -> Int[np.ndarray, "n"]:
-    """The window of each merge unit of a frame, numbered from 0."""
+class _Windows(NamedTuple):
+    """How the merge units of a frame divide into windows."""
+
+    of: Int[np.ndarray, "n"]
+    """The window of each, numbered from 0."""
+    rank: Int[np.ndarray, "n"]
+    """The number of earlier ones of the same window."""
+    sizes: tuple[int, ...]
+    """Of the windows."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _windows(rows: int, columns: int, config: VisionConfig) -> _Windows:
+    """Those of a frame of so many patches."""
     side = config.window_px // (config.patch_px * config.merge_size)
     most = math.isqrt(WINDOW_ROW // config.unit_patches)
     if side > most:
@@ -185,7 +197,8 @@ def _windows(rows: int, columns: int, config: VisionConfig) -> Int[np.ndarray, "
         side = 1  # no layer looks at windows; the smallest find places everywhere
     row, column = np.indices((rows // config.merge_size, columns // config.merge_size))
     across = -(-(columns // config.merge_size) // side)
-    return (row // side * across + column // side).ravel()
+    of = (row // side * across + column // side).ravel()
+    return _Windows(of, _rank(of), tuple(np.bincount(of).tolist()))
 
 
 def _rank(groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -220,9 +233,15 @@ def _place_windows(
     return starts, tuple(taken)
 
 
-def coordinates_of(frame: Grid, config: VisionConfig | DeepConfig) -> Int[np.ndarray, "n u 2"]:
+def coordinates_of(frame: Grid, config: VisionConfig | DeepConfig) -> Int32[np.ndarray, "n u 2"]:
     """Row and column of each patch of a frame, by merge unit."""
-    merge = config.merge_size
-    indices = np.indices((frame.rows, frame.columns))
-    blocks = indices.reshape(2, frame.rows // merge, merge, frame.columns // merge, merge)
-    return blocks.transpose(1, 3, 2, 4, 0).reshape(-1, merge * merge, 2)
+    return _coordinates(frame.rows, frame.columns, config.merge_size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _coordinates(rows: int, columns: int, merge: int) -> Int32[np.ndarray, "n u 2"]:
+    indices = np.indices((rows, columns), np.int32)
+    blocks = indices.reshape(2, rows // merge, merge, columns // merge, merge)
+    found = blocks.transpose(1, 3, 2, 4, 0).reshape(-1, merge * merge, 2)
+    found.flags.writeable = False  # many share it
+    return found
