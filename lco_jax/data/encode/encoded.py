@@ -1,5 +1,8 @@
 """An item as the model reads it: tokens, and the media whose features replace some of them."""
 
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,3 +80,16 @@ class Encoded(NamedTuple):
     def known(self) -> list[Medium]:
         """The media of either kind whose features are known."""
         return [medium for medium in self.media if isinstance(medium.content, Known)]
+
+
+def as_arrays(rows: Sequence[Sequence[int]]) -> list[Int32[np.ndarray, "S"]]:
+    """The tokens of each item as an array: views of one, which takes a third of the time."""
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64).tolist()
+    flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32, ends[-1] if ends else 0)
+    return [flat[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+def hashes_of(texts: Iterable[str]) -> list[np.uint64]:
+    """What items say that have nothing but these texts."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
+    return list(np.frombuffer(b"".join(digests), ">u8").astype(np.uint64))

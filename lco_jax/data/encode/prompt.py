@@ -1,9 +1,8 @@
 """From an item to tokens: the prompt recipe, the checkpoint's chat template and its tokenizer."""
 
-import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from lco_jax.config import ControlTokensRead, ProfileName
-from lco_jax.data.encode.encoded import Encoded, Kind
+from lco_jax.data.encode.encoded import Encoded, Kind, as_arrays, hashes_of
 from lco_jax.data.encode.profiles import MIXTURE, PROFILES, Asked, check_profile, check_tokens
 from lco_jax.data.encode.template import (
     PROBES,
@@ -154,8 +153,8 @@ class Prompter:
         """As `encode`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
         bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
-        tokens = _as_arrays(self._encode_bodies(bodies))
-        return [Encoded(*pair) for pair in zip(tokens, _hashes(texts), strict=True)]
+        tokens = as_arrays(self._encode_bodies(bodies))
+        return [Encoded(*pair) for pair in zip(tokens, hashes_of(texts), strict=True)]
 
     def encode_exchanges(
         self, items: Sequence[Item], responses: Sequence[str], max_response_tokens: int
@@ -184,7 +183,7 @@ class Prompter:
         prompts = self._encode_bodies(bodies)
         before = self._before_answer
         answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
-        hashes = _hashes(f"{text}\0{said}" for text, said in zip(texts, responses, strict=True))
+        hashes = hashes_of(f"{text}\0{said}" for text, said in zip(texts, responses, strict=True))
         found = []
         for prompt, answer, digest in zip(prompts, answers, hashes, strict=True):
             learned = [*answer, self.end_token][:max_response_tokens]
@@ -220,8 +219,8 @@ class Prompter:
         }
 
     def _encode_bodies(self, bodies: Sequence[Turn]) -> list[list[int]]:
-        head = self.template_head if self._rest is None else self._rest
         tail = self.template_tail
+        head = self.template_head if self._rest is None else self._rest
         turns = [Turn(head + before, text, after + tail) for before, text, after in bodies]
         found = self._tokenizer.of_turns(turns)
         return [self._strip_head(ids) for ids in found] if self._rest is None else found
@@ -229,9 +228,7 @@ class Prompter:
     def _body(self, item: Item, text: str) -> Turn:
         if not item.has_media and text:
             return Turn(self._asked.before + self._asked.between, text, self._asked.after)
-        asked = self.asked(item)
-        if not (text or item.has_media):
-            text = self.nothing
+        asked, text = self.asked(item), text if text or item.has_media else self.nothing
         return Turn(asked.before + self._media_markup(item) + asked.between, text, asked.after)
 
     def _media_markup(self, item: Item) -> str:
@@ -257,10 +254,8 @@ class Prompter:
         """Raise RecordError if the item is empty, or has media that the template does not know."""
         if item.is_empty and not (may_be_empty or self.takes_empty):
             raise RecordError(f"item {item.id or item} is empty; give it a text or a medium")
-        if not item.has_media:
-            return
-        given = ((kind, source) for kind, sources in item.media.items() for source in sources)
-        for kind, source in given:
+        given = item.media.items() if item.has_media else ()
+        for kind, source in ((kind, source) for kind, own in given for source in own):
             if kind not in self.markup:
                 name = item.id or (repr(item.text) if item.text else "")
                 place = f"item {name}: has" if name else "it has"
@@ -301,15 +296,3 @@ class Prompter:
 def _common_prefix(sequences: list[list[int]]) -> list[int]:
     columns = zip(*sequences, strict=False)
     return [column[0] for column in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns)]
-
-
-def _as_arrays(rows: Sequence[Sequence[int]]) -> list[Int32[np.ndarray, "S"]]:
-    """Each as an array; all of them are views of one, which is many times as fast."""
-    ends = np.cumsum([len(row) for row in rows], dtype=np.int64).tolist()
-    flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32, ends[-1] if ends else 0)
-    return [flat[start:end] for start, end in itertools.pairwise([0, *ends])]
-
-
-def _hashes(texts: Iterable[str]) -> list[np.uint64]:
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
-    return list(np.frombuffer(b"".join(digests), ">u8").astype(np.uint64))
