@@ -12,8 +12,8 @@ from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape
 from lco_jax.data.pack.rounding import round_rows
 from lco_jax.data.pack.rows import count_rows, place
 
-_SLACK = 0.03
-"""Share of the slots that is not worth longer rows, in which attention costs more a token."""
+_COSTLY_ROW = 32_768
+"""Tokens of a row in which attention takes about as long as all else; less in shorter ones."""
 
 
 class Shape(NamedTuple):
@@ -83,8 +83,8 @@ def measure(
 def choose_shape(demand: Sequence[int], row_tokens: Sequence[int]) -> Shape:
     """The shape of a step, from the maximum over processes of what `measure` gives.
 
-    Of the allowed rows that hold the longest item, those that need the fewest slots; of nearly as
-    good ones the shortest.
+    Of the allowed rows that hold the longest item, those that cost least: that need the fewest
+    slots, if attention did not cost more a slot in longer rows.
 
     Raises:
         ValueError: the longest item fits no allowed row.
@@ -96,9 +96,10 @@ def choose_shape(demand: Sequence[int], row_tokens: Sequence[int]) -> Shape:
         for size, count in zip(row_tokens, rows, strict=True)
         if size >= longest
     ]
-    fewest = min(shape.rows * shape.row_tokens for shape in shapes)
-    most = fewest * (1 + _SLACK)
-    return next(shape for shape in shapes if shape.rows * shape.row_tokens <= most)
+    return min(
+        shapes,
+        key=lambda shape: shape.rows * shape.row_tokens * (1 + shape.row_tokens / _COSTLY_ROW),
+    )
 
 
 def check_fits(longest: int, row_tokens: Sequence[int]) -> None:
