@@ -21,6 +21,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results import append_line
+
 _ROOT = Path(__file__).parents[1]
 _WORDS = (Path("data") / "quickstart" / "wordnet_test.jsonl", "positive")
 _PATCH_PX = 14
@@ -63,10 +65,12 @@ def main(arguments: Arguments) -> None:
         side: {name: float(np.median([run[name] for run in own])) for name in own[0]}
         for side, own in runs.items()
     }
-    _show(found)
+    if arguments.before:
+        names = ("texts_per_core_s", "images_per_core_s")
+        found["ratio"] = {name: found["here"][name] / found["before"][name] for name in names}
+    _show({side: found[side] for side in sides})
     if arguments.json:
-        with arguments.json.open("a") as file:
-            file.write(json.dumps({"benchmark": "host_pipeline", **found}) + "\n")
+        append_line(arguments.json, "host_pipeline", found)
 
 
 def _write_job(arguments: Arguments, folder: Path) -> Path:

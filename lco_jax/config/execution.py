@@ -60,8 +60,8 @@ class Memory:
     remat: Literal["none", "full", "dots"] = "dots"
     """What the backward pass recomputes: nothing, all, or (`dots`) all but matrix products."""
     row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-    """Allowed lengths of a packed row, ascending. A batch takes the first that holds its longest
-    item; short items share rows."""
+    """Allowed lengths of a packed row, ascending. A batch takes the one that costs least of those
+    that hold its longest item; short items share rows."""
     frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 16384)
     """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
     that holds its largest image or frame. Full attention of the vision tower runs within a row."""
