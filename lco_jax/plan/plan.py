@@ -97,7 +97,7 @@ def make_plan(
     *,
     explained: bool = False,
     advised: bool = True,
-    make_run: Callable[[TrainConfig], AbstractRun] = abstract_run,
+    make_run: Callable[[TrainConfig], AbstractRun] | None = None,
 ) -> Plan:
     """Compile the training step of a config for a slice.
 
@@ -111,7 +111,7 @@ def make_plan(
     """
     mesh = meshes.make_mesh(config.mesh, topology.devices)
     with jax.set_mesh(mesh):
-        run = make_run(config)
+        run = (make_run or abstract_run)(config)
         plan = _frame(config, topology, mesh, run)
         if sum(plan.bytes_per_chip.values()) > plan.available_bytes:
             return _too_big(plan, config, topology, run, "", advised)

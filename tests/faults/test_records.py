@@ -94,7 +94,7 @@ def test_any_error_belongs_to_its_record(folder, data, monkeypatch, error, where
     config = data({"anchor": {"image_path": "a.png", "text": "broken"}, "positive": "b"})
     calls = {
         "media": (Processor, "read_medium", lambda kind, source: "a.png" in source),
-        "prompt": (Prompter, "encode", lambda items: any(item.text == "broken" for item in items)),
+        "prompt": (Prompter, "encode_checked", lambda items: "broken" in [i.text for i in items]),
         "record": (ContrastiveLoader, "_take_parts", _is_broken),
     }
     cls, name, is_it = calls[where]
@@ -117,7 +117,7 @@ def _is_broken(example: Triplet | None) -> bool:
 
 def test_errors_of_the_program_itself_are_none_of_a_record(folder, monkeypatch):
     processor = Processor(folder, read_config(folder))
-    monkeypatch.setattr(Prompter, "encode", _interrupt)
+    monkeypatch.setattr(Prompter, "encode_checked", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         processor.try_encode([Item("a")])
 

@@ -195,7 +195,7 @@ def test_jobs_are_read_by_their_folders(tmp_path):
     assert arms == {
         "frozen": "decoder frozen",
         "learns": "decoder: LoRA 8",
-        "quick": "quickstart, 8 layers",
+        "quick": "quickstart",
     }
     with pytest.raises(ValueError, match=r"has no two stages of the lab, only \['align'\]"):
         read_run(str(tmp_path / "quick"), ["align"])
