@@ -125,8 +125,9 @@ def small_table(found: Sequence[Direction]) -> str:
         ])  # fmt: skip
     head = ("MRR (queries)", "chance", "before", "after", "change", "shuffled pairs", "no decoder")
     seeds = max(len(one.sizes) for one in found)
+    of = "One seed" if seeds == 1 else f"Means of {seeds} seeds"
     said = (
-        f"Means of {seeds} seeds; in brackets 95 % intervals over seeds and queries, of which "
+        f"{of}; in brackets 95 % intervals over seeds and queries, of which "
         f"{count_comparisons(found)}.\n\n"
     )
     return said + markdown_table(head, rows)
