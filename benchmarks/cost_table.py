@@ -58,7 +58,8 @@ def steps_of(config: TrainConfig, kind: str, batch_size: int) -> int:
 
 def read_plans(text: str) -> list[tuple[str, float]]:
     """The options of every plan and the bound of its step in milliseconds."""
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `--config ")]
+    ours = text.partition("\n## ")[0]
+    rows = [line.split("|") for line in ours.splitlines() if line.startswith("| `--config ")]
     return [(cells[1].strip(" `"), float(cells[7].replace(",", ""))) for cells in rows]
 
 

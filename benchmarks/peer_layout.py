@@ -4,7 +4,7 @@
 
 Anchors, positives and negatives are three forward passes of all layers over whole prompts, each
 item in a row as long as the longest of its role. Layers are computed again in the backward pass,
-whose inputs are kept, and so are the logits of all tokens, which nobody reads. Model, losses,
+whose inputs are kept, and the logits of all tokens are computed, which nobody reads. Model, losses,
 optimizer, assumed batch and count are those of `launch/plan.py`; where ours are better than
 theirs (a frozen tower without gradient, no quantised weights, the kernel of attention for rows that
 it takes), theirs are charged for ours.
@@ -131,7 +131,8 @@ def make_loss(graph: nnx.GraphDef, config: TrainConfig) -> LossFn:
                 remat=config.memory.remat,
             )
             hidden = model.final_norm(hidden)
-            logits.append(model.logits(hidden).astype(model.dtype))
+            # One number of them, or every chip would be sent all.
+            logits.append(jax.lax.stop_gradient(model.logits(hidden)).mean())
             pooled.append(hidden[:, -1].astype(jnp.float32))  # rows are padded on the left
         in_roles = lambda x: jnp.moveaxis(x, 0, 1)  # noqa: E731
         loss, metrics = contrastive_loss(

@@ -81,10 +81,6 @@ _TRIPLETS = (1_088, 8_192, 65_536)
 """The first is 1,056, filled up to a multiple of the chips."""
 _PEERS = {
     "peer-7b-v5p": ("7b-v5p", "--config configs/lco_omni_7b_text.py --topology v5p:4x4x4"),
-    "peer-7b-media-v5p": (
-        "7b-media-v5p",
-        "--config configs/lco_omni_7b_multimodal.py --topology v5p:4x4x4",
-    ),
 }
 """Plans in the layout of the released trainers, and the cases that they are beside."""
 _PEER_HEADER = """
@@ -92,10 +88,11 @@ _PEER_HEADER = """
 
 The same step, batch and slice in the layout of LCO-Emb's released trainers, written in JAX
 (`benchmarks/peer_layout.py`): three forward passes over whole prompts, each item padded to the
-longest of its role, full recomputation, the logits of all tokens kept. The assumed texts are all of
-one length, so texts alone pay nothing for padding here.
+longest of its role, full recomputation, the logits of all tokens computed. The assumed texts are
+all of one length, so they pay nothing for padding. Milliseconds are of FLOPs alone: the compiler
+sums the gradients of this layout within the loop over layers, which the trainers do not.
 
-| `python -m benchmarks.peer_layout …` | rows | FLOPs a token | ms | ours, ms | ratio | revisions |
+| `python -m benchmarks.peer_layout` | rows | FLOPs a token | ms | ours | ratio | revisions |
 |---|---|---|---|---|---|---|"""
 
 
@@ -196,7 +193,7 @@ def _peer_section() -> str:
         if not all(file.exists() for file in files):
             continue
         theirs, ours = (json.loads(file.read_text()) for file in files)
-        times = [plan["roofline"]["step_s"] for plan in (theirs, ours)]
+        times = [plan["roofline"]["compute_s"] for plan in (theirs, ours)]
         lines.append(
             f"| `{options}` | {theirs['rows']} | {theirs['flops_in_n']:.2f} N "
             f"| {times[0] * 1e3:.0f} | {times[1] * 1e3:.0f} | {times[0] / times[1]:.1f} "

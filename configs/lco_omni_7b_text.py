@@ -3,7 +3,7 @@
 Prepare the data once: `python launch/prepare_data.py all_nli`.
 
 With a batch of 1056 a chip peaks at 33.8 GB on v5p:4x4x4 (`--memory.remat none`), at 9.7 GB on
-v5e:16x16 (`--mesh.tensor 2`) and at 21.2 GB on v6e:8x8, and a step takes 97, 62 and 71 ms at least:
+v5e:16x16 (`--mesh.tensor 2`) and at 21.1 GB on v6e:8x8, and a step takes 97, 62 and 62 ms at least:
 docs/plan.md.
 """
 

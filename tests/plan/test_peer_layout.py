@@ -80,7 +80,7 @@ def test_the_loss_is_ours(config):
         given = (state.trainable, state.frozen, key)
         expected, _ = ours(*given, on_mesh(batch), jnp.asarray(head))
         loss, metrics = theirs(*given, on_mesh(padded(batch, head)), None)
-    assert [x.shape[-1] for x in metrics["logits"]] == [sizes.text.vocab_size] * 3
+    assert all(np.isfinite(metrics["logits"])) and len(metrics["logits"]) == 3
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
