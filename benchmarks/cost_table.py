@@ -4,13 +4,13 @@
 steps from the sizes of the paper's data. It compiles nothing.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lco_jax.cli.configs import find_config, load_config
 from lco_jax.config import Stages, TrainConfig
+from lco_jax.config.topology import parse_topology
 
 _PLANS, _TABLE = Path("docs/plan.md"), Path("docs/costs.md")
 _EXAMPLES = {"all_nli": 276_000, "multimodal": 371_000, "pages": 5_055}
@@ -48,7 +48,7 @@ class Cost:
 
 def chips_of(topology: str, num_slices: int = 1) -> int:
     """How many chips slices such as `v5p:4x4x4` have."""
-    return num_slices * math.prod(map(int, topology.partition(":")[2].split("x")))
+    return num_slices * parse_topology(topology).chips
 
 
 def steps_of(config: TrainConfig, kind: str, batch_size: int) -> int:

@@ -5,7 +5,6 @@ whose sizes are in `lco_jax/models/sizes`, without their files; it takes seconds
 """
 
 import json
-import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import jax
 
 from lco_jax.config import Lora
+from lco_jax.lab.pages_with_tables import replace_table
 from lco_jax.models.build import build
 from lco_jax.models.config import read_config
 from lco_jax.models.omni import available_towers
@@ -23,7 +23,6 @@ from lco_jax.train.manifest import git_revision
 _PAGE = Path("docs/hardware.md")
 _RESULTS = Path("docs/results/hardware.json")
 _SIZES = Path("lco_jax/models/sizes")
-_PLACE = re.compile(r"(<!-- hardware:table -->\n).*?(<!-- /hardware:table -->)", re.DOTALL)
 _SAME = {
     "Qwen2.5-Omni-3B": "LCO-Embedding-Omni-3B",
     "Qwen2.5-Omni-7B": "LCO-Embedding-Omni-7B",
@@ -63,8 +62,7 @@ def main() -> None:
     record["models"] = [asdict(model) for model in models]
     _RESULTS.parent.mkdir(parents=True, exist_ok=True)
     _RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-    table = "\n".join([_HEAD, *map(_row, models)]) + "\n"
-    _PAGE.write_text(_PLACE.sub(lambda found: found[1] + table + found[2], _PAGE.read_text()))
+    replace_table(_PAGE, "hardware", "\n".join([_HEAD, *map(_row, models)]))
 
 
 def held(sizes: Path) -> Held:

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from lco_jax.config import Source, TableSource, TfdsSource, TrainConfig
+from lco_jax.config import Evaluation, Source, TableSource, TfdsSource, TrainConfig
 from lco_jax.data.records import Item, MediaSource, Triplet
 from lco_jax.data.sources.files import stem_of
 from lco_jax.data.sources.open import read_pairs
@@ -38,7 +38,7 @@ class Baselines:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class HeldOut:
     """Held-out pairs and the folder of their vectors."""
 
     folder: epath.Path
@@ -66,12 +66,7 @@ def retrieval_hook(
     if config.evaluation is None:
         return None
     _check_processes(config, baselines)
-    root = epath.Path(workdir) / FOLDER
-    main = _read(root, config.evaluation.source, config.evaluation.num_pairs)
-    others = {
-        name_of(source): _read(root / name_of(source), source, config.evaluation.num_pairs)
-        for source in config.evaluation.others
-    }
+    main, others = held_out(config.evaluation, workdir)
 
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
         model = (snapshot.graph, snapshot.params, snapshot.processor, snapshot.mesh)
@@ -85,7 +80,7 @@ def retrieval_hook(
                 metrics[f"{name}{direction}/mrr"] = found["mrr"]
             metrics[f"{name}/mean_cosine"] = float(mean_cosine(shown))
             if baselines is not None:
-                _keep_baselines(pairs, snapshot, baselines)
+                keep_baselines(pairs, snapshot, baselines)
         return metrics
 
     return evaluate
@@ -109,7 +104,23 @@ def _check_processes(config: TrainConfig, baselines: Baselines | None) -> None:
             )
 
 
-def name_of(source: Source) -> str:
+def held_out(evaluation: Evaluation, workdir: str) -> tuple[HeldOut, dict[str, HeldOut]]:
+    """What a run is evaluated on, with the folders of its vectors: the main pairs, and the others
+    by name.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    root = epath.Path(workdir) / FOLDER
+    main = _read(root, evaluation.source, evaluation.num_pairs)
+    others = {
+        _name_of(source): _read(root / _name_of(source), source, evaluation.num_pairs)
+        for source in evaluation.others
+    }
+    return main, others
+
+
+def _name_of(source: Source) -> str:
     """What a source of pairs is called in a run folder."""
     match source:
         case TfdsSource():
@@ -120,12 +131,12 @@ def name_of(source: Source) -> str:
             return epath.Path(source.path).stem
 
 
-def _read(folder: epath.Path, source: Source, num_pairs: int | None) -> _Pairs:
+def _read(folder: epath.Path, source: Source, num_pairs: int | None) -> HeldOut:
     pairs: list[Triplet] = read_pairs(source, num_pairs)
-    return _Pairs(folder, [pair.anchor for pair in pairs], [pair.positive for pair in pairs])
+    return HeldOut(folder, [pair.anchor for pair in pairs], [pair.positive for pair in pairs])
 
 
-def _encode(encoder: Encoder, pairs: _Pairs, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _encode(encoder: Encoder, pairs: HeldOut, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors of anchors and positives; they are kept for the report."""
     vectors = np.asarray(l2_normalize(encoder.encode([*pairs.anchors, *pairs.positives])))
     anchors, positives = np.split(vectors, [len(pairs.anchors)])
@@ -144,16 +155,21 @@ def _both_ways(
     )
 
 
-def _keep_baselines(pairs: _Pairs, snapshot: Snapshot, baselines: Baselines) -> None:
+def missing_baselines(pairs: HeldOut, baselines: Baselines) -> list[str]:
+    """The names of those whose vectors are not kept yet."""
+    return [name for name in baselines.names if not (pairs.folder / f"{name}.npz").exists()]
+
+
+def keep_baselines(pairs: HeldOut, snapshot: Snapshot, baselines: Baselines) -> None:
     """Keep the vectors of baselines, which do not change while the decoder is refined."""
-    files = {name: pairs.folder / f"{name}.npz" for name in baselines.names}
-    if all(file.exists() for file in files.values()):
-        return
-    for name, vectors in baselines.find(pairs.anchors, pairs.positives, snapshot).items():
-        keep_vectors(files[name], *vectors)
+    missing = missing_baselines(pairs, baselines)
+    if missing:
+        found = baselines.find(pairs.anchors, pairs.positives, snapshot)
+        for name in missing:
+            keep_vectors(pairs.folder / f"{name}.npz", *found[name])
 
 
-def _save(pairs: _Pairs, step: int, anchors: np.ndarray, positives: np.ndarray) -> None:
+def _save(pairs: HeldOut, step: int, anchors: np.ndarray, positives: np.ndarray) -> None:
     folder = pairs.folder
     folder.mkdir(parents=True, exist_ok=True)
     lines = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lco_jax.config import Stages, TrainConfig
 from lco_jax.evaluate.hook import retrieval_hook
-from lco_jax.lab.behind import keep_baselines, keep_whole_decoder
+from lco_jax.lab.behind import keep_lacking_baselines, keep_whole_decoder
 from lco_jax.lab.conditions import SHUFFLED
 from lco_jax.lab.lexical import baselines_of
 from lco_jax.lab.media_texts import make_reader
@@ -76,6 +76,6 @@ def measure_job(workdir: str, stages: Sequence[str]) -> Path:
     if len(stages) > 1:
         before, last = stages[-2:]
         config = read_manifest(str(root / last)).config
-        keep_baselines(config, root / last, root / before / MODEL_FOLDER)
+        keep_lacking_baselines(config, root / last, root / before / MODEL_FOLDER)
         keep_whole_decoder(config, root / last, root / before / MODEL_FOLDER)
     return Path(write_lab_report(workdir, stages))

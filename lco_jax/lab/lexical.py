@@ -25,7 +25,7 @@ from lco_jax.config import MediaConfig, Memory
 from lco_jax.data.encode.encoded import Known
 from lco_jax.data.records import Item
 from lco_jax.evaluate.hook import Baselines
-from lco_jax.lab.media_texts import make_reader
+from lco_jax.lab.media_texts import closeness, make_reader, starts_of_runs
 from lco_jax.train.known_features import compiled_towers, compute_features
 from lco_jax.train.loop import Snapshot
 from lco_jax.weights.hub import to_host
@@ -105,7 +105,7 @@ def _read_by_tokens(
     ]
     tokens, chances = (np.concatenate(part)[:count] for part in zip(*blocks, strict=True))
     ends = np.cumsum([len(found) for found in features])[:-1]
-    nearest = [own[np.append(True, own[1:] != own[:-1])] for own in np.split(tokens, ends)]
+    nearest = [own[starts_of_runs(own)] for own in np.split(tokens, ends)]
     return nearest, np.stack([own.mean(axis=0) for own in np.split(chances, ends)])
 
 
@@ -113,7 +113,7 @@ def _read_by_tokens(
 def _nearest_and_chances(
     table: Float[Array, "V D"], features: Float[Array, "n D"], wanted: Int[Array, "K"]
 ) -> tuple[Int[Array, "n"], Float[Array, "n K"]]:
-    logits = 2 * features @ table.T - jnp.square(table).sum(axis=1)
+    logits = closeness(table, features)
     return jnp.argmax(logits, axis=1), jax.nn.softmax(logits, axis=1)[:, wanted]
 
 

@@ -142,8 +142,13 @@ class MediaTexts:
         return np.array(found if len(found) >= _WORDS else range(count))
 
 
+def starts_of_runs(tokens: Int[np.ndarray, "n"]) -> Int[np.ndarray, "m"]:
+    """Where another token begins than the one before."""
+    return np.flatnonzero(np.append(True, tokens[1:] != tokens[:-1]))
+
+
 def _long_runs(tokens: Int[np.ndarray, "n"]) -> list[int]:
-    starts = np.flatnonzero(np.append(True, tokens[1:] != tokens[:-1]))
+    starts = starts_of_runs(tokens)
     lengths = np.diff(np.append(starts, len(tokens)))
     return tokens[starts[lengths >= min(_LEAST_RUN, lengths.max())]].tolist()
 
@@ -165,7 +170,7 @@ def make_reader(
 @jax.jit
 def _nearest(table: Float[Array, "V D"], features: Float[Array, "n D"]) -> Int[Array, "n"]:
     """The token whose embedding lies nearest to each feature."""
-    return jnp.argmax(_closeness(jax.reshard(table, jax.P()), features), axis=1)
+    return jnp.argmax(closeness(jax.reshard(table, jax.P()), features), axis=1)
 
 
 @jax.jit
@@ -175,11 +180,11 @@ def _mean_chances(
     features: Float[Array, "n D"],
     is_real: Array,
 ) -> Float[Array, "W"]:
-    chances = jax.nn.softmax(_closeness(jax.reshard(table, jax.P())[words], features), axis=1)
+    chances = jax.nn.softmax(closeness(jax.reshard(table, jax.P())[words], features), axis=1)
     return jnp.where(is_real[:, None], chances, 0).sum(axis=0)
 
 
-def _closeness(table: Float[Array, "V D"], features: Float[Array, "n D"]) -> Float[Array, "n V"]:
+def closeness(table: Float[Array, "V D"], features: Float[Array, "n D"]) -> Float[Array, "n V"]:
     """The squared distances, without the part that all tokens share, negative."""
     table = table.astype(jnp.float32)
     return 2 * features @ table.T - jnp.square(table).sum(axis=1)

@@ -124,7 +124,6 @@ def lab_refinement(
     seed: int,
     batch_size: int = 32,
     sources: tuple[TfdsSource, ...] = _TEXTS,
-    peak_lr: float = 6e-4,
     features: Literal["all", "tokens"] = "tokens",
 ) -> TrainConfig:
     """Low-rank factors on the decoder learn from texts; images and audio are only measured.
@@ -145,7 +144,7 @@ def lab_refinement(
             batch_size=batch_size,
             media=replace(_MEDIA, audio_features=features, image_features=features),
         ),
-        optimizer=OptimizerConfig(peak_lr=peak_lr, warmup_steps=10),
+        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=10),
         num_steps=num_steps,
         seed=seed,
         evaluation=Evaluation(TfdsSource("wordnet", split="test"), num_pairs=200, others=held_out),
