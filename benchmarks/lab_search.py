@@ -1,8 +1,9 @@
 """docs/lab/search.json and search.md: what was tried for the quickstart, and what it found on the
 development split; run from the root of the repository.
 
-`python -m benchmarks.lab_search RUN …` adds the run folders of refinements that have ended, each
-under its folder's name, and writes the table; without folders it only writes the table.
+`python -m benchmarks.lab_search RUN …` adds the run folders of refinements or alignments that have
+ended, each under its folder's name (`NAME/align`: under NAME), and writes the tables; without
+folders it only writes the tables.
 """
 
 import json
@@ -13,7 +14,8 @@ from typing import Annotated, Any
 import tyro
 from etils import epath
 
-from lco_jax.config import TfdsSource, TrainConfig
+from benchmarks.lab_alignments import describe_alignment, row
+from lco_jax.config import Alignment, TfdsSource, TrainConfig
 from lco_jax.lab.conditions import Control, strongest
 from lco_jax.lab.markdown import markdown_table
 from lco_jax.lab.scores import direction_scores, read_curves, read_pair_sets
@@ -23,6 +25,7 @@ from lco_jax.train.manifest import read_manifest
 _LEXICAL = "features"
 """The baseline: mean features and mean token embeddings, raw or centred."""
 _DIRECTIONS = ("text->text", "image->text", "text->image", "audio->text", "text->audio")
+_MEDIA_DIRECTIONS = _DIRECTIONS[1:]
 _TITLE = """# What was tried for the quickstart
 
 Made by `python -m benchmarks.lab_search` from `search.json`. MRR after the text-only stage, one
@@ -31,6 +34,12 @@ r1 and r2 are those of the test split of WordNet; nothing was chosen by them. In
 lexical baseline of the same towers (mean features against mean token embeddings, the better of raw
 and centred), and the 95 % paired interval over queries of the difference to it, where computed.
 Machines were shared, so seconds are no measure of cost.
+"""
+_ALIGNMENTS = """## Alignment alone
+
+What the towers say, read without a decoder, on the same splits: the strongest lookup (of four, each
+also centred and whitened, chosen on these pairs), and in brackets the mean embedding of the text
+that the decoder reads in place of the medium. A refined decoder reads no more than that.
 """
 
 
@@ -51,12 +60,16 @@ def main() -> None:
     file = arguments.trials
     trials = {one["name"]: one for one in (json.loads(file.read_text()) if file.exists() else [])}
     for run in arguments.runs:
-        trials[run.name] = _describe(run, arguments.note)
+        trial = _describe(run, arguments.note)
+        trials[trial["name"]] = trial
     file.write_text(json.dumps([*trials.values()], indent=1, ensure_ascii=False) + "\n")
     file.with_suffix(".md").write_text(render(list(trials.values())))
 
 
 def _describe(run: Path, note: str) -> dict[str, Any]:
+    config = read_manifest(str(run)).config
+    if isinstance(config.objective, Alignment):
+        return describe_alignment(run, note)
     (curve,) = read_curves({run.name: epath.Path(run)})
     figures = {}
     for pairs in read_pair_sets(epath.Path(run)):
@@ -80,7 +93,7 @@ def _describe(run: Path, note: str) -> dict[str, Any]:
                 }
     return {
         "name": run.name,
-        "settings": _settings(read_manifest(str(run)).config),
+        "settings": _settings(config),
         "note": note,
         "seconds_of_steps": round(curve.summary()["seconds"]),
         "mrr": figures,
@@ -102,23 +115,34 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def render(trials: list[dict[str, Any]]) -> str:
-    """The page: a table with a row for each trial, and notes below it."""
+    """The page: a table with a row for each refinement, one for each alignment, and notes below
+    each.
+    """
+    refinements = [trial for trial in trials if "mrr" in trial]
+    alignments = [trial for trial in trials if "lookups" in trial]
     head = ("trial", "layers", "steps x batch", "lr", "texts", *_DIRECTIONS)
-    rows = [
-        [
-            trial["name"],
-            str(trial["settings"]["layers"]),
-            f"{trial['settings']['steps']} x {trial['settings']['batch']}",
-            f"{trial['settings']['peak_lr']:g}",
-            ", ".join(
-                f"{name} {share:.2g}" for name, share in trial["settings"]["sources"].items()
-            ),
-            *(_cell(trial["mrr"].get(direction)) for direction in _DIRECTIONS),
-        ]
-        for trial in trials
+    parts = [_TITLE, markdown_table(head, [*map(_row, refinements)]), _notes(refinements)]
+    if alignments:
+        head = ("trial", "images", "steps", "lr", "in a batch", *_MEDIA_DIRECTIONS)
+        rows = [row(trial, _MEDIA_DIRECTIONS) for trial in alignments]
+        parts += [_ALIGNMENTS, markdown_table(head, rows), _notes(alignments)]
+    return "\n".join(filter(None, parts))
+
+
+def _row(trial: dict[str, Any]) -> list[str]:
+    settings = trial["settings"]
+    return [
+        trial["name"],
+        str(settings["layers"]),
+        f"{settings['steps']} x {settings['batch']}",
+        f"{settings['peak_lr']:g}",
+        ", ".join(f"{name} {share:.2g}" for name, share in settings["sources"].items()),
+        *(_cell(trial["mrr"].get(direction)) for direction in _DIRECTIONS),
     ]
-    notes = [f"* {trial['name']}: {trial['note']}\n" for trial in trials if trial["note"]]
-    return "\n".join(filter(None, (_TITLE, markdown_table(head, rows), "".join(notes))))
+
+
+def _notes(trials: list[dict[str, Any]]) -> str:
+    return "".join(f"* {trial['name']}: {trial['note']}\n" for trial in trials if trial["note"])
 
 
 def _cell(found: dict[str, Any] | None) -> str:
