@@ -15,6 +15,9 @@ from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import act_spec, mesh_platform, weight_spec
 
 _INIT_STD = 0.02
+_TENSOR = "tensor"
+tensor_sums = jax.make_user_context("float32")
+"""As `MeshConfig.tensor_sums`: a context around what is traced, to which JAX's caches pay heed."""
 
 
 def normal(
@@ -66,7 +69,7 @@ def contract(
     dtype: jnp.dtype | None = None,
 ) -> Float[Array, "*y"]:
     """`einsum(equation, x, weight)` in `dtype` (None: that of `x`), summed in float32 in both
-    directions.
+    directions (over `tensor`: see `tensor_sums`).
 
     The result keeps the sharding of the dimensions that `x` brings and has that of the
     activations for the rest. Only with float32 sums do bfloat16 products stay bfloat16 on CPU,
@@ -80,8 +83,16 @@ def contract(
 
 
 def _einsum(equation: str, x: Array, y: Array, spec: jax.P) -> Float[Array, "*y"]:
-    y = y.astype(x.dtype)
-    return jnp.einsum(equation, x, y, out_sharding=spec, preferred_element_type=jnp.float32)
+    y, (x_letters, _, out_letters) = y.astype(x.dtype), _letters(equation)
+    split = zip(x_letters, jax.typeof(x).sharding.spec, strict=True)
+    crosses = any(axis == _TENSOR and letter not in out_letters for letter, axis in split)
+    sums = _sums_dtype(x) if crosses else jnp.float32
+    return jnp.einsum(equation, x, y, out_sharding=spec, preferred_element_type=sums)
+
+
+def _sums_dtype(x: Array) -> jnp.dtype:
+    """In what products of `x` are added up over `tensor`; on a device it is always float32."""
+    return x.dtype if tensor_sums.value == "bfloat16" else jnp.dtype(jnp.float32)
 
 
 def _contract_fwd(x, weight, equation, dtype):
@@ -122,8 +133,8 @@ def contract_each(
 ) -> tuple[Float[Array, "..."], ...]:
     """`contract` of one input with several weights whose outputs are divided over `tensor`.
 
-    Each device adds up what all of them say of the gradient of `x` before the devices do: their sum
-    over `tensor`, which travels in the dtype of `x`, is one instead of one a weight.
+    Each device adds up what all of them say of the gradient of `x` before the devices do: there is
+    one sum over `tensor` instead of one a weight.
     """
     return tuple(map(functools.partial(contract, x), weights, equations))
 
@@ -149,7 +160,7 @@ def _contract_each_bwd(equations, residuals, cotangents):
                 cotangents, weights, letters, strict=True
             )
         )
-        return jax.lax.psum(sum(parts).astype(x.dtype), "tensor")
+        return jax.lax.psum(sum(parts).astype(_sums_dtype(x)), _TENSOR).astype(x.dtype)
 
     specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (cotangents, whole))
     grad_x = jax.shard_map(on_device, in_specs=specs, out_specs=jax.typeof(x).sharding.spec)(
@@ -245,7 +256,7 @@ def apply_all(
     """What several maps make of one input. Their low-rank branches read it in one product."""
     kernels = tuple(linear.kernel[...] for linear in linears)
     equations = tuple(linear.equation for linear in linears)
-    if len(linears) > 1 and jax.sharding.get_abstract_mesh().shape["tensor"] > 1:
+    if len(linears) > 1 and jax.sharding.get_abstract_mesh().shape[_TENSOR] > 1:
         products = contract_each(x, kernels, equations)
     else:
         products = tuple(map(functools.partial(contract, x), kernels, equations))

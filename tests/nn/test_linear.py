@@ -1,11 +1,13 @@
-"""Linear maps that read one input together: one sum of its gradient over the tensor axis."""
+"""Products that are added up over the tensor axis: how many sums, in what, and how close."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lco_jax.nn.linear import contract, contract_each
+from lco_jax.nn.linear import contract, contract_each, tensor_sums
 from lco_jax.runtime.axes import act_spec, weight_spec
 from tests import meshes
 
@@ -15,7 +17,9 @@ EQUATIONS = ("BSD,DNH->BSNH", "BSD,DKH->BSKH", "BSD,DKH->BSKH")
 
 def array(letters, spec, seed, dtype):
     shape = [SIZES[letter] for letter in letters]
-    values = np.random.default_rng(seed).normal(size=shape).astype(dtype)
+    # Weights as small as a model's: products neither grow nor shrink.
+    scale = 1.0 if spec is act_spec else SIZES["D"] ** -0.5
+    values = np.random.default_rng(seed).normal(scale=scale, size=shape).astype(dtype)
     return jax.device_put(
         values, jax.NamedSharding(jax.sharding.get_mesh(), spec(" ".join(letters)))
     )
@@ -54,10 +58,38 @@ def test_one_sum_is_the_sum_of_all(sizes):
     )
 
 
+def add_up(x, weights):
+    """What comes back to the width of `x`: a sum over heads, and so is the gradient of `x`."""
+    query, *_ = contract_each(x, weights, EQUATIONS)
+    return (contract(jnp.sin(query), weights[0], "BSNH,DNH->BSD"),)
+
+
 def test_sums_in_bfloat16_are_as_close_as_its_numbers():
-    with jax.set_mesh(meshes.make((1, 2, 4))):
-        found, _ = gradients(together, jnp.bfloat16)
-    with jax.set_mesh(meshes.make((1, 1, 1))):
-        exact, _ = gradients(together, jnp.bfloat16)
-    # Each of 4 parts is rounded to 8 bits before they are added.
-    assert np.linalg.norm(found - exact) < 2**-8 * np.linalg.norm(exact)
+    def on(sizes, sums):
+        with jax.set_mesh(meshes.make(sizes)), tensor_sums(sums):
+            return gradients(add_up, jnp.bfloat16)[0]
+
+    exact = on((1, 1, 1), "float32")
+    distance = {
+        sums: np.linalg.norm(on((1, 2, 4), sums) - exact) for sums in ("float32", "bfloat16")
+    }
+    # Each of 4 parts is rounded to 8 bits before they are added, or only their sum.
+    assert distance["float32"] < 2**-10 * np.linalg.norm(exact)
+    assert distance["float32"] < distance["bfloat16"] < 2**-7 * np.linalg.norm(exact)
+
+
+def test_only_what_crosses_devices_is_rounded_before_it_is_added_up():
+    def dtypes(sums):
+        with jax.set_mesh(meshes.make((1, 1, 4))), tensor_sums(sums):
+            x = array("BSNH", act_spec, 0, jnp.bfloat16)
+            weight = array("DNH", weight_spec, 1, jnp.bfloat16)
+
+            def total(x):
+                return contract(x, weight, "BSNH,DNH->BSD").astype(jnp.float32).sum()
+
+            text = str(jax.make_jaxpr(jax.grad(total))(x))
+        return re.findall(r"preferred_element_type=(\w+)", text)
+
+    # Forward a sum over heads; the gradients of neither operand are sums over the tensor axis.
+    assert dtypes("float32") == ["float32", "float32", "float32"]
+    assert dtypes("bfloat16") == ["bfloat16", "float32", "float32"]

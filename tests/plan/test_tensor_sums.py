@@ -34,12 +34,13 @@ def sums(tmp_path_factory):
         config,
         model=dataclasses.replace(config.model, dtype="bfloat16", trainable=trainable),
         memory=Memory(row_tokens=(128,), remat="full"),
+        mesh=MeshConfig(2, 1, TENSOR, tensor_sums="bfloat16"),
     )
     devices = find_topology("v5e:2x4").devices
     jax.config.update("jax_default_matmul_precision", None)
     jax.config.update("jax_disable_most_optimizations", False)
     try:
-        with jax.set_mesh(meshes.make_mesh(MeshConfig(2, 1, TENSOR), devices)):
+        with jax.set_mesh(meshes.make_mesh(config.mesh, devices)):
             run = abstract_run(config)
             compiled = run.step.lower(run.state, run.batch, run.preamble).compile()
     finally:
