@@ -101,10 +101,11 @@ The same step, batch and slice in the layout of LCO-Emb's released trainers, wri
 (`benchmarks/peer_layout.py`): three forward passes over whole prompts, each item padded to the
 longest of its role, full recomputation, the logits of all tokens computed. The assumed texts are
 all of one length and pay nothing for padding. With `--item-tokens` all are as long as the longest
-of WordNet's texts make them on the shard with most slots (`python -m benchmarks.padding`, tokens
-of SmolLM2): a text has {_PADDING["item_tokens"]:.0f} on average, and ours then has the time of its
-plan by its slots, {_PADDING["packed_slots"]:,} a shard. Times are at the roofline, in ms; the ratio
-is that of the longest. Links carry a sum of the gradients of each pass, those of the trainers one.
+of WordNet's texts make them on the shard with most slots (`python -m benchmarks.padding`, tokens of
+SmolLM2): a text has {_PADDING["item_tokens"]:.0f} tokens on average. Ours then has the time of its
+plan by its slots, {_PADDING["packed_slots"]:,} a shard instead of those of the plan. Times are at
+the roofline, in ms, and the ratio is of the longest. Links carry a sum of the gradients for each
+pass, those of the trainers one.
 
 | `python -m benchmarks.peer_layout` | rows | peak GB | FLOPs a token | compute | memory | links \
 | ours | ratio | revisions |
