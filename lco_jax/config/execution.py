@@ -18,8 +18,9 @@ class MeshConfig:
     tensor: int = 1
     """Shards of every layer."""
     tensor_sums: Literal["float32", "bfloat16"] = "float32"
-    """In what training adds up over `tensor` the products of a model in bfloat16. `bfloat16`: half
-    the bytes; each device rounds its part first."""
+    """In what training adds up over `tensor` the products of a model in bfloat16. `bfloat16`: each
+    device rounds its part first, which halves what is sent. `float32`: none has to, though a
+    compiler may choose to (that of TPUs does in small programs)."""
 
     def __post_init__(self):
         sizes = self._sizes
