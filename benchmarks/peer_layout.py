@@ -9,10 +9,12 @@ optimizer, assumed batch and count are those of `launch/plan.py`; where ours are
 theirs (a frozen tower without gradient, no quantised weights, the kernel of attention for rows that
 it takes), theirs are charged for ours.
 
-The assumed texts are all of one length, so padding costs something only beside images.
+The assumed texts are all of one length, so padding costs something only beside images, or where
+`--item-tokens` says what the longest texts have (`benchmarks/padding.py` measures it).
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -50,6 +52,8 @@ class Arguments:
     config: Path
     topology: str
     batch_size: int = 1056
+    item_tokens: int | None = None
+    """Of each text behind the preamble, its padding included (None: the assumed length)."""
     json: Path | None = None
 
 
@@ -62,15 +66,16 @@ def main(arguments: Arguments) -> None:
     memory = dataclasses.replace(config.memory, remat="full")
     config = dataclasses.replace(config, data=data, memory=memory)
     topology = find_topology(arguments.topology)
-    plan = make_plan(config, topology, advised=False, make_run=peer_run)
+    make_run = functools.partial(peer_run, item_tokens=arguments.item_tokens)
+    plan = make_plan(config, topology, advised=False, make_run=make_run)
     print(describe(plan, "the released trainers' layout"))
     if arguments.json:
         arguments.json.write_text(json.dumps(plan.to_json(), indent=2) + "\n")
 
 
-def peer_run(config: TrainConfig) -> AbstractRun:
+def peer_run(config: TrainConfig, item_tokens: int | None = None) -> AbstractRun:
     """The step in the layout of the released trainers on the mesh that is set; its encode chunks
-    are the three roles.
+    are the three roles, whose texts have `item_tokens` (None: as many as are assumed).
 
     Raises:
         ValueError: the config is not one of triplets, or does not fit the mesh or the model.
@@ -79,7 +84,7 @@ def peer_run(config: TrainConfig) -> AbstractRun:
         raise ValueError(f"{type(config.objective).__name__} has no three forward passes")
     ours = abstract_run(config)
     model = describe_model(config.model, model_sizes(config), with_head=True)
-    shape, batch = _padded(config, ours)
+    shape, batch = _padded(config, ours, item_tokens)
     loss_fn = make_loss(model.graph, config)
     schedule = make_schedule(config.optimizer, 1000)
     optimizer = make_optimizer(config.optimizer, schedule, config.model.trainable)
@@ -94,12 +99,12 @@ def peer_run(config: TrainConfig) -> AbstractRun:
     )
 
 
-def _padded(config: TrainConfig, ours: AbstractRun) -> tuple[Shape, Batch]:
+def _padded(config: TrainConfig, ours: AbstractRun, item_tokens: int | None) -> tuple[Shape, Batch]:
     """Roles as chunks, an item a row; images are spread evenly over the roles."""
     mesh = jax.sharding.get_mesh()
     shards, assumed = meshes.num_shards(mesh), traits_of(config.objective).assume(config)
     examples = slots_per_cell(config.data.batch_size, shards)
-    length = ours.preamble.shape[0] + assumed.item_tokens
+    length = ours.preamble.shape[0] + (item_tokens or assumed.item_tokens)
     media = assume_shape(config, ours.model, shards).media
     if ours.model.vision is not None:
         length += largest_image(config, ours.model).num_tokens

@@ -9,6 +9,7 @@ minutes a case and 4 GB of memory.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,21 +80,36 @@ v5p:4x4x4: float32 embeddings of width 3,584, one positive and one negative an a
 |---|---|---|---|"""
 _TRIPLETS = (1_088, 8_192, 65_536)
 """The first is 1,056, filled up to a multiple of the chips."""
+_PADDING = json.loads(Path("docs/results/padding.json").read_text().splitlines()[-1])
+_LENGTHS = f"--item-tokens {_PADDING['padded_item_tokens']}"
 _PEERS = {
     "peer-7b-v5p": ("7b-v5p", "--config configs/lco_omni_7b_text.py --topology v5p:4x4x4"),
+    "peer-7b-lengths-v5p": (
+        "7b-v5p",
+        f"--config configs/lco_omni_7b_text.py --topology v5p:4x4x4 {_LENGTHS}",
+    ),
+    "peer-7b-media-v5p": (
+        "7b-media-v5p",
+        "--config configs/lco_omni_7b_multimodal.py --topology v5p:4x4x4",
+    ),
 }
 """Plans in the layout of the released trainers, and the cases that they are beside."""
-_PEER_HEADER = """
+_PEER_HEADER = f"""
 ## The released trainers' layout
 
 The same step, batch and slice in the layout of LCO-Emb's released trainers, written in JAX
 (`benchmarks/peer_layout.py`): three forward passes over whole prompts, each item padded to the
 longest of its role, full recomputation, the logits of all tokens computed. The assumed texts are
-all of one length, so they pay nothing for padding. Milliseconds are of FLOPs alone: the compiler
-sums the gradients of this layout within the loop over layers, which the trainers do not.
+all of one length and pay nothing for padding. With `--item-tokens` all are as long as the longest
+of WordNet's texts make them on the shard with most slots (`python -m benchmarks.padding`, tokens of
+SmolLM2): a text has {_PADDING["item_tokens"]:.0f} tokens on average. Ours then has the time of its
+plan by its slots, {_PADDING["packed_slots"]:,} a shard instead of those of the plan. Times are at
+the roofline, in ms, and the ratio is of the longest. Links carry a sum of the gradients for each
+pass, those of the trainers one.
 
-| `python -m benchmarks.peer_layout` | rows | FLOPs a token | ms | ours | ratio | revisions |
-|---|---|---|---|---|---|---|"""
+| `python -m benchmarks.peer_layout` | rows | peak GB | FLOPs a token | compute | memory | links \
+| ours | ratio | revisions |
+|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -193,13 +209,26 @@ def _peer_section() -> str:
         if not all(file.exists() for file in files):
             continue
         theirs, ours = (json.loads(file.read_text()) for file in files)
-        times = [plan["roofline"]["compute_s"] for plan in (theirs, ours)]
-        lines.append(
-            f"| `{options}` | {theirs['rows']} | {theirs['flops_in_n']:.2f} N "
-            f"| {times[0] * 1e3:.0f} | {times[1] * 1e3:.0f} | {times[0] / times[1]:.1f} "
-            f"| {theirs['revision']}, {ours['revision']} |"
-        )
+        lines.append(_peer_row(options, theirs, ours))
     return "\n".join(lines) if lines[1:] else _section(_PEER_HEADER)
+
+
+def _peer_row(options: str, theirs: dict, ours: dict) -> str:
+    revisions = f"{theirs['revision']}, {ours['revision']}"
+    if not theirs["fits"]:
+        return (
+            f"| `{options}` | {theirs['rows']} | no: {theirs['problem']} | | | | | | {revisions} |"
+        )
+    parts = [theirs["roofline"][name] for name in ("compute_s", "hbm_s", "ici_s")]
+    own = ours["roofline"]["step_s"]
+    if _LENGTHS in options:
+        _, rows, row_tokens = (int(count) for count in re.findall(r"\d+", ours["rows"])[:3])
+        own *= _PADDING["packed_slots"] / (rows * row_tokens)
+    times = " | ".join(f"{1e3 * seconds:.0f}" for seconds in (*parts, own))
+    return (
+        f"| `{options}` | {theirs['rows']} | {theirs['bytes_per_chip']['peak'] / 1e9:.1f} "
+        f"| {theirs['flops_in_n']:.2f} N | {times} | {max(parts) / own:.1f} | {revisions} |"
+    )
 
 
 def _section(header: str) -> str:

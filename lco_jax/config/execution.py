@@ -1,6 +1,5 @@
-"""Where and how fast a run is computed: none of it changes a result."""
+"""Where and how fast a run is computed: none of it changes a result but by rounding."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +9,7 @@ from lco_jax.config.checks import require
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the three mesh axes; -1 takes all devices that are left."""
+    """Sizes of the three mesh axes; -1 takes all devices that are left. What `tensor` adds up."""
 
     data: int = -1
     """Shards of the batch alone."""
@@ -18,9 +17,13 @@ class MeshConfig:
     """Shards of batch and weights."""
     tensor: int = 1
     """Shards of every layer."""
+    tensor_sums: Literal["float32", "bfloat16"] = "float32"
+    """In what training adds up over `tensor` the products of a model in bfloat16. `bfloat16`: each
+    device rounds its part first, which halves what is sent. `float32`: none has to, though a
+    compiler may choose to (that of TPUs does in small programs)."""
 
     def __post_init__(self):
-        sizes = dataclasses.astuple(self)
+        sizes = self._sizes
         require(all(size == -1 or size > 0 for size in sizes), f"mesh sizes {sizes} are invalid")
         require(sizes.count(-1) <= 1, f"mesh sizes {sizes}: only one may be -1")
 
@@ -30,7 +33,7 @@ class MeshConfig:
         Raises:
             ValueError: the sizes do not multiply to the number of devices.
         """
-        sizes = dataclasses.astuple(self)
+        sizes = self._sizes
         known = math.prod(size for size in sizes if size != -1)
         resolved = tuple(num_devices // known if size == -1 else size for size in sizes)
         require(
@@ -40,6 +43,10 @@ class MeshConfig:
             "set one axis to -1 or change a size",
         )
         return resolved
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.data, self.fsdp, self.tensor
 
 
 @dataclass(frozen=True)

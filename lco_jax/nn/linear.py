@@ -15,6 +15,9 @@ from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import act_spec, mesh_platform, weight_spec
 
 _INIT_STD = 0.02
+_TENSOR = "tensor"
+tensor_sums = jax.make_user_context("float32")
+"""As `MeshConfig.tensor_sums`: a context around what is traced, to which JAX's caches pay heed."""
 
 
 def normal(
@@ -49,7 +52,13 @@ def in_order(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
     """
     if mesh_platform() != "tpu":
         return x
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    # Each device orders its own part: asked for the order of the whole, the compiler would bring
+    # the parts together on every device.
+    spec, order = jax.typeof(x).sharding.spec, Layout(tuple(range(x.ndim)))
+    own = jax.shard_map(
+        lambda part: with_layout_constraint(part, order), in_specs=spec, out_specs=spec
+    )
+    return own(x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -60,14 +69,13 @@ def contract(
     dtype: jnp.dtype | None = None,
 ) -> Float[Array, "*y"]:
     """`einsum(equation, x, weight)` in `dtype` (None: that of `x`), summed in float32 in both
-    directions.
+    directions (over `tensor`: see `tensor_sums`).
 
     The result keeps the sharding of the dimensions that `x` brings and has that of the
     activations for the rest. Only with float32 sums do bfloat16 products stay bfloat16 on CPU,
     and only with a cotangent cast back to the operands' dtype does the backward pass, too.
     """
-    x_letters, w_letters, y_letters = equation.replace("->", ",").split(",")
-    del w_letters
+    x_letters, _, y_letters = _letters(equation)
     own = dict(zip(x_letters, jax.typeof(x).sharding.spec, strict=True))
     fresh = dict(zip(y_letters, act_spec(" ".join(y_letters)), strict=True))
     spec = jax.P(*(own.get(letter, fresh[letter]) for letter in y_letters))
@@ -75,8 +83,16 @@ def contract(
 
 
 def _einsum(equation: str, x: Array, y: Array, spec: jax.P) -> Float[Array, "*y"]:
-    y = y.astype(x.dtype)
-    return jnp.einsum(equation, x, y, out_sharding=spec, preferred_element_type=jnp.float32)
+    y, (x_letters, _, out_letters) = y.astype(x.dtype), _letters(equation)
+    split = zip(x_letters, jax.typeof(x).sharding.spec, strict=True)
+    crosses = any(axis == _TENSOR and letter not in out_letters for letter, axis in split)
+    sums = _sums_dtype(x) if crosses else jnp.float32
+    return jnp.einsum(equation, x, y, out_sharding=spec, preferred_element_type=sums)
+
+
+def _sums_dtype(x: Array) -> jnp.dtype:
+    """In what products of `x` are added up over `tensor`; on a device it is always float32."""
+    return x.dtype if tensor_sums.value == "bfloat16" else jnp.dtype(jnp.float32)
 
 
 def _contract_fwd(x, weight, equation, dtype):
@@ -87,19 +103,76 @@ def _contract_bwd(equation, dtype, residuals, cotangent):
     del dtype
     x, weight = residuals
     cotangent = cotangent.astype(x.dtype)
-    x_letters, w_letters, y_letters = equation.replace("->", ",").split(",")
+    x_letters, w_letters, y_letters = _letters(equation)
     to_x = f"{y_letters},{w_letters}->{x_letters}"
     grad_x = _einsum(to_x, cotangent, weight, jax.typeof(x).sharding.spec)
+    return grad_x.astype(x.dtype), _grad_weight(equation, x, weight, cotangent)
+
+
+def _grad_weight(equation: str, x: Array, weight: Array, cotangent: Array) -> Float[Array, "*w"]:
+    x_letters, w_letters, y_letters = _letters(equation)
     spec = jax.typeof(weight).sharding.spec
     # The order of the operands is that of the weight's dimensions, so no result is transposed.
     if w_letters[0] in x_letters:
-        grad_weight = _einsum(f"{x_letters},{y_letters}->{w_letters}", x, cotangent, spec)
+        gradient = _einsum(f"{x_letters},{y_letters}->{w_letters}", x, cotangent, spec)
     else:
-        grad_weight = _einsum(f"{y_letters},{x_letters}->{w_letters}", cotangent, x, spec)
-    return grad_x.astype(x.dtype), grad_weight.astype(weight.dtype)
+        gradient = _einsum(f"{y_letters},{x_letters}->{w_letters}", cotangent, x, spec)
+    return gradient.astype(weight.dtype)
+
+
+def _letters(equation: str) -> list[str]:
+    return equation.replace("->", ",").split(",")
 
 
 contract.defvjp(_contract_fwd, _contract_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def contract_each(
+    x: Float[Array, "*x"], weights: tuple[Float[Array, "..."], ...], equations: tuple[str, ...]
+) -> tuple[Float[Array, "..."], ...]:
+    """`contract` of one input with several weights whose outputs are divided over `tensor`.
+
+    Each device adds up what all of them say of the gradient of `x` before the devices do: there is
+    one sum over `tensor` instead of one a weight.
+    """
+    return tuple(map(functools.partial(contract, x), weights, equations))
+
+
+def _contract_each_fwd(x, weights, equations):
+    return contract_each(x, weights, equations), (x, weights)
+
+
+def _contract_each_bwd(equations, residuals, cotangents):
+    x, weights = residuals
+    cotangents = tuple(cotangent.astype(x.dtype) for cotangent in cotangents)
+    letters = [_letters(equation) for equation in equations]
+    # Moves the parts of the weights over `fsdp`, as the forward pass does.
+    whole = tuple(
+        jax.reshard(weight, act_spec(" ".join(w))).astype(x.dtype)
+        for weight, (_, w, _) in zip(weights, letters, strict=True)
+    )
+
+    def on_device(cotangents, weights) -> Float[Array, "*x"]:
+        parts = (
+            dot(f"{y_letters},{w_letters}->{x_letters}", cotangent, weight)
+            for cotangent, weight, (x_letters, w_letters, y_letters) in zip(
+                cotangents, weights, letters, strict=True
+            )
+        )
+        return jax.lax.psum(sum(parts).astype(_sums_dtype(x)), _TENSOR).astype(x.dtype)
+
+    specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (cotangents, whole))
+    grad_x = jax.shard_map(on_device, in_specs=specs, out_specs=jax.typeof(x).sharding.spec)(
+        cotangents, whole
+    )
+    return grad_x, tuple(
+        _grad_weight(equation, x, weight, cotangent)
+        for equation, weight, cotangent in zip(equations, weights, cotangents, strict=True)
+    )
+
+
+contract_each.defvjp(_contract_each_fwd, _contract_each_bwd)
 
 
 def _lora_init(rngs: nnx.Rngs | None, letters: str, sizes: Mapping[str, int]) -> Array:
@@ -151,11 +224,16 @@ class Linear(nnx.Module):
         """Map `x`; the low-rank branch reads `lora_x` (`x` after dropout) where it is given."""
         return apply_all([self], x, lora_x)[0]
 
-    def _apply(
-        self, x: Float[Array, "B S *inputs"], low: Float[Array, "B S R"] | None
-    ) -> Float[Array, "B S *outputs"]:
+    @property
+    def equation(self) -> str:
+        """That of its product."""
         inputs, outputs = self.inputs.replace(" ", ""), self.outputs.replace(" ", "")
-        y = contract(x, self.kernel[...], f"BS{inputs},{inputs}{outputs}->BS{outputs}")
+        return f"BS{inputs},{inputs}{outputs}->BS{outputs}"
+
+    def _complete(
+        self, y: Float[Array, "B S *outputs"], low: Float[Array, "B S R"] | None
+    ) -> Float[Array, "B S *outputs"]:
+        outputs = self.outputs.replace(" ", "")
         if self.bias is not None:
             # Moves the values of a bias over D, whose dimension activations do not shard.
             bias = jax.reshard(self.bias[...], jax.P(*jax.typeof(y).sharding.spec[2:]))
@@ -165,7 +243,7 @@ class Linear(nnx.Module):
                 self.lora_scale * low, self.lora_b[...], f"BSR,R{outputs}->BS{outputs}"
             )
             # Heads are turned to the front for attention, for which the compiler lays them out.
-            # Without factors there is nothing to gain, and gradients of towers would be gathered.
+            # Without factors there is nothing to gain.
             y = y if " " in self.outputs else in_order(y)
         return keep(y)
 
@@ -176,6 +254,12 @@ def apply_all(
     lora_x: Float[Array, "B S *inputs"] | None = None,
 ) -> list[Float[Array, "B S *outputs"]]:
     """What several maps make of one input. Their low-rank branches read it in one product."""
+    kernels = tuple(linear.kernel[...] for linear in linears)
+    equations = tuple(linear.equation for linear in linears)
+    if len(linears) > 1 and jax.sharding.get_abstract_mesh().shape[_TENSOR] > 1:
+        products = contract_each(x, kernels, equations)
+    else:
+        products = tuple(map(functools.partial(contract, x), kernels, equations))
     factors = [linear.lora_a[...] for linear in linears if linear.lora_a is not None]
     lows = iter(())
     if factors:
@@ -184,7 +268,10 @@ def apply_all(
         low = contract(lora_x, jnp.concatenate(factors), f"BS{inputs},R{inputs}->BSR")
         low = keep(in_order(low))
         lows = iter(jnp.split(low, len(factors), axis=-1))
-    return [linear._apply(x, None if linear.lora_a is None else next(lows)) for linear in linears]
+    return [
+        linear._complete(y, None if linear.lora_a is None else next(lows))
+        for linear, y in zip(linears, products, strict=True)
+    ]
 
 
 class Embedding(nnx.Module):

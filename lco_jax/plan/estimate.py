@@ -23,6 +23,8 @@ _LAYERS_AT_WORK = 3
 """Whose inner values, and their gradients, are there at a time."""
 _BYTES = 2
 """Of a weight or an activation in bfloat16."""
+_SUM_BYTES = {"float32": 4, "bfloat16": 2}
+"""Of a number that is added up over the tensor axis."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def estimate(
         flops += 4.0 * vision.hidden_size * seen * patches / tensor
         moved += _TOWER_TRAFFIC * patches * vision.num_layers * vision.hidden_size
         sums += 2 * vision.num_layers * patches * vision.hidden_size
-    sent = 2 * (tensor - 1) / tensor * _BYTES * sums
+    sent = 2 * (tensor - 1) / tensor * _SUM_BYTES[config.mesh.tensor_sums] * sums
     # Weights that are spread over `fsdp` are gathered for each pass.
     sent += chunks * passes * _BYTES * weights / tensor * (fsdp - 1) / fsdp
     kept = _kept_bytes(model, memory.remat, shape.rows * shape.row_tokens, tensor)

@@ -132,7 +132,7 @@ def _settings(config: TrainConfig, model: ModelConfig, chips: int) -> Iterator[T
         tight = -(-grid.rows * grid.columns // WINDOW_ROW)  # with few more, its windows fit
         frame_rows += [((tight + more) * WINDOW_ROW,) for more in (0, 1, 2)]
     lengths = [memory.row_tokens, *((size,) for size in memory.row_tokens)]
-    for mesh in _meshes(model, chips):
+    for mesh in _meshes(config.mesh, model, chips):
         for remat, chunks, rows, frames in itertools.product(_REMATS, _CHUNKS, lengths, frame_rows):
             if config.data.batch_size % chunks == 0:
                 changed = dataclasses.replace(
@@ -141,7 +141,7 @@ def _settings(config: TrainConfig, model: ModelConfig, chips: int) -> Iterator[T
                 yield dataclasses.replace(config, mesh=mesh, memory=changed)
 
 
-def _meshes(model: ModelConfig, chips: int) -> Iterator[MeshConfig]:
+def _meshes(given: MeshConfig, model: ModelConfig, chips: int) -> Iterator[MeshConfig]:
     spread = (2**power for power in range(int(math.log2(chips)) + 1))
     for fsdp, tensor in itertools.product(spread, _TENSORS):
         if chips % (fsdp * tensor):
@@ -151,7 +151,7 @@ def _meshes(model: ModelConfig, chips: int) -> Iterator[MeshConfig]:
             check_divides(model, sizes)
         except ValueError:
             continue
-        yield MeshConfig(**sizes)
+        yield dataclasses.replace(given, **sizes)
 
 
 def _shape(config: TrainConfig, model: ModelConfig, num_shards: int) -> Shape | None:

@@ -71,7 +71,9 @@ def _meshes(config: TrainConfig, num_chips: int) -> list[MeshConfig]:
     sizes += [(fsdp, size) for size in (2, 4, 8) if size > tensor]
     sizes += [(2**power, tensor) for power in range(1, 9) if 2**power > fsdp]
     return [
-        MeshConfig(num_chips // (fsdp * tensor), fsdp, tensor)
+        dataclasses.replace(
+            config.mesh, data=num_chips // (fsdp * tensor), fsdp=fsdp, tensor=tensor
+        )
         for fsdp, tensor in sizes
         if num_chips % (fsdp * tensor) == 0
     ]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from lco_jax.config import TrainConfig
 from lco_jax.data.pack.batch import Batch
 from lco_jax.models.build import Params
+from lco_jax.nn.linear import tensor_sums
 from lco_jax.objectives.traits import GradientFn, traits_of
 from lco_jax.runtime.mesh import compile_for_mesh
 from lco_jax.train.finite import finite_weights
@@ -48,7 +49,12 @@ def make_step(
     """
     objective = config.objective
     gradient_fn = traits_of(objective).make_gradient(graph, objective, config.memory)
-    return update_step(gradient_fn, optimizer, schedule, config.seed)
+
+    def gradient(*args):
+        with tensor_sums(config.mesh.tensor_sums):
+            return gradient_fn(*args)
+
+    return update_step(gradient, optimizer, schedule, config.seed)
 
 
 def update_step(
