@@ -101,8 +101,6 @@ class Prompter:
             self.markup = {kind: markup[kind] for kind in kinds if kind in markup}
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
-        self._asked = self.asked(Item())
-        """What is written around a text alone."""
         probes = [self._lead + probe + self.prompt for probe in PROBES]
         every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
         probes += ["".join(self._body(item, "")) for item in every.values()]
@@ -113,6 +111,8 @@ class Prompter:
         self.head = np.array(head, np.int32)
         self._before_answer = Before(self.template_tail, lead)
         self._rest = self._text_after_head(probes, full)
+        self._plain = self._within(self._body(Item(), ""))
+        """What is written around a text alone."""
         self.end_token = self._tokenizer.of_template([end])[0][0]
         """Ends a response."""
 
@@ -152,9 +152,9 @@ class Prompter:
     def encode_checked(self, items: Sequence[Item]) -> list[Encoded]:
         """As `encode`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
-        bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
-        tokens = as_arrays(self._encode_bodies(bodies))
-        return [Encoded(*pair) for pair in zip(tokens, hashes_of(texts), strict=True)]
+        turns = [self._turn(item, text) for item, text in zip(items, texts, strict=True)]
+        tokens = as_arrays(self._encode_turns(turns))
+        return list(map(Encoded, tokens, hashes_of(texts)))
 
     def encode_exchanges(
         self, items: Sequence[Item], responses: Sequence[str], max_response_tokens: int
@@ -176,11 +176,11 @@ class Prompter:
     ) -> list[Encoded]:
         """As `encode_exchanges`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
-        bodies = [
-            Turn(self._media_markup(item) + self._lead, text, "")
+        turns = [
+            self._within(Turn(self._media_markup(item) + self._lead, text, ""))
             for item, text in zip(items, texts, strict=True)
         ]
-        prompts = self._encode_bodies(bodies)
+        prompts = self._encode_turns(turns)
         before = self._before_answer
         answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
         hashes = hashes_of(f"{text}\0{said}" for text, said in zip(texts, responses, strict=True))
@@ -218,16 +218,22 @@ class Prompter:
             "markup": self.markup,
         }
 
-    def _encode_bodies(self, bodies: Sequence[Turn]) -> list[list[int]]:
-        tail = self.template_tail
-        head = self.template_head if self._rest is None else self._rest
-        turns = [Turn(head + before, text, after + tail) for before, text, after in bodies]
+    def _encode_turns(self, turns: Sequence[Turn]) -> list[list[int]]:
         found = self._tokenizer.of_turns(turns)
         return [self._strip_head(ids) for ids in found] if self._rest is None else found
 
+    def _turn(self, item: Item, text: str) -> Turn:
+        """What is tokenised of an item."""
+        if text and not item.has_media:
+            return Turn(self._plain.before, text, self._plain.after)
+        return self._within(self._body(item, text))
+
+    def _within(self, body: Turn) -> Turn:
+        """What is tokenised of a turn: all of it, or what follows the head."""
+        head = self.template_head if self._rest is None else self._rest
+        return Turn(head + body.before, body.text, body.after + self.template_tail)
+
     def _body(self, item: Item, text: str) -> Turn:
-        if not item.has_media and text:
-            return Turn(self._asked.before + self._asked.between, text, self._asked.after)
         asked, text = self.asked(item), text if text or item.has_media else self.nothing
         return Turn(asked.before + self._media_markup(item) + asked.between, text, asked.after)
 
@@ -252,6 +258,8 @@ class Prompter:
 
     def check(self, item: Item, *, may_be_empty: bool = False) -> None:
         """Raise RecordError if the item is empty, or has media that the template does not know."""
+        if item.text and not (item.text.isspace() or item.has_media):
+            return
         if item.is_empty and not (may_be_empty or self.takes_empty):
             raise RecordError(f"item {item.id or item} is empty; give it a text or a medium")
         given = item.media.items() if item.has_media else ()
