@@ -111,8 +111,6 @@ class Prompter:
         self.head = np.array(head, np.int32)
         self._before_answer = Before(self.template_tail, lead)
         self._rest = self._text_after_head(probes, full)
-        self._plain = self._within(self._body(Item(), ""))
-        """What is written around a text alone."""
         self.end_token = self._tokenizer.of_template([end])[0][0]
         """Ends a response."""
 
@@ -152,7 +150,13 @@ class Prompter:
     def encode_checked(self, items: Sequence[Item]) -> list[Encoded]:
         """As `encode`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
-        turns = [self._turn(item, text) for item, text in zip(items, texts, strict=True)]
+        alone = self._within(self._body(Item(), ""))
+        turns = [
+            Turn(alone.before, text, alone.after)
+            if text and not item.has_media
+            else self._within(self._body(item, text))
+            for item, text in zip(items, texts, strict=True)
+        ]
         tokens = as_arrays(self._encode_turns(turns))
         return list(map(Encoded, tokens, hashes_of(texts)))
 
@@ -221,12 +225,6 @@ class Prompter:
     def _encode_turns(self, turns: Sequence[Turn]) -> list[list[int]]:
         found = self._tokenizer.of_turns(turns)
         return [self._strip_head(ids) for ids in found] if self._rest is None else found
-
-    def _turn(self, item: Item, text: str) -> Turn:
-        """What is tokenised of an item."""
-        if text and not item.has_media:
-            return Turn(self._plain.before, text, self._plain.after)
-        return self._within(self._body(item, text))
 
     def _within(self, body: Turn) -> Turn:
         """What is tokenised of a turn: all of it, or what follows the head."""
