@@ -61,8 +61,7 @@ class Prompter:
         control_tokens: ControlTokensRead = "characters",
     ):
         check_profile(profile)
-        if control_tokens not in get_args(ControlTokensRead):
-            known = get_args(ControlTokensRead)
+        if control_tokens not in (known := get_args(ControlTokensRead)):
             raise ValueError(f"control_tokens={control_tokens!r} is none of {known}")
         self._recipe = PROFILES[profile]
         self.profile = profile
@@ -150,13 +149,11 @@ class Prompter:
     def encode_checked(self, items: Sequence[Item]) -> list[Encoded]:
         """As `encode`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
-        alone = self._within(self._body(Item(), ""))
-        turns = [
-            Turn(alone.before, text, alone.after)
-            if text and not item.has_media
-            else self._within(self._body(item, text))
-            for item, text in zip(items, texts, strict=True)
-        ]
+        before, _, after = self._within(self._body(Item(), ""))
+        turns = [Turn(before, text, after) for text in texts]
+        for index, item in enumerate(items):
+            if item.has_media or not texts[index]:
+                turns[index] = self._within(self._body(item, texts[index]))
         tokens = as_arrays(self._encode_turns(turns))
         return list(map(Encoded, tokens, hashes_of(texts)))
 
@@ -185,8 +182,7 @@ class Prompter:
             for item, text in zip(items, texts, strict=True)
         ]
         prompts = self._encode_turns(turns)
-        before = self._before_answer
-        answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
+        answers = self._tokenizer.beginnings(responses, max_response_tokens, self._before_answer)
         hashes = hashes_of(f"{text}\0{said}" for text, said in zip(texts, responses, strict=True))
         found = []
         for prompt, answer, digest in zip(prompts, answers, hashes, strict=True):
