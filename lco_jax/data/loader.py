@@ -34,6 +34,7 @@ from lco_jax.data.records import Record
 from lco_jax.data.replacements import Replacements
 from lco_jax.data.sources.mixture import ExampleStream, is_same_sequence
 from lco_jax.data.steps import LoadStats, Step
+from lco_jax.runtime.buffers import reusing_memory
 from lco_jax.runtime.garbage import collecting_what_is_new
 
 _Part = TypeVar("_Part")
@@ -179,6 +180,7 @@ class Loader(abc.ABC, Generic[_Part]):
         # it finishes what is ahead: processes that leave after the same step have asked the same.
         with (
             collecting_what_is_new(),
+            reusing_memory(),
             contextlib.closing(batches),
             ThreadPoolExecutor(max_workers=1) as packer,
             contextlib.closing(read_ahead),
@@ -244,10 +246,13 @@ class Loader(abc.ABC, Generic[_Part]):
         for place in places:
             given += absent if place is None else self._take_parts_of(*next(found), absent)
         parts = [part for part in given if not (part is None or isinstance(part, RecordError))]
-        read = iter(self._try_encode(parts))
-        encoded = [
-            part if part is None or isinstance(part, RecordError) else next(read) for part in given
-        ]
+        encoded = self._try_encode(parts)
+        if len(parts) < len(given):
+            read = iter(encoded)
+            encoded = [
+                part if part is None or isinstance(part, RecordError) else next(read)
+                for part in given
+            ]
         longest = self._row_tokens[-1]
         for index, one in enumerate(encoded):
             if isinstance(one, Encoded) and not one.media and len(one.tokens) <= longest:

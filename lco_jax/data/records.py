@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import KeysView
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,10 @@ from etils import epath
 
 from lco_jax.data.media.sources import MediaSource as MediaSource
 
-_ITEM_KEYS = ("text", "image_path", "audio_path", "video_path", "id")
-_TRIPLET_KEYS = ("anchor", "positive", "negative", "negatives", "id")
-_EXCHANGE_KEYS = ("prompt", "response", "id")
-_TEXT_KEYS = ("text", "id")
+_ITEM_KEYS = dict.fromkeys(("text", "image_path", "audio_path", "video_path", "id")).keys()
+_TRIPLET_KEYS = dict.fromkeys(("anchor", "positive", "negative", "negatives", "id")).keys()
+_EXCHANGE_KEYS = dict.fromkeys(("prompt", "response", "id")).keys()
+_TEXT_KEYS = dict.fromkeys(("text", "id")).keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,12 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
     """
     if isinstance(value, str):
         value = {"text": value}
+    if type(value) is dict and len(value) == 1:  # nearly all; all else would be found absent
+        text = value.get("text")
+        if type(text) is str and text and not text.isspace():
+            return Item(text if text.isascii() else require_text(text, f"{field}.text"))
     record = _require_object(value, field, _ITEM_KEYS)
     text = record.get("text")
-    if text and len(record) == 1 and not require_text(text, f"{field}.text").isspace():
-        return Item(text)  # without looking for all else, which is the same
     item = Item(
         text="" if text is None else require_text(text, f"{field}.text"),
         images=_parse_paths(record, "image_path", folder, field),
@@ -145,9 +147,11 @@ def parse_item(value: object, folder: epath.Path, field: str = "item") -> Item:
     return item
 
 
-def _require_object(value: object, field: str, keys: Sequence[str]) -> dict:
+def _require_object(value: object, field: str, keys: KeysView[str]) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{field} is {describe(value)}, expected an object with {list(keys)}")
+    if value.keys() <= keys:
+        return value
     for key in value:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)

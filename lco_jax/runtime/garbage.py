@@ -4,6 +4,9 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
+_NEW_OBJECTS = 20_000
+"""After which garbage is looked for; a step of texts makes as many that are none."""
+
 
 @contextlib.contextmanager
 def collecting_what_is_new() -> Iterator[None]:
@@ -13,7 +16,10 @@ def collecting_what_is_new() -> Iterator[None]:
     """
     gc.collect()
     gc.freeze()
+    before = gc.get_threshold()
+    gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()

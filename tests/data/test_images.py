@@ -15,7 +15,7 @@ from lco_jax.data.encode.processor import Processor
 from lco_jax.data.media.config import PixelConfig
 from lco_jax.data.media.errors import MediaError
 from lco_jax.data.media.images import FORMATS, image_patches, load_image
-from lco_jax.data.media.patches import patchify, smart_resize
+from lco_jax.data.media.patches import patchify, patchify_words, smart_resize
 from lco_jax.data.records import Item
 from lco_jax.models.config import read_config
 from tests import tiny
@@ -98,6 +98,28 @@ def test_frames_of_other_sizes_are_refused():
             patchify(np.zeros(shape, np.uint8), SMALL)
     with pytest.raises(ValueError, match="at most 200 to 1"):
         image_patches(Image.new("RGB", (201, 1)), SMALL)
+
+
+@pytest.mark.parametrize(("side", "merge"), [(14, 2), (16, 2), (7, 2), (14, 1), (16, 3)])
+def test_words_of_pixels_are_cut_as_frames_are(side, merge):
+    config = PixelConfig(patch_size=side, merge_size=merge)
+    for rows, columns in ((1, 1), (1, 5), (7, 3)):
+        size = (columns * config.unit_px, rows * config.unit_px)
+        levels = np.random.default_rng(rows).integers(0, 256, (*size[::-1], 4), np.uint8)
+        found = patchify_words(levels.view("<u4")[..., 0], config)
+        expected = patchify(levels[None, ..., :3], config)
+        assert found.grid == expected.grid and found.levels.flags.c_contiguous
+        np.testing.assert_array_equal(found.levels, expected.levels)
+    with pytest.raises(ValueError, match="sides that are multiples"):
+        patchify_words(np.zeros((config.unit_px, config.unit_px + 1), np.uint32), config)
+
+
+def test_images_in_several_pieces_of_memory():
+    image = random_image(0, (2800, 2520))
+    config = PixelConfig(max_pixels=image.width * image.height)
+    assert_equal_to_hf(image, image, config)
+    expected = patchify(np.asarray(image)[None], config)
+    np.testing.assert_array_equal(image_patches(image, config).levels, expected.levels)
 
 
 # ------------------------------------------------------------------------------- kinds of files

@@ -16,6 +16,7 @@ from lco_jax.data.pack.media_batch import MediaPacker, MediaShape
 from lco_jax.data.records import Item
 from lco_jax.models.config import read_config
 from lco_jax.models.pixels import normalised
+from lco_jax.runtime.buffers import empty_array, reusing_memory
 from tests import tiny
 from tests.data.media_files import encode, random_image
 from tests.patches import pixels_of
@@ -90,6 +91,29 @@ def test_images_travel_as_one_frame_of_bytes_and_beside_videos_as_two(processor)
         for batch in (alone, beside)
     ]
     np.testing.assert_array_equal(*found)
+
+
+def test_batches_in_memory_that_was_used_before_are_the_same(processor):
+    """What lies between the images of a budget is zero, whatever was there."""
+    packer = MediaPacker(processor.config, (128,))
+    content = encode(random_image(0, (112, 224)), "PNG")
+    shards = [processor.encode([Item(images=(content,))]), []]
+    shape = packer.choose_shape(packer.measure(shards))._replace(patch_rows=8)
+
+    def fill():
+        return packer.fill(shards, [[0], []], shape, (1, 2, 512))
+
+    expected = fill()
+    pixels = shards[0][0].media[0].content.patches
+    assert np.count_nonzero(expected.vision.patches) == np.count_nonzero(pixels)
+    with reusing_memory():
+        used = empty_array(expected.vision.patches.shape, np.uint8)
+        used[:] = 255
+        known = used.__array_interface__["data"]
+        del used
+        found = fill()
+        assert found.vision.patches.__array_interface__["data"] == known
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_images_of_other_shapes_are_other_items(processor):

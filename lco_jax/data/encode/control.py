@@ -43,10 +43,19 @@ class ControlTokens:
         secret = secrets.token_hex(8)
         self._names = {name: f"[{secret}{index}]" for name, index in self._ids.items()}
 
+    def may_be_in(self, text: str) -> bool:
+        """Whether a text, or one of several in one, has a character that a control token begins
+        with. Looking for a character or two is far quicker than looking for all names.
+        """
+        if any(char in text for char in self._first_chars):
+            return True
+        return not (self._normalizer is None or (self._keeps_ascii and text.isascii()))
+
     def are_in(self, text: str) -> bool:
         """Whether the tokenizer would find a control token in a text."""
-        # Looking for a character or two is far quicker than looking for all names.
-        if any(char in text for char in self._first_chars) and self._pattern.search(text):
+        if not self.may_be_in(text):
+            return False
+        if self._pattern.search(text):
             return True
         if self._normalizer is None or (self._keeps_ascii and text.isascii()):
             return False

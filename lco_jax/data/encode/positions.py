@@ -1,5 +1,6 @@
 """The positions of tokens: pure numpy functions of the grids of images and videos."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -85,7 +86,17 @@ def _grid_ids(grid: Grid, config: VisionConfig | DeepConfig) -> Int[np.ndarray, 
     # In float32 and in this order, so that the same ids are rounded down as in transformers.
     seconds = np.arange(grid.frames, dtype=np.float32) * np.float32(grid.seconds_per_frame)
     time = np.floor(seconds * np.float32(config.ids_per_second)).astype(np.int64)
-    height = np.arange(grid.rows // config.merge_size)
-    width = np.arange(grid.columns // config.merge_size)
-    axes = np.meshgrid(time, height, width, indexing="ij")
-    return np.stack(axes, axis=-1).reshape(-1, 3)
+    frame = _frame_ids(grid.rows // config.merge_size, grid.columns // config.merge_size)
+    if grid.frames == 1:
+        return frame
+    ids = np.tile(frame, (grid.frames, 1))
+    ids[:, 0] = np.repeat(time, len(frame))
+    return ids
+
+
+@functools.lru_cache(maxsize=256)  # images of a few sizes are most of a data set
+def _frame_ids(rows: int, columns: int) -> Int[np.ndarray, "n 3"]:
+    """Of the tokens of a frame at time 0."""
+    ids = np.moveaxis(np.indices((1, rows, columns)), 0, -1).reshape(-1, 3)
+    ids.flags.writeable = False  # many share it
+    return ids

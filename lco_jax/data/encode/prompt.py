@@ -61,8 +61,7 @@ class Prompter:
         control_tokens: ControlTokensRead = "characters",
     ):
         check_profile(profile)
-        if control_tokens not in get_args(ControlTokensRead):
-            known = get_args(ControlTokensRead)
+        if control_tokens not in (known := get_args(ControlTokensRead)):
             raise ValueError(f"control_tokens={control_tokens!r} is none of {known}")
         self._recipe = PROFILES[profile]
         self.profile = profile
@@ -101,8 +100,6 @@ class Prompter:
             self.markup = {kind: markup[kind] for kind in kinds if kind in markup}
         self.control_tokens = control_tokens
         self._tokenizer = TextTokenizer(tokenizer.backend_tokenizer, control_tokens)
-        self._asked = self.asked(Item())
-        """What is written around a text alone."""
         probes = [self._lead + probe + self.prompt for probe in PROBES]
         every = {kind: Item(**{_FIELDS[kind]: ("",)}) for kind in self.markup}
         probes += ["".join(self._body(item, "")) for item in every.values()]
@@ -152,9 +149,13 @@ class Prompter:
     def encode_checked(self, items: Sequence[Item]) -> list[Encoded]:
         """As `encode`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
-        bodies = [self._body(item, text) for item, text in zip(items, texts, strict=True)]
-        tokens = as_arrays(self._encode_bodies(bodies))
-        return [Encoded(*pair) for pair in zip(tokens, hashes_of(texts), strict=True)]
+        before, _, after = self._within(self._body(Item(), ""))
+        turns = [Turn(before, text, after) for text in texts]
+        for index, item in enumerate(items):
+            if item.has_media or not texts[index]:
+                turns[index] = self._within(self._body(item, texts[index]))
+        tokens = as_arrays(self._encode_turns(turns))
+        return list(map(Encoded, tokens, hashes_of(texts)))
 
     def encode_exchanges(
         self, items: Sequence[Item], responses: Sequence[str], max_response_tokens: int
@@ -176,13 +177,12 @@ class Prompter:
     ) -> list[Encoded]:
         """As `encode_exchanges`, of items that `check` has seen."""
         texts = self._tokenizer.cut([item.text for item in items], self.max_text_tokens)
-        bodies = [
-            Turn(self._media_markup(item) + self._lead, text, "")
+        turns = [
+            self._within(Turn(self._media_markup(item) + self._lead, text, ""))
             for item, text in zip(items, texts, strict=True)
         ]
-        prompts = self._encode_bodies(bodies)
-        before = self._before_answer
-        answers = self._tokenizer.beginnings(responses, max_response_tokens, before)
+        prompts = self._encode_turns(turns)
+        answers = self._tokenizer.beginnings(responses, max_response_tokens, self._before_answer)
         hashes = hashes_of(f"{text}\0{said}" for text, said in zip(texts, responses, strict=True))
         found = []
         for prompt, answer, digest in zip(prompts, answers, hashes, strict=True):
@@ -218,16 +218,16 @@ class Prompter:
             "markup": self.markup,
         }
 
-    def _encode_bodies(self, bodies: Sequence[Turn]) -> list[list[int]]:
-        tail = self.template_tail
-        head = self.template_head if self._rest is None else self._rest
-        turns = [Turn(head + before, text, after + tail) for before, text, after in bodies]
+    def _encode_turns(self, turns: Sequence[Turn]) -> list[list[int]]:
         found = self._tokenizer.of_turns(turns)
         return [self._strip_head(ids) for ids in found] if self._rest is None else found
 
+    def _within(self, body: Turn) -> Turn:
+        """What is tokenised of a turn: all of it, or what follows the head."""
+        head = self.template_head if self._rest is None else self._rest
+        return Turn(head + body.before, body.text, body.after + self.template_tail)
+
     def _body(self, item: Item, text: str) -> Turn:
-        if not item.has_media and text:
-            return Turn(self._asked.before + self._asked.between, text, self._asked.after)
         asked, text = self.asked(item), text if text or item.has_media else self.nothing
         return Turn(asked.before + self._media_markup(item) + asked.between, text, asked.after)
 
@@ -252,6 +252,8 @@ class Prompter:
 
     def check(self, item: Item, *, may_be_empty: bool = False) -> None:
         """Raise RecordError if the item is empty, or has media that the template does not know."""
+        if item.text and not (item.text.isspace() or item.has_media):
+            return
         if item.is_empty and not (may_be_empty or self.takes_empty):
             raise RecordError(f"item {item.id or item} is empty; give it a text or a medium")
         given = item.media.items() if item.has_media else ()

@@ -73,11 +73,13 @@ class TextTokenizer:
         for ids, tail in zip(found, tails, strict=True):
             if tail is not None:
                 ids += tail.tokens
+        control = self._control
+        if control is None or not control.may_be_in("".join(turn.text for turn in turns)):
+            return found
         for index, turn in enumerate(turns):
-            if self._control is not None and self._control.are_in(turn.text):
-                rename = self._control.rename
-                whole = rename(turn.before) + turn.text + rename(turn.after)
-                found[index] = _ids(self._control.renamed, whole)
+            if control.are_in(turn.text):
+                whole = control.rename(turn.before) + turn.text + control.rename(turn.after)
+                found[index] = _ids(control.renamed, whole)
         return found
 
     def beginnings(

@@ -5,13 +5,13 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt32
 from PIL import Image, ImageCms, ImageOps
 
 from lco_jax.config import MediaLimits
 from lco_jax.data.media.config import DEFAULT_LIMITS, MAX_ASPECT_RATIO, PixelConfig
 from lco_jax.data.media.errors import MediaError
-from lco_jax.data.media.patches import Patches, patchify, smart_resize
+from lco_jax.data.media.patches import Patches, patchify, patchify_words, smart_resize
 from lco_jax.data.media.sources import (
     Frames,
     Pixels,
@@ -59,14 +59,36 @@ def image_patches(image: Image.Image, config: PixelConfig) -> Patches:
     size = smart_resize(
         image.height, image.width, config.unit_px, config.min_pixels, config.max_pixels
     )
-    return patchify(resize(image, *size)[None], config)
+    image = _resized(image, *size)
+    words = _words(image)
+    if words is None:
+        return patchify(np.asarray(image)[None], config)
+    return patchify_words(words, config)
 
 
 def resize(image: Image.Image, height: int, width: int) -> UInt8[np.ndarray, "Y X 3"]:
     """The bytes of an RGB image at another size, by Pillow's bicubic filter."""
+    return np.asarray(_resized(image, height, width))
+
+
+def _resized(image: Image.Image, height: int, width: int) -> Image.Image:
     if image.size == (width, height):  # Pillow would copy it
-        return np.asarray(image)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        return image
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _words(image: Image.Image) -> UInt32[np.ndarray, "Y X"] | None:
+    """The pixels of an RGB image in the memory of Pillow; None if it is in several pieces, as that
+    of very large images is.
+    """
+    import pyarrow  # which only images need
+
+    try:
+        pixels = pyarrow.array(image)  # lent, not copied
+    except ValueError:
+        return None
+    levels = pixels.values.to_numpy(zero_copy_only=True)
+    return levels.view("<u4").reshape(image.height, image.width)
 
 
 def encode_image(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

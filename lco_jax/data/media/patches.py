@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt8, UInt32
 
 from lco_jax.data.media.config import MAX_ASPECT_RATIO, PixelConfig
+from lco_jax.runtime.buffers import empty_array
 
 
 class Patches(NamedTuple):
@@ -68,11 +69,7 @@ def patchify(frames: UInt8[np.ndarray, "T Y X 3"], config: PixelConfig) -> Patch
     Source: transformers Qwen2VLImageProcessorPil.patchify, Qwen2VLVideoProcessor.patchify.
     """
     num_frames, height, width, _ = frames.shape
-    if 0 in frames.shape or height % config.unit_px or width % config.unit_px:
-        raise ValueError(
-            f"frames of shape {frames.shape} cannot be cut into patches: expected at least one "
-            f"frame, and sides that are multiples of {config.unit_px}"
-        )
+    _check_sides(frames.shape, height, width, config)
     per_patch = 1 if num_frames == 1 else config.temporal_patch_size
     missing = -num_frames % per_patch
     if missing:
@@ -86,13 +83,47 @@ def patchify(frames: UInt8[np.ndarray, "T Y X 3"], config: PixelConfig) -> Patch
         y=config.patch_size,
         x=config.patch_size,
     )
-    grid = (
-        len(frames) // per_patch,
-        height // config.patch_size,
-        width // config.patch_size,
-    )
-    statistics = np.array([config.mean, config.std], np.float32)
-    return Patches(np.ascontiguousarray(levels), grid, statistics)
+    return _patches(np.ascontiguousarray(levels), len(frames) // per_patch, height, width, config)
+
+
+def patchify_words(words: UInt32[np.ndarray, "Y X"], config: PixelConfig) -> Patches:
+    """What `patchify` makes of a still image, sooner, from words as Pillow holds pixels: bytes of
+    red, green, blue and one without meaning.
+
+    Pixels that lie in line in a patch are moved together; then each channel is taken out of words
+    that lie in line as well.
+
+    Raises:
+        ValueError: sides that are no multiples of `config.unit_px`.
+    """
+    height, width = words.shape
+    _check_sides(words.shape, height, width, config)
+    side, merge = config.patch_size, config.merge_size
+    rows, columns = height // config.unit_px, width // config.unit_px
+    runs = np.ascontiguousarray(words).view(f"V{words.itemsize * side}")
+    runs = runs.reshape(rows, merge, side, columns, merge).transpose(0, 3, 1, 4, 2)
+    moved = empty_array((rows * columns * merge**2, side**2), np.uint32)
+    np.copyto(moved.view(runs.dtype).reshape(runs.shape), runs)
+    levels = empty_array((len(moved), 3, side**2), np.uint8)
+    for channel in range(3):
+        np.copyto(levels[:, channel], moved, casting="unsafe")  # the lowest byte
+        moved >>= np.uint32(8)
+    return _patches(levels.reshape(len(levels), -1), 1, height, width, config)
+
+
+def _check_sides(shape: tuple[int, ...], height: int, width: int, config: PixelConfig) -> None:
+    if 0 in shape or height % config.unit_px or width % config.unit_px:
+        raise ValueError(
+            f"frames of shape {shape} cannot be cut into patches: expected at least one frame, and "
+            f"sides that are multiples of {config.unit_px}"
+        )
+
+
+def _patches(
+    levels: UInt8[np.ndarray, "P C"], frames: int, height: int, width: int, config: PixelConfig
+) -> Patches:
+    grid = (frames, height // config.patch_size, width // config.patch_size)
+    return Patches(levels, grid, np.array([config.mean, config.std], np.float32))
 
 
 def repeat_frames(

@@ -83,6 +83,8 @@ class MediaOptions:
 
     def of_pixels(self, config: PixelConfig) -> PixelConfig:
         """Bounds of an image or a frame; of two that would cross, the one asked for counts."""
+        if self.min_pixels is None and self.max_pixels is None:
+            return config
         least, most = self.min_pixels, self.max_pixels
         least = min(config.min_pixels, most or config.min_pixels) if least is None else least
         most = max(config.max_pixels, least) if most is None else most

@@ -199,18 +199,18 @@ def fill(
     size = (chunks, num_shards * shape.rows, shape.row_tokens)
     tokens, segment_ids, positions = (np.zeros(size, np.int32) for _ in range(3))
     if present_items:
-        tokens.flat[target] = np.concatenate([item.tokens for item in present_items])
-    segment_ids.flat[target] = np.repeat(segments[valid], present)
-    positions.flat[target] = within + head_tokens
+        tokens.reshape(-1)[target] = np.concatenate([item.tokens for item in present_items])
+    segment_ids.reshape(-1)[target] = np.repeat(segments[valid], present)
+    positions.reshape(-1)[target] = within + head_tokens
     positions = np.repeat(positions[..., None], 3, axis=-1)  # text: equal on all three axes
-    for item, start in zip(present_items, item_starts, strict=True):
+    for item, start in zip(present_items, item_starts.tolist(), strict=True):
         if item.positions is not None:
             own = slice(start, start + len(item.tokens))
             positions.reshape(-1, 3)[own] = item.positions + head_tokens
     targets = None
     if any(item.targets is not None for item in present_items):
         targets = np.full(size, -1, np.int32)
-        targets.flat[target] = np.concatenate([item.targets for item in present_items])
+        targets.reshape(-1)[target] = np.concatenate([item.targets for item in present_items])
     media = None
     if packer is not None:
         shards = split_items(encoded, chunks * num_shards)

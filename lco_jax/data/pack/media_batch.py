@@ -15,6 +15,7 @@ from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
 from lco_jax.models.config import DeepConfig, ModelConfig, TileConfig, VisionConfig
+from lco_jax.runtime.buffers import empty_array
 
 
 class MediaShape(NamedTuple):
@@ -161,7 +162,9 @@ class MediaPacker:
         num_patches = shape.patch_rows * shape.frame_row
         pixels = config.patch_px**2
         width = config.num_channels * shape.patch_frames * pixels
-        patches = np.zeros((len(shards), num_patches, width), np.uint8)
+        size = (len(shards), num_patches, width)
+        # Without pixels it is never touched, and costs nothing.
+        patches = empty_array(size, np.uint8) if self._copies_pixels else np.zeros(size, np.uint8)
         # Of a shard without images, where any finite values do.
         statistics = np.ones((len(shards), 2, config.num_channels), np.float32)
         units_of = patches.reshape(len(shards), -1, config.unit_patches, width)
@@ -170,6 +173,10 @@ class MediaPacker:
             budget = open_budget(config, shape.frame_row)
             units, first = budget.add(_grids(items)), 0
             layouts.append(budget.layout(shape.patch_rows))
+            if self._copies_pixels:
+                unused = np.ones(units_of.shape[1], bool)
+                unused[units] = False
+                units_of[number, unused] = 0
             for content, places in _media(items, starts, "visuals"):
                 own = units[first : first + _num_units(content, config)]
                 first += len(own)

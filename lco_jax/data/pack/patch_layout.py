@@ -51,7 +51,7 @@ class PatchBudget:
         if frame_row % WINDOW_ROW:
             raise ValueError(f"frame_row={frame_row} must be a multiple of {WINDOW_ROW} patches")
         self._config, self.frame_row = config, frame_row
-        self._used: list[list[int]] = []
+        self._used: list[_UsedRow] = []
         self._frames: list[tuple[Grid, np.ndarray, np.ndarray]] = []
         self._units: list[np.ndarray] = []
 
@@ -66,7 +66,7 @@ class PatchBudget:
         """The places of the merge units of some grids, one grid after the other; None, and
         nothing has changed, if they do not all fit into `max_rows` rows.
         """
-        used = [list(row) for row in self._used]
+        used = list(self._used)
         frames = []
         units: list[np.ndarray] = [np.zeros(0, np.int32) for _ in grids]
         # Large frames first: small ones then fill the gaps.
@@ -117,24 +117,36 @@ class PatchBudget:
         )
 
     def _place_frame(
-        self, sizes: tuple[int, ...], used: list[list[int]], max_rows: int | None
+        self, sizes: tuple[int, ...], used: list["_UsedRow"], max_rows: int | None
     ) -> Int[np.ndarray, "w"] | None:
         """Where each window of a frame starts, in the fullest row that takes all of them.
 
-        `used` tells how many units are taken in the window rows of each row, and is updated.
+        `used` is updated.
         """
         row_units = WINDOW_ROW // self._config.unit_patches
         num_window_rows = self.frame_row // WINDOW_ROW
-        candidates = sorted(range(len(used)), key=lambda row: -sum(used[row]))
+        most = num_window_rows * row_units - sum(sizes)
+        with_room = (row for row, own in enumerate(used) if own.total <= most)
+        candidates = sorted(with_room, key=lambda row: -used[row].total)
         if max_rows is None or len(used) < max_rows:
             candidates.append(len(used))
         for row in candidates:
-            taken = used[row] if row < len(used) else [0] * num_window_rows
-            found = _place_windows(sizes, tuple(taken), row_units)
+            taken = used[row].taken if row < len(used) else (0,) * num_window_rows
+            found = _place_windows(sizes, taken, row_units)
             if found is not None:
-                used[row : row + 1] = [list(found[1])]
-                return row * num_window_rows * row_units + found[0]
+                starts, taken = found
+                used[row : row + 1] = [_UsedRow(sum(taken), taken)]
+                return row * num_window_rows * row_units + starts
         return None
+
+
+class _UsedRow(NamedTuple):
+    """A row of frame attention that holds patches."""
+
+    total: int
+    """Its merge units that are taken."""
+    taken: tuple[int, ...]
+    """Those of each of its window rows."""
 
 
 @functools.lru_cache(maxsize=4096)

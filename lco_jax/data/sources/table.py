@@ -116,11 +116,13 @@ def read_row(table: Table, row: Row, parse: Parse[_T]) -> _T:
     Raises:
         RecordError: the row cannot be read, or not parsed.
     """
-    with belonging_to(lambda: table.place_of(row)):
-        try:
-            return parse(table.read(row))
-        except RecursionError:
-            raise ValueError("values are nested too deeply") from None
+    try:
+        return parse(table.read(row))
+    except BaseException as error:  # `belonging_to` takes time for every row that is good
+        with belonging_to(lambda: table.place_of(row)):
+            if isinstance(error, RecursionError):
+                raise ValueError("values are nested too deeply") from None
+            raise
 
 
 class Records(Sequence[_T]):
