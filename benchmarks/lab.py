@@ -37,8 +37,9 @@ _PICTURE = Path("docs/quickstart.png")
 _TITLE = "# The lab in figures\n\nMade by `python -m benchmarks.lab`.\n\n"
 _EXPLAINED = (
     "Intervals are 95 % bootstraps over seeds and queries; where all seeds have the same queries, "
-    "these are drawn once for all of them. The strongest explanation is chosen on the very queries "
-    "that it is compared on, which favours it. "
+    "these are drawn once for all of them. Those of a single seed say nothing of other seeds, and "
+    "those of a few are too narrow. The strongest explanation is chosen on the very queries that "
+    "it is compared on, which favours it; where it is one that stands above, it is counted once."
 )
 
 

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lco_jax.config import Memory, MeshConfig
+from lco_jax.data.encode.processor import Processor
 from lco_jax.data.records import Item
 from lco_jax.embed.encoder import Encoder, MakeReader, progress_bar
 from lco_jax.embed.open import open_model
@@ -122,12 +123,19 @@ def open_layer_encoder(
     tokens_per_batch: int = 4096,
     mesh: MeshConfig | jax.sharding.Mesh | None = None,
     make_reader: MakeReader | None = None,
+    read_as: Processor | None = None,
 ) -> LayerEncoder:
-    """The encoder of a model by name; arguments as of `Embedder`."""
+    """The encoder of a model by name; arguments as of `Embedder`.
+
+    Args:
+        read_as: of another model that this one is compared with: items are read as there (prompt,
+            limits and media), so that the models differ in their weights alone.
+    """
     mesh = mesh or MeshConfig()
     mesh = make_mesh(mesh) if isinstance(mesh, MeshConfig) else mesh
+    recipe = {} if read_as is None else read_as.recipe()
     with jax.set_mesh(mesh):
-        opened = open_model(model, checkpoint=checkpoint, dtype=dtype)
+        opened = open_model(model, checkpoint=checkpoint, dtype=dtype, **recipe)
     return LayerEncoder(
         opened.graph,
         opened.params,

@@ -30,7 +30,8 @@ class _Arguments(Compilations):
     output: str
     """Folder of the tables and figures."""
     before: tuple[str, ...] = ()
-    """What each of the models was before its training, in the same order."""
+    """What each of the models was before its training, in the same order; it reads items as the
+    trained model does, with its prompt, limits and media."""
     names: tuple[str, ...] = ()
     """What each of the models is called in pictures (default, of several: its folder)."""
     num_pairs: int = 1000
@@ -98,11 +99,9 @@ def _chosen(arguments: _Arguments) -> list[tuple[str, str, str]]:
 
 def _analyze(arguments: _Arguments, chosen: list[tuple[str, str, str]], output: Path) -> int:
     """Measure, with tables and figures in a folder; the exit code."""
-    from lco_jax.analysis import representation_tables, representations
-    from lco_jax.analysis.states import open_layer_encoder
+    from lco_jax.analysis import representation_tables
     from lco_jax.config import JsonlSource
     from lco_jax.data.sources.open import read_pairs
-    from lco_jax.lab.media_texts import make_reader
     from lco_jax.report import representation_figures
 
     pairs = [
@@ -110,27 +109,12 @@ def _analyze(arguments: _Arguments, chosen: list[tuple[str, str, str]], output: 
         for file in arguments.pairs
         for pair in read_pairs(JsonlSource(file), arguments.num_pairs)
     ]
-    models = []
-    for name, stage, path in chosen:
-        encoder = open_layer_encoder(
-            path,
-            checkpoint=None if stage == "before" else arguments.checkpoint,
-            dtype=arguments.dtype,
-            tokens_per_batch=arguments.tokens_per_batch,
-            mesh=arguments.mesh,
-            make_reader=make_reader,
-        )
-        found = representations.represent(
-            name,
-            stage,
-            encoder,
-            pairs,
-            output / "states" / (f"{name} {stage}".strip() or "model"),
-            metrics=arguments.metrics,
-            k=arguments.k,
-            each_with_each=arguments.each_with_each,
-        )
-        models.append(found)
+    models, read_as = [], None
+    # What a model was before is read as it reads after: so its own turn comes first.
+    for name, stage, path in reversed(chosen):
+        own = read_as if stage == "before" else None
+        found, read_as = _measure(arguments, name, stage, path, pairs, output, own)
+        models.insert(0, found)
     if not arguments.keep_states:
         shutil.rmtree(output / "states")
     representation_tables.write_tables(models, output)
@@ -138,6 +122,34 @@ def _analyze(arguments: _Arguments, chosen: list[tuple[str, str, str]], output: 
     _show(models)
     log.info("%d pairs: tables and figures in %s", len(pairs), output)
     return DONE
+
+
+def _measure(arguments: _Arguments, name, stage, path, pairs, output: Path, read_as):
+    """The representations of one model, and how it reads items."""
+    from lco_jax.analysis.representations import represent
+    from lco_jax.analysis.states import open_layer_encoder
+    from lco_jax.lab.media_texts import make_reader
+
+    encoder = open_layer_encoder(
+        path,
+        checkpoint=None if stage == "before" else arguments.checkpoint,
+        dtype=arguments.dtype,
+        tokens_per_batch=arguments.tokens_per_batch,
+        mesh=arguments.mesh,
+        make_reader=make_reader,
+        read_as=read_as,
+    )
+    found = represent(
+        name,
+        stage,
+        encoder,
+        pairs,
+        output / "states" / (f"{name} {stage}".strip() or "model"),
+        metrics=arguments.metrics,
+        k=arguments.k,
+        each_with_each=arguments.each_with_each,
+    )
+    return found, encoder.processor
 
 
 def _show(models) -> None:

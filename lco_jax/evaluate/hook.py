@@ -27,14 +27,17 @@ FOLDER = "evaluations"
 
 @dataclass(frozen=True)
 class Baselines:
-    """Vectors of pairs with media, found in other ways than by the whole model."""
+    """Vectors of pairs, found in other ways than by the whole model."""
 
     names: tuple[str, ...]
+    """Of those of pairs whose anchors have media."""
     find: Callable[
         [Sequence[Item], Sequence[Item], Snapshot],
         Mapping[str, tuple[Float[np.ndarray, "N E"], Float[np.ndarray, "N E"]]],
     ]
     """Of each name the vectors of anchors and positives; their products are scores."""
+    of_texts: tuple[str, ...] = ()
+    """The names of those of pairs of texts."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def _both_ways(
 
 def missing_baselines(pairs: HeldOut, baselines: Baselines) -> list[str]:
     """The names of those whose vectors are not kept yet."""
-    return [name for name in baselines.names if not (pairs.folder / f"{name}.npz").exists()]
+    has_media = any(item.has_media for item in pairs.anchors)
+    names = baselines.names if has_media else baselines.of_texts
+    return [name for name in names if not (pairs.folder / f"{name}.npz").exists()]
 
 
 def keep_baselines(pairs: HeldOut, snapshot: Snapshot, baselines: Baselines) -> None:

@@ -32,18 +32,19 @@ def keep_lacking_baselines(config: TrainConfig, workdir: Path, model: Path) -> N
     if config.evaluation is None:
         return
     baselines = baselines_of(config.data.media)
-    _, others = held_out(config.evaluation, str(workdir))
-    lacking = {name: missing_baselines(pairs, baselines) for name, pairs in others.items()}
-    if not any(lacking.values()):
+    main, others = held_out(config.evaluation, str(workdir))
+    measured = [main, *others.values()]
+    lacking = [missing_baselines(pairs, baselines) for pairs in measured]
+    if not any(lacking):
         return
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
         opened = open_model(str(model), media=config.data.media, dtype=config.model.dtype)
     parts = (opened.config, opened.graph, opened.params, opened.processor, mesh)
-    for name, missing in lacking.items():
+    for pairs, missing in zip(measured, lacking, strict=True):
         if missing:
-            log.info("measuring %s on %s", ", ".join(missing), name)
-            keep_baselines(others[name], Snapshot(0, *parts), baselines)
+            log.info("measuring %s in %s", ", ".join(missing), pairs.folder)
+            keep_baselines(pairs, Snapshot(0, *parts), baselines)
 
 
 def keep_whole_decoder(config: TrainConfig, workdir: Path, model: Path) -> None:

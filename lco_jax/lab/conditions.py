@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lco_jax.lab.lexical import NAMES as LEXICAL
+from lco_jax.lab.lexical import LEXICAL
 from lco_jax.metrics.comparison import EmbeddedPairs
 
 WHOLE = "whole"
@@ -23,6 +23,8 @@ CONDITIONS: Mapping[str, str] = MappingProxyType({
     "nearest_tokens": "no decoder: nearest tokens",
     "token_chances": "no decoder: token chances",
     "read_texts": "no decoder: the text that is read",
+    "mean_tokens": "no decoder: mean tokens",
+    "shared_words": "no decoder: shared words",
 })  # fmt: skip
 """By name, how tables call them."""
 TREATMENTS: Mapping[str, str] = MappingProxyType({
@@ -108,3 +110,12 @@ def comparisons(means: Mapping[Control, float]) -> dict[str, tuple[Control, Cont
         found["strongest of all"] = (after, best)
         found["strongest of all, treated alike"] = (Control("after", best.treatment), best)
     return found
+
+
+def distinct(compared: Mapping[str, tuple[Control, Control]]) -> list[str]:
+    """The headings of different comparisons: the strongest explanation may be one of those that
+    are always compared with, and would count twice."""
+    headings: dict[tuple[Control, Control], str] = {}
+    for title, pair in compared.items():
+        headings.setdefault(pair, title)
+    return list(headings.values())

@@ -11,6 +11,9 @@ All compare a medium with a text by the decoder's table of token embeddings alon
   text's different tokens of the logarithm of that;
 * `read_texts`, where the decoder reads media as texts (`media_texts.py`): the mean embedding of the
   tokens of that very text, and that of the text's tokens.
+
+Of pairs of texts there are two: `mean_tokens`, the mean embeddings of their tokens, and
+`shared_words` (`shared_words.py`), which needs no model.
 """
 
 import math
@@ -26,12 +29,16 @@ from lco_jax.data.encode.encoded import Known
 from lco_jax.data.records import Item
 from lco_jax.evaluate.hook import Baselines
 from lco_jax.lab.media_texts import closeness, make_reader, starts_of_runs
+from lco_jax.lab.shared_words import shared_words
 from lco_jax.train.known_features import compiled_towers, compute_features
 from lco_jax.train.loop import Snapshot
 from lco_jax.weights.hub import to_host
 
 READ_TEXTS = "read_texts"
 NAMES = ("features", "nearest_tokens", "token_chances", READ_TEXTS)
+"""Of media."""
+TEXT_NAMES = ("mean_tokens", "shared_words")
+LEXICAL = (*NAMES, *TEXT_NAMES)
 _BLOCK = 64
 """Features that are compared with the whole table at a time."""
 
@@ -42,16 +49,21 @@ Sides = tuple[Float[np.ndarray, "N E"], Float[np.ndarray, "N E"]]
 def lexical_vectors(
     shown: Sequence[Item], named: Sequence[Item], snapshot: Snapshot
 ) -> Mapping[str, Sides]:
-    """The vectors of each baseline that there is, of items with one medium each and of their texts.
-    They have unit length, but for those of `token_chances`, whose products are scores as they are.
+    """The vectors of each baseline that there is, of items with one medium each, or of texts, and
+    of their texts. They have unit length, but for those of `token_chances`, whose products are
+    scores as they are.
 
     Raises:
-        ValueError: an item does not have exactly one medium.
+        ValueError: an item does not have exactly one medium, and others have some.
     """
     processor = snapshot.processor
     rows = processor.prompter.tokens_of([item.text for item in named])
     table = to_host(snapshot.params["embed"]["table"]).astype(np.float32)
     texts = _means(table, rows)
+    if not any(item.has_media for item in shown):
+        both = [[item.text for item in side] for side in (shown, named)]
+        own = _means(table, processor.prompter.tokens_of(both[0]))
+        return {"mean_tokens": (own, texts), "shared_words": shared_words(*both)}
     # Not what is added to later layers.
     features = [found[:, : table.shape[1]] for found in _features_of(shown, snapshot)]
     means = _unit(np.stack([found.mean(axis=0) for found in features]))
@@ -147,7 +159,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def baselines_of(media: MediaConfig) -> Baselines:
     """For the evaluations of a run that reads media so; the lab's tables and reports know them by
     these names."""
-    return Baselines(NAMES if _is_read_as_text(media) else NAMES[:-1], lexical_vectors)
+    names = NAMES if _is_read_as_text(media) else NAMES[:-1]
+    return Baselines(names, lexical_vectors, of_texts=TEXT_NAMES)
 
 
 def _is_read_as_text(media: MediaConfig) -> bool:

@@ -18,8 +18,9 @@ from lco_jax.lab.conditions import (
     Scores,
     all_treatments,
     comparisons,
+    distinct,
 )
-from lco_jax.lab.lexical import NAMES as LEXICAL
+from lco_jax.lab.lexical import LEXICAL
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.comparison import EmbeddedPairs, bootstrap_interval
 from lco_jax.metrics.retrieval import chance
@@ -127,6 +128,7 @@ def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, An
     the last stage changes against each.
     """
     retrieval, controls, changes, anisotropy = {}, {}, {}, {}
+    num_comparisons = 0
     for pairs in sets:
         for direction, scores in direction_scores(pairs).items():
             means = {control: found["mrr"].mean() for control, found in scores.items()}
@@ -137,10 +139,12 @@ def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, An
             controls[direction] = {
                 control.title: _describe(found) for control, found in scores.items()
             }
+            compared = comparisons(means)
             changes[direction] = {
                 title: {"against": old.title} | _change(scores[new], scores[old])
-                for title, (new, old) in comparisons(means).items()
+                for title, (new, old) in compared.items()
             }
+            num_comparisons += len(distinct(compared))
         anisotropy[pairs.modality] = {
             name: float(mean_cosine(found)) for name, found in pairs.of_modality().items()
         }
@@ -150,7 +154,7 @@ def score(curves: Sequence[StageCurve], sets: Sequence[PairSet]) -> dict[str, An
         "stages": [curve.summary() for curve in curves],
         "controls": controls,
         "changes": changes,
-        "num_comparisons": sum(map(len, changes.values())),
+        "num_comparisons": num_comparisons,
     }
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from lco_jax.config import Alignment, TrainConfig
 from lco_jax.config.io import ScienceChangedError, check_resumable
-from lco_jax.lab.conditions import SHUFFLED, Control, Scores, comparisons
+from lco_jax.lab.conditions import SHUFFLED, Control, Scores, comparisons, distinct
 from lco_jax.lab.held_apart import without_fold
 from lco_jax.lab.scores import (
     PairSet,
@@ -100,6 +100,11 @@ class Direction:
         return {
             title: self._change(new, old) for title, (new, old) in comparisons(self.means).items()
         }
+
+    @property
+    def different_changes(self) -> list[Change]:
+        """Those that compare different things: as many intervals as there really are."""
+        return [self.changes[title] for title in distinct(comparisons(self.means))]
 
     def _change(self, new: Control, old: Control) -> Change:
         pairs = zip(self.scores[new], self.scores[old], strict=True)

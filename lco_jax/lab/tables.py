@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, WHOLE, Control, strongest
-from lco_jax.lab.markdown import markdown_table
+from lco_jax.lab.markdown import markdown_table, without_empty_columns
 from lco_jax.lab.seeds import Change, Direction, LabRun, by_arm
 from lco_jax.metrics.anisotropy import mean_cosine
 
@@ -15,7 +15,8 @@ _MINUTE_S = 60
 
 
 def retrieval_table(found: Sequence[Direction]) -> str:
-    """MRR of every arm and direction beside chance and the explanations that count most."""
+    """MRR of every arm and direction beside chance and the explanations that count most, as far
+    as they were measured."""
     head = (
         *("arm", "direction", "seeds", "queries", "chance", "before"),
         *("all layers, untouched", "shuffled pairs", "strongest without a decoder", "after"),
@@ -29,7 +30,7 @@ def retrieval_table(found: Sequence[Direction]) -> str:
             _named(one, lexical),
             _mean(one, Control("after")),
         ])  # fmt: skip
-    return markdown_table(head, rows)
+    return markdown_table(*without_empty_columns(head, rows))
 
 
 def controls_table(found: Sequence[Direction]) -> str:
@@ -80,7 +81,7 @@ def summary_table(found: Sequence[Direction]) -> str:
         + [signed(one.changes[title]) if title in one.changes else "" for title in titles]
         for one in found
     ]
-    return markdown_table(("arm", "after, less", *titles.values()), rows)
+    return markdown_table(*without_empty_columns(("arm", "after, less", *titles.values()), rows))
 
 
 def anisotropy_table(runs: Sequence[LabRun]) -> str:
@@ -125,9 +126,11 @@ def small_table(found: Sequence[Direction]) -> str:
         ])  # fmt: skip
     head = ("MRR (queries)", "chance", "before", "after", "change", "shuffled pairs", "no decoder")
     seeds = max(len(one.sizes) for one in found)
-    of = "One seed" if seeds == 1 else f"Means of {seeds} seeds"
+    of, over = ("One seed", "queries")
+    if seeds > 1:
+        of, over = (f"Means of {seeds} seeds", "seeds and queries")
     said = (
-        f"{of}; in brackets 95 % intervals over seeds and queries, of which "
+        f"{of}; in brackets 95 % intervals over {over}. With those of all controls "
         f"{count_comparisons(found)}.\n\n"
     )
     return said + markdown_table(head, rows)
@@ -135,7 +138,7 @@ def small_table(found: Sequence[Direction]) -> str:
 
 def count_comparisons(found: Sequence[Direction]) -> str:
     """How many intervals there are in all, and how many of them would exclude zero by chance."""
-    changes = [change for one in found for change in one.changes.values()]
+    changes = [change for one in found for change in one.different_changes]
     excluding = sum(change.excludes_zero for change in changes)
     return (
         f"there are {len(changes)} in all: {excluding} exclude zero, and about "
@@ -157,7 +160,7 @@ def as_numbers(found: Sequence[Direction], runs: Sequence[LabRun]) -> dict[str, 
     arms: dict[str, Any] = {}
     for arm, members in _arms(found).items():
         own = by_arm(runs)[arm]
-        changes = [change for one in members.values() for change in one.changes.values()]
+        changes = [change for one in members.values() for change in one.different_changes]
         arms[arm] = {
             "seeds": [run.seed for run in own],
             "revisions": sorted({run.revision for run in own}),

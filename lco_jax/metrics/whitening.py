@@ -10,15 +10,15 @@ def whiten(vectors: Float[np.ndarray, "n E"]) -> Float[np.ndarray, "n E"]:
     fewer vectors than dimensions.
     """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    covariance, shrinkage = centred.T @ centred / len(centred), shrinkage_of(centred)
-    mean_variance = np.trace(covariance) / len(covariance)
+    shrinkage, mean_variance = shrinkage_of(centred), centred.var()
     if mean_variance < np.finfo(np.float32).eps ** 2:  # they coincide, but for rounding
         return np.zeros_like(centred)
+    energies, axes = np.linalg.eigh(_smaller_gram(centred))
     # Along axes without any variance nothing differs, whatever the shrinkage leaves there.
-    shrunk = (1 - shrinkage) * covariance
-    shrunk[np.diag_indices_from(shrunk)] += max(shrinkage, 1e-6) * mean_variance
-    variances, axes = np.linalg.eigh(shrunk)
-    return centred @ (axes / np.sqrt(variances)) @ axes.T
+    variances = (1 - shrinkage) * np.maximum(energies, 0) / len(centred)
+    variances += max(shrinkage, 1e-6) * mean_variance
+    root = (axes / np.sqrt(variances)) @ axes.T
+    return centred @ root if len(root) == centred.shape[1] else root @ centred
 
 
 def shrinkage_of(centred: Float[np.ndarray, "n E"]) -> float:
@@ -31,9 +31,15 @@ def shrinkage_of(centred: Float[np.ndarray, "n E"]) -> float:
     count, width = centred.shape
     squares = centred**2
     trace = squares.sum() / count
-    gram = centred @ centred.T  # of n x n: its squares sum up to those of the covariance
-    squared_norm = (gram**2).sum() / count**2
+    squared_norm = (_smaller_gram(centred) ** 2).sum() / count**2
     fourth = (squares.sum(axis=1) ** 2).sum() / count**2
     error = fourth - squared_norm / count
     distance = squared_norm - trace**2 / width
     return float(np.clip(error / distance, 0, 1)) if distance > 0 else 1.0
+
+
+def _smaller_gram(centred: Float[np.ndarray, "n E"]) -> Float[np.ndarray, "m m"]:
+    """Products of the columns, or of the rows if these are fewer: both matrices have the same
+    eigenvalues, but for zeros, and the same sum of squares."""
+    count, width = centred.shape
+    return centred.T @ centred if width <= count else centred @ centred.T

@@ -89,7 +89,9 @@ def _read_run(workdir: str) -> _Run:
     # Not splitlines(), which also splits at the line separators that a text may contain.
     lines = pairs_file.read_text().split("\n") if pairs_file.exists() else []
     texts = [json.loads(line) for line in lines if line]
-    files = sorted(folder.glob("evaluations/*.npz"), key=lambda file: int(file.stem))
+    # Baselines lie beside what was measured at a step.
+    files = [file for file in folder.glob("evaluations/*.npz") if file.stem.isdigit()]
+    files.sort(key=lambda file: int(file.stem))
     evaluations = [_read_evaluation(file) for file in _ends(files)]
     for pairs in evaluations:
         if texts and len(pairs.anchors) != len(texts):
@@ -133,8 +135,12 @@ def _comparison(run: _Run) -> dict[str, Any]:
     titles = _titles(steps)
     columns = dict(zip(titles, measured, strict=True))
     if run.evaluations:
-        centred = _means(run.evaluations[0].centred().scores())
-        columns = {titles[0]: measured[0], "the same, mean removed": centred, **columns}
+        first = run.evaluations[0]
+        controls = {
+            "the same, mean removed": _means(first.centred().scores()),
+            "the same, each side whitened": _means(first.whitened_by_side().scores()),
+        }
+        columns = {titles[0]: measured[0], **controls, **columns}
 
     rows = {}
     for name, label in _METRICS.items():

@@ -1,5 +1,6 @@
 """Baselines without a decoder, against what their definitions say."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from lco_jax.data.records import Item
 from lco_jax.embed.open import open_model
 from lco_jax.lab import lexical
 from lco_jax.lab.media_texts import make_reader
+from lco_jax.lab.shared_words import shared_words
 from lco_jax.metrics.comparison import EmbeddedPairs
 from tests import meshes, tiny
 from tests.data.audio_files import plain as wav
@@ -84,3 +86,28 @@ def test_the_text_that_is_read_is_a_baseline_of_its_own(tmp_path):
     for name in ("features", "nearest_tokens", "read_texts"):
         for side in found[name]:
             np.testing.assert_allclose(np.linalg.norm(side, axis=1), 1, atol=1e-5)
+    # Of texts there are others, and they read what the media were called.
+    of_texts = lexical.lexical_vectors(named, named[::-1], snapshot)
+    assert tuple(of_texts) == lexical.baselines_of(media).of_texts == lexical.TEXT_NAMES
+    for anchors, positives in of_texts.values():
+        np.testing.assert_allclose(anchors, positives[::-1], atol=1e-6)
+    np.testing.assert_allclose(of_texts["mean_tokens"][0], found["features"][1], atol=1e-6)
+
+
+def test_shared_words_count_by_how_rare_they_are():
+    queries = ["The cat sat", "a fox, a FOX!", "..."]
+    documents = ["the fox", "the cat: it sat", "the dog"]
+    texts = [["the", "cat", "sat"], ["a", "fox"], []]
+    texts += [["the", "fox"], ["the", "cat", "it", "sat"], ["the", "dog"]]
+
+    def weight(word):
+        return math.log(6 / sum(word in text for text in texts))
+
+    def cosine(one, other):
+        lengths = [math.sqrt(sum(weight(word) ** 2 for word in text)) for text in (one, other)]
+        return sum(weight(word) ** 2 for word in {*one} & {*other}) / math.prod(lengths)
+
+    anchors, positives = shared_words(queries, documents)
+    expected = [[cosine(one, other) for other in texts[3:]] for one in texts[:2]]
+    np.testing.assert_allclose(anchors[:2] @ positives.T, expected, rtol=1e-5)
+    assert not anchors[2].any()  # says nothing of any

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -157,6 +158,25 @@ def test_two_sizes_and_two_kinds_of_pairs_in_one_picture(analyze, pairs, tmp_pat
     assert all(name in svg for name in (*names, "chance", "image-text, 12 pairs"))
     code, said = analyze(*options, "--names", "large")
     assert (code, "--names has 1 and --model 2" in said) == (2, True)
+
+
+def test_before_is_read_as_after_is(analyze, pairs, tmp_path):
+    """The same weights, of which the trained ones cut texts: no figure may show a change."""
+    base = tiny.write(tmp_path / "base").folder
+    trained = shutil.copytree(base, tmp_path / "trained")
+    (trained / "lco_jax.json").write_text('{"profile": "lco", "max_text_tokens": 2}')
+    options = ("--pairs", pairs, "--num-pairs", 8, "--k", 3, "--metrics", "mutual_knn")
+    found = []
+    for number, models in enumerate((("--model", trained, "--before", base), ("--model", base))):
+        out = tmp_path / str(number)
+        code, said = analyze(*models, *options, "--output", out)
+        assert code == 0, said
+        found += json.loads((out / "analysis.json").read_text())["models"]
+    before, after, alone = found
+    assert (before["stage"], after["stage"]) == ("before", "after")
+    for part in ("spread", "cosines", "pairs"):
+        assert before[part] == after[part]
+    assert alone["spread"] != after["spread"]  # reads whole texts
 
 
 def test_modalities_of_items():

@@ -135,7 +135,7 @@ def folder(tmp_path_factory):
     for name in ("Qwen/Qwen2.5-Omni-3B", "LCO-Embedding/LCO-Embedding-Omni-3B"):
         tiny.write(folder / name, "qwen2_5_omni_thinker", num_layers=1)
     tiny.write(folder / "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", num_layers=1)
-    for place in ("path/to/smollm2-135m", "MODEL"):
+    for place in ("path/to/smollm2-135m", "MODEL", "runs/quickstart/align/model"):
         tiny.write(folder / place, num_layers=1)
     triplets = runs.write_triplets(folder / "my.jsonl", 16)
     rows = [

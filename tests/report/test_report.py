@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from lco_jax.config import DataConfig, JsonlSource, ModelRef, TrainConfig
 from lco_jax.metrics.anisotropy import mean_cosine
 from lco_jax.metrics.comparison import EmbeddedPairs, bootstrap_interval
 from lco_jax.metrics.retrieval import retrieval_metrics
+from lco_jax.metrics.whitening import whiten
 from lco_jax.report.run_report import write_report
 from lco_jax.train.manifest import start_or_resume
 from lco_jax.train.metrics import MetricsWriter
@@ -150,7 +152,7 @@ def test_the_table_has_the_numbers_of_the_first_and_the_last_evaluation(run):
     }
     for label, name in names.items():
         before, after = evals[0][name], evals[60][name]
-        _, first, _, last, change, _ = page.row(label)
+        _, first, _, _, last, change, _ = page.row(label)
         assert (first, last) == (f"{before:.3f}", f"{after:.3f}")
         assert change == f"{after - before:+.3f}"
     assert page.row("Effective rank")[-1] == ""
@@ -172,7 +174,7 @@ def test_intervals_belong_to_the_paired_differences(run):
     assert _Page(text).row("Recall@1")[-1] == f"{low:+.3f} to {high:+.3f}"
 
 
-def test_removing_the_mean_is_shown_as_a_control(run):
+def test_what_trains_nothing_is_shown_as_a_control(run):
     workdir, _, text = run
     arrays = np.load(workdir / "evaluations" / "000000.npz")
     mean = np.concatenate([arrays["anchors"], arrays["positives"]]).mean(axis=0)
@@ -183,7 +185,20 @@ def test_removing_the_mean_is_shown_as_a_control(run):
     expected = retrieval_metrics(anchors, positives, np.arange(NUM_PAIRS))
     page = _Page(text)
     assert page.row("MRR")[2] == f"{expected['mrr']:.3f}"
-    assert page.row("Effective rank")[2] == ""
+    whitened = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        for vectors in (whiten(arrays["anchors"]), whiten(arrays["positives"]))
+    )
+    expected = retrieval_metrics(*whitened, np.arange(NUM_PAIRS))
+    assert page.row("MRR")[3] == f"{expected['mrr']:.3f}"
+    assert page.row("Effective rank")[2:4] == ["", ""]
+
+
+def test_baselines_beside_the_evaluations_are_not_taken_for_steps(run, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / "a-run")
+    first = next((folder / "evaluations").glob("*.npz"))
+    shutil.copy(first, first.with_stem("shared_words"))
+    assert write_report(str(folder)).read_text() == run[2]
 
 
 def test_examples_are_marked_as_the_metrics_count_them(run):

@@ -157,6 +157,15 @@ class Processor:
         """What the tokens depend on, for the manifest of a run or an export."""
         return {**self.prompter.describe(), "media": reading_to_json(self.media)}
 
+    def recipe(self) -> dict[str, Any]:
+        """The arguments of a processor of another model that reads items as this one does."""
+        return {
+            "profile": self.prompter.profile,
+            "max_text_tokens": self.prompter.max_text_tokens,
+            "control_tokens": self.prompter.control_tokens,
+            "media": self.media,
+        }
+
     @property
     def media_settings(self) -> tuple:
         """What the contents of media depend on besides their bytes."""
