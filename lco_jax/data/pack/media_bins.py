@@ -11,7 +11,7 @@ from lco_jax.data.pack.batch import Shape
 from lco_jax.data.pack.budgets import Budget
 from lco_jax.data.pack.media_batch import MediaShape
 from lco_jax.data.pack.rounding import round_coarsely, round_rows
-from lco_jax.data.pack.rows import place
+from lco_jax.data.pack.rows import lay
 
 Kind = tuple[int, bool, bool, int]
 """The row of the vision tower that the largest frame takes (0: no images), whether there are
@@ -23,6 +23,8 @@ class Bin:
     """The items of one data shard."""
 
     budget: Budget | None
+    flows: bool = False
+    """Whether its items run on from row to row."""
     members: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     num_chunks: int = 0
@@ -33,14 +35,16 @@ class Bin:
         return self.budget.num_rows if self.budget else 0
 
     def num_rows(self, row_tokens: int) -> int:
-        return place(np.array(self.lengths, np.int64), row_tokens)[1]
+        return lay(np.array(self.lengths, np.int64), row_tokens, self.flows)[1]
 
     def add(self, index: int, item: Encoded, limit: Shape | None) -> bool:
         """Take an item, unless the shard would hold more than `limit`."""
+        if limit is not None and len(item.tokens) > limit.row_tokens:
+            return False
         lengths = [*self.lengths, len(item.tokens)]
         num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.audios)
         if limit is not None:
-            rows = place(np.array(lengths, np.int64), limit.row_tokens)[1]
+            rows = lay(np.array(lengths, np.int64), limit.row_tokens, self.flows)[1]
             if rows > limit.rows or num_chunks > limit.media.audio_chunks:
                 return False
         if self.budget is not None:
