@@ -34,7 +34,7 @@ class FlowingRows(NamedTuple):
 Mask = Bool[Array, "B S S"] | LongRows | FlowingRows
 
 _SHORTEST_BLOCK = 128
-_MOST_BLOCKS = 8
+_MOST_BLOCKS = 16
 """Of a row. Of more, keys are copied more often; of fewer, more of them are compared in vain."""
 
 

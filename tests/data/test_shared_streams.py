@@ -131,3 +131,25 @@ def test_items_are_dealt_evenly_and_once():
     # Of items that come in turns, each process gets its part of both kinds.
     assert all(90 < np.count_nonzero(share % 2) < 160 for share in shares)
     np.testing.assert_array_equal(deal(7, 4, (0, 1, 2, 3)), np.arange(7))
+
+
+def test_jobs_through_rows_leave_little_idle(config):
+    """Of items of many sizes: rows of tokens and of patches are as long as it suits them."""
+    rng = np.random.default_rng(0)
+    items = [item for item in (make_item(config, rng) for _ in range(200)) if item.visuals]
+    shares = []
+    for flows in (False, True):
+        stream = MediaStream(
+            config,
+            (64, 128, 256),
+            (128, 256, 512),
+            tokens_per_shard=512,
+            patches_per_shard=1024,
+            num_shards=1,
+            head_tokens=HEAD,
+            flows=flows,
+        )
+        batches = [batch for batch, _ in stream.pack(items)]
+        real = sum(np.count_nonzero(batch.segments) for batch in batches)
+        shares.append(real / sum(batch.tokens.size for batch in batches))
+    assert shares[1] > shares[0]

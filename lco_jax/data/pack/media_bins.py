@@ -18,6 +18,13 @@ Kind = tuple[int, bool, bool, int]
 audio, whether there are media whose features are known, and the frames that a patch brings."""
 
 
+ROW_STEP = 32
+"""Rows through which items flow need have no usual length in jobs of several batches."""
+_COSTLY_FLOWING_ROW = 4096
+"""Tokens of a row in which attention takes about as long as all else, in the small models that
+CPUs are for."""
+
+
 @dataclass
 class Bin:
     """The items of one data shard."""
@@ -80,6 +87,16 @@ class Demand(NamedTuple):
             for part in bins
         )
         return cls(*map(max, zip((0,) * len(cls._fields), *each, strict=True)))
+
+
+def choose_flowing(tokens: int, shortest: int) -> int:
+    """The length of the rows through which so many tokens flow: that with the fewest slots, if
+    attention did not cost more a slot in longer rows.
+    """
+    return min(
+        range(shortest, 2 * shortest, ROW_STEP),
+        key=lambda row: round_rows(-(-tokens // row)) * row * (1 + row / _COSTLY_FLOWING_ROW),
+    )
 
 
 def round_up(kind: Kind, row_tokens: int, demand: Demand, *, several: bool) -> Shape:

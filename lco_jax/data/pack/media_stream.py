@@ -10,7 +10,7 @@ from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill
 from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
-from lco_jax.data.pack.media_bins import Bin, Demand, Kind, round_up
+from lco_jax.data.pack.media_bins import ROW_STEP, Bin, Demand, Kind, choose_flowing, round_up
 from lco_jax.data.pack.media_kinds import Members, join_few, tight_row
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
@@ -24,9 +24,6 @@ _OPEN_BINS = 8
 _SHORTEST_ITEM = 16
 """Tokens, by which the number of items of a shard is bounded: the prompt alone takes about as
 many."""
-
-_ROW_STEP = 64
-"""Rows through which items flow need have no usual length in jobs of several batches."""
 
 _USUAL_SLOTS = 64
 """Items of a shard; a place that stays empty costs next to nothing."""
@@ -90,7 +87,7 @@ class MediaStream:
             own.sort(key=lambda index: -len(encoded[index].tokens))
             row = self._row_tokens[choose_row(self._row_tokens, longest)]
             if is_tight:
-                row = min(row, -(-longest // _ROW_STEP) * _ROW_STEP)
+                row = min(row, -(-longest // ROW_STEP) * ROW_STEP)
             yield from self._pack_kind(encoded, kind, own, row)
 
     def _kind(self, item: Encoded) -> Kind:
@@ -158,10 +155,15 @@ class MediaStream:
         shape = self._shapes.get(kind)
         if shape != limit:
             bins = self._level(encoded, kind, bins, limit, num_batches)
-        batches = self._batches(bins, num_batches, limit.row_tokens)
+        row, several = limit.row_tokens, num_batches > 1
+        chooses = self._flows and several and shape != limit
+        batches = self._batches(bins, num_batches, 1 if chooses else row)
         if shape != limit:
             most = Demand(*map(max, zip(*(demand for _, demand in batches), strict=True)))
-            shape = round_up(kind, limit.row_tokens, most, several=num_batches > 1)
+            if chooses:
+                row = choose_flowing(most.rows, row)
+                most = most._replace(rows=-(-most.rows // row))
+            shape = round_up(kind, row, most, several=several)
             if num_batches > 1:
                 self._shapes[kind] = shape
         for batch, demand in batches:
