@@ -130,7 +130,12 @@ class Embedding:
         encoded = processor.encode([Item(text=text) for text in texts])
         preamble = len(processor.head)
         stream = pack_texts(
-            encoded, encoder.memory.row_tokens, encoder.tokens_per_batch, 1, preamble
+            encoded,
+            encoder.memory.row_tokens,
+            encoder.tokens_per_batch,
+            1,
+            preamble,
+            flows=encoder.flows,
         )
         computed = sum(batch.tokens.size + preamble for batch, _ in stream)
         return sum(len(item.tokens) + preamble for item in encoded), computed

@@ -86,7 +86,7 @@ class LayerEncoder(Encoder):
 
     def __init__(self, graph: nnx.GraphDef, *arguments: Any, width: int, **options: Any):
         super().__init__(graph, *arguments, **options)
-        self._embed = _compiled(graph)
+        self._embed = _compiled(graph, self.flows)
         self._layer_width = width
 
     def encode_layers(self, items: Sequence[Item]) -> Float[np.ndarray, "N L D"]:
@@ -100,13 +100,15 @@ class LayerEncoder(Encoder):
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(graph: nnx.GraphDef) -> Callable[..., Float[Array, "I LD"]]:
+def _compiled(graph: nnx.GraphDef, flows: bool) -> Callable[..., Float[Array, "I LD"]]:
     @jax.jit
     def embed(params: dict[str, Any], batch, preamble: Array) -> Float[Array, "I LD"]:
         model = nnx.merge(graph, params)
         chunk = jax.tree.map(lambda x: x[0], batch)
         features = media_features(model, chunk)
-        pooled, taps = encode(model, chunk, preamble, features, tap=lambda states: states)
+        pooled, taps = encode(
+            model, chunk, preamble, features, tap=lambda states: states, flows=flows
+        )
         # (L + 1, J, I, D) with one role J; the last layer's is replaced by the normed output.
         states = jnp.concatenate([taps[:-1, 0].astype(jnp.float32), pooled[:1]])
         states = states.swapaxes(0, 1)  # (I, L + 1, D)

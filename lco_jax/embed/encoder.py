@@ -20,6 +20,7 @@ from lco_jax.data.records import Item
 from lco_jax.embed.feed import Errors, Fed, Feed, MediaReader, PieceEnd
 from lco_jax.embed.input_errors import moved
 from lco_jax.models.build import Params
+from lco_jax.nn.attention import rows_flow
 from lco_jax.objectives.encode import encode, media_features
 from lco_jax.runtime.kept_programs import KeptPrograms
 from lco_jax.runtime.mesh import compile_for_mesh
@@ -62,7 +63,9 @@ class Encoder:
         self.share_real_patches: float | None = None
         """Of the last call: the share of the patches computed that held pixels."""
         with jax.set_mesh(mesh):
-            self._embed = _compiled(graph)
+            self.flows = rows_flow()
+            """Whether items run on from row to row."""
+            self._embed = _compiled(graph, self.flows)
             self._preamble = jnp.asarray(processor.head)
 
     def encode(
@@ -129,6 +132,7 @@ class Encoder:
             memory=self.memory,
             tokens_per_batch=self.tokens_per_batch,
             patches_per_batch=self.patches_per_batch,
+            flows=self.flows,
             strict=strict,
         )
 
@@ -143,7 +147,7 @@ class Encoder:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(graph: nnx.GraphDef) -> KeptPrograms:
+def _compiled(graph: nnx.GraphDef, flows: bool) -> KeptPrograms:
     """The compiled `(params, batch, preamble) -> pooled states` for batches with one role; models
     of one architecture share it (before and after training, say).
     """
@@ -151,9 +155,10 @@ def _compiled(graph: nnx.GraphDef) -> KeptPrograms:
     def embed(params: Params, batch: Batch, preamble: Array) -> Float[Array, "I D"]:
         model = nnx.merge(graph, params)
         chunk = jax.tree.map(lambda x: x[0], batch)
-        return encode(model, chunk, preamble, media_features(model, chunk))[0][0]
+        features = media_features(model, chunk)
+        return encode(model, chunk, preamble, features, flows=flows)[0][0]
 
-    return KeptPrograms(compile_for_mesh(embed), functools.partial(repr, graph))
+    return KeptPrograms(compile_for_mesh(embed), lambda: repr((graph, flows)))
 
 
 class _Collector:

@@ -79,6 +79,7 @@ class Feed:
 
     Args:
         reader: puts something else in the place of some media, e.g. what is heard in them.
+        flows: items run on from row to row.
         strict: raise the first error instead of noting it.
     """
 
@@ -88,6 +89,7 @@ class Feed:
     memory: Memory
     tokens_per_batch: int
     patches_per_batch: int
+    flows: bool
     strict: bool
 
     def __post_init__(self):
@@ -133,7 +135,13 @@ class Feed:
         head, rows = len(self.processor.head), self.memory.row_tokens
         places, encoded = self._encode(items, texts, errors)
         for batch, chosen in pack_texts(
-            encoded, rows, self.tokens_per_batch, len(self._shards), head, self._agree
+            encoded,
+            rows,
+            self.tokens_per_batch,
+            len(self._shards),
+            head,
+            self._agree,
+            flows=self.flows,
         ):
             yield batch, _take(places, chosen)
         (rounds,) = self._agree("rounds of media", (-(-len(others) // _MEDIA_PIECE),))
@@ -148,6 +156,7 @@ class Feed:
             num_shards=len(self._shards),
             head_tokens=head,
             agree=self._agree,
+            flows=self.flows,
         )
         for start in range(0, rounds * _MEDIA_PIECE, _MEDIA_PIECE):
             places, encoded = self._encode(items, others[start : start + _MEDIA_PIECE], errors)

@@ -39,9 +39,8 @@ class Context(NamedTuple):
 
     def of(self, pool: Pool | None) -> "Context":
         """The same with the dropout of the tokens that `pool` picks."""
-        return (
-            self if pool is None else self._replace(dropout=self.dropout and self.dropout.of(pool))
-        )
+        dropout = self.dropout if pool is None else self.dropout and self.dropout.of(pool)
+        return self._replace(dropout=dropout)
 
     def in_layer(self, index: Int[Array, ""]) -> "Context":
         """The same with the dropout of a layer."""
@@ -154,6 +153,7 @@ class TextModel(nnx.Module):
         tap: Tap | None = None,
         pool: Pool | None = None,
         skips: bool = True,
+        flows: bool = False,
     ) -> tuple[Float[Array, "B S D"], Any]:
         """Hidden states before the final norm, and `tap` of every layer's output.
 
@@ -164,8 +164,9 @@ class TextModel(nnx.Module):
             pool: picks the tokens whose states are wanted, from those and for `tap`.
             skips: of the last layer compute only what these need; not if weights of the layers
                 (other than low-rank factors) are differentiated.
+            flows: items may run on into the next row of their shard.
         """
-        inputs = self.begin(tokens, positions, segments, preamble, media, dropout_key)
+        inputs = self.begin(tokens, positions, segments, preamble, media, dropout_key, flows)
         picked = pool or (lambda x: x)
 
         def run(layer: Layer, index: Int[Array, ""], carry):
@@ -196,9 +197,10 @@ class TextModel(nnx.Module):
         preamble: Int[Array, "P"] | None = None,
         media: Media | None = None,
         dropout_key: PRNGKeyArray | None = None,
+        flows: bool = False,
     ) -> "LayerInputs":
         """What the layers need of the rows and of their preamble."""
-        rows = self._rows(tokens, positions, segments, dropout_key, media)
+        rows = self._rows(tokens, positions, segments, dropout_key, media, flows)
         shared = None
         if preamble is not None and preamble.shape[0] > 0:
             places = jnp.broadcast_to(jnp.arange(preamble.shape[0])[:, None], (*preamble.shape, 3))
@@ -239,13 +241,12 @@ class TextModel(nnx.Module):
             weight, letters = self.head.kernel[...], "DV"
         else:
             raise ValueError("the model was built without its output head; pass with_head=True")
-        # Moves V x D values over `fsdp`, and no more when called for one block of tokens after
-        # the other; the vocabulary stays on `tensor`.
+        # Moves V x D values over `fsdp`, once for all calls; the vocabulary stays on `tensor`.
         weight = jax.reshard(weight, act_spec(" ".join(letters)))
         equation = f"BSD,{letters}->BSV"
         return jax.tree_util.Partial(lambda w, x: contract(x, w, equation, jnp.float32), weight)
 
-    def _rows(self, tokens, positions, segments, dropout_key, media=None) -> "_Rows":
+    def _rows(self, tokens, positions, segments, dropout_key, media=None, flows=False) -> "_Rows":
         dropout = None
         if dropout_key is not None and self.dropout_rate > 0:
             places = places_in_item(segments)
@@ -253,7 +254,7 @@ class TextModel(nnx.Module):
         embeddings = self.embed(tokens).astype(self.dtype)
         if media is not None:
             embeddings = place_features(embeddings, *media)
-        mask = row_mask(segments, self.config.head_dim)
+        mask = row_mask(segments, self.config.head_dim, flows=flows)
         deep = DeepFeatures(media, self.config.hidden_size)
         return _Rows(embeddings, Context(self.rotation(positions), mask, dropout), deep)
 

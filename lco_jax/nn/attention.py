@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.linear import dot
@@ -20,11 +21,39 @@ class LongRows(NamedTuple):
     segments: Int[Array, "B S"]
 
 
-Mask = Bool[Array, "B S S"] | LongRows
+class FlowingRows(NamedTuple):
+    """Rows whose items may run on into the next row, but no further.
+
+    They are attended in blocks of queries: X blocks of Q tokens, each beside the T keys of as many
+    tokens as a row has before it, and its own.
+    """
+
+    mask: Bool[Array, "X Q T"]
 
 
-def row_mask(segments: Int[Array, "B S"], head_dim: int) -> Mask:
-    """The causal mask of packed rows, in the form that suits the devices of the mesh."""
+Mask = Bool[Array, "B S S"] | LongRows | FlowingRows
+
+_SHORTEST_BLOCK = 128
+_MOST_BLOCKS = 16
+"""Of a row. Of more, keys are copied more often; of fewer, more of them are compared in vain."""
+
+
+def rows_flow() -> bool:
+    """Whether items that are embedded should run on from row to row: no slot between them is idle.
+
+    Only on CPUs, where attention over rows of any length is as fast as over those of a kernel.
+    """
+    return mesh_platform() == "cpu"
+
+
+def row_mask(segments: Int[Array, "B S"], head_dim: int, *, flows: bool = False) -> Mask:
+    """The causal mask of packed rows, in the form that suits the devices of the mesh.
+
+    Args:
+        flows: items may run on into the next row of their shard.
+    """
+    if flows:
+        return _flowing_mask(segments)
     if mesh_platform() == "tpu" and splash_fits(segments.shape[1], head_dim):
         return LongRows(segments)
     return causal_mask(segments)
@@ -35,6 +64,40 @@ def causal_mask(segments: Int[Array, "B S"]) -> Bool[Array, "B S S"]:
     same = segments[:, :, None] == segments[:, None, :]
     order = jnp.arange(segments.shape[1])
     return same & (order[:, None] >= order[None, :])
+
+
+def _flowing_mask(segments: Int[Array, "B S"]) -> FlowingRows:
+    length = segments.shape[1]
+    count = max(
+        count
+        for count in range(1, _MOST_BLOCKS + 1)
+        if length % count == 0 and (count == 1 or length // count >= _SHORTEST_BLOCK)
+    )
+    own, near = _in_blocks(segments, count), _with_a_row_before(segments, count)
+    places, near_places = np.arange(own.shape[1]) + length, np.arange(near.shape[1])
+    same = own[:, :, None] == near[:, None, :]
+    return FlowingRows(same & (places[:, None] >= near_places))
+
+
+def _in_blocks(x: Array, count: int) -> Array:
+    """Each row `B S` in so many blocks `X Q`."""
+    shape = (x.shape[0] * count, x.shape[1] // count, *x.shape[2:])
+    return jax.lax.reshape(x, shape, out_sharding=jax.typeof(x).sharding.spec)
+
+
+def _with_a_row_before(x: Array, count: int) -> Array:
+    """Of each block of `_in_blocks` its tokens, behind as many as a row has: `X T`. Those before
+    the first row of a shard are zeros.
+    """
+
+    def in_shard(x: Array) -> Array:
+        own = x.reshape(x.shape[0] * count, x.shape[1] // count, *x.shape[2:])
+        padded = jnp.concatenate([jnp.zeros_like(own[:count]), own])
+        parts = [padded[first : first + len(own)] for first in range(count + 1)]
+        return jnp.concatenate(parts, axis=1)
+
+    spec = jax.typeof(x).sharding.spec
+    return jax.shard_map(in_shard, in_specs=spec, out_specs=spec)(x)
 
 
 def attend(
@@ -51,6 +114,11 @@ def attend(
     """
     if isinstance(mask, LongRows):
         return attend_long(query, key, value, mask.segments, preamble)
+    if isinstance(mask, FlowingRows):
+        count = mask.mask.shape[0] // query.shape[0]
+        near = (_with_a_row_before(x, count) for x in (key, value))
+        context = attend(_in_blocks(query, count), *near, mask.mask, preamble)
+        return jax.lax.reshape(context, query.shape, out_sharding=jax.typeof(query).sharding.spec)
     rows, length, num_heads, head_dim = query.shape
     num_kv_heads = key.shape[2]
     spec = jax.typeof(query).sharding.spec

@@ -33,12 +33,14 @@ def encode(
     remat: Remat = "none",
     tap: Tap | None = None,
     trains_layers: bool = False,
+    flows: bool = False,
 ) -> tuple[Float[Array, "J I D"], Any]:
     """Last-token states of the items of one chunk (arrays without `C`), after the final norm.
 
     `features` are those of the chunk's media; `tap` may reduce each layer's states further: it
     gets the same pooled items. Unless weights of the layers train (`trains_layers`), the last one
-    does for all other tokens only what the pooled ones attend to.
+    does for all other tokens only what the pooled ones attend to. `flows`: items may run on into
+    the next row of their shard.
     """
 
     def pool(x: Shaped[Array, "B S *x"]) -> Shaped[Array, "J I *x"]:
@@ -61,5 +63,6 @@ def encode(
         tap=tap,
         pool=pool,
         skips=not trains_layers,
+        flows=flows,
     )
     return model.final_norm(hidden).astype(jnp.float32), taps

@@ -189,6 +189,44 @@ def test_stream_sizes_waste_little_and_agree_for_many_items():
     assert len(few) <= 8
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 120),
+    longest=st.integers(1, 64),
+    num_shards=st.integers(1, 3),
+    tokens_per_shard=st.sampled_from([1, 64, 200, 4096]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_stream_through_rows(count, longest, num_shards, tokens_per_shard, seed):
+    """Items that run on from row to row are those of the same rows in one."""
+    rng = np.random.default_rng(seed)
+    items = make_items(rng, rng.integers(1, longest + 1, count))
+    seen, shapes = [], {}
+    stream = pack_texts(items, ROW_TOKENS, tokens_per_shard, num_shards, HEAD, flows=True)
+    for batch, indices in stream:
+        length = batch.tokens.shape[2]
+        chosen = [items[index] if index >= 0 else None for index in indices.tolist()]
+        assert all(item is None or len(item.tokens) <= length for item in chosen)
+        rows = {
+            name: getattr(batch, name).reshape(1, num_shards, -1, *getattr(batch, name).shape[3:])
+            for name in ("tokens", "segments", "positions")
+        }
+        check(batch._replace(**rows), chosen, indices[None], 1, num_shards)
+        seen += [index for index in indices.tolist() if index >= 0]
+        shapes.setdefault(length, set()).add((batch.tokens.shape, batch.pool.shape))
+    assert sorted(seen) == list(range(count))
+    assert all(len(found) == 1 for found in shapes.values())
+
+
+def test_a_stream_through_rows_has_few_idle_slots():
+    rng = np.random.default_rng(0)
+    items = make_items(rng, rng.integers(10, 40, 4000))
+    batches = [batch for batch, _ in pack_texts(items, (64, 128), 4096, 1, HEAD, flows=True)]
+    assert {batch.tokens.shape[2] for batch in batches} == {64}
+    real = sum(np.count_nonzero(batch.segments) for batch in batches)
+    assert real / sum(batch.tokens.size for batch in batches) > 0.96
+
+
 def test_stream_without_items_and_with_too_long_ones():
     assert list(pack_texts([], ROW_TOKENS, 64, 1, HEAD)) == []
     items = make_items(np.random.default_rng(0), [3, 70])

@@ -1,5 +1,6 @@
 """Streams of batches for embedding on several processes: as many batches, of the same shapes."""
 
+import functools
 import threading
 
 import jax
@@ -55,12 +56,17 @@ def check(results, parts):
         assert all(shape == shapes[0] for shape in shapes)
 
 
+FLOWS = pytest.mark.parametrize("flows", [False, True], ids=["in rows", "through rows"])
+
+
+@FLOWS
 @pytest.mark.parametrize("seed", range(6))
-def test_texts(seed):
+def test_texts(seed, flows):
     rng = np.random.default_rng(seed)
     counts = [int(rng.integers(1, 150)), int(rng.integers(0, 30)), 0]
     parts = [make_items(rng, rng.integers(1, rng.integers(2, 65), count)) for count in counts]
-    results = together(lambda part, agree: pack_texts(part, ROW_TOKENS, 200, 2, HEAD, agree), parts)
+    pack = functools.partial(pack_texts, flows=flows)
+    results = together(lambda part, agree: pack(part, ROW_TOKENS, 200, 2, HEAD, agree), parts)
     check(results, parts)
 
 
@@ -71,8 +77,9 @@ def config(tmp_path_factory):
     return read_config(folder)
 
 
+@FLOWS
 @pytest.mark.parametrize("seed", range(4))
-def test_media(config, seed):
+def test_media(config, seed, flows):
     rng = np.random.default_rng(seed)
     counts = [int(rng.integers(20, 60)), int(rng.integers(0, 10)), 0]
     rounds = [
@@ -89,6 +96,7 @@ def test_media(config, seed):
             num_shards=2,
             head_tokens=HEAD,
             agree=agree,
+            flows=flows,
         )
         for encoded in part:  # the second time some shapes are known
             yield list(stream.pack(encoded))
@@ -123,3 +131,25 @@ def test_items_are_dealt_evenly_and_once():
     # Of items that come in turns, each process gets its part of both kinds.
     assert all(90 < np.count_nonzero(share % 2) < 160 for share in shares)
     np.testing.assert_array_equal(deal(7, 4, (0, 1, 2, 3)), np.arange(7))
+
+
+def test_jobs_through_rows_leave_little_idle(config):
+    """Of items of many sizes: rows of tokens and of patches are as long as it suits them."""
+    rng = np.random.default_rng(0)
+    items = [item for item in (make_item(config, rng) for _ in range(200)) if item.visuals]
+    shares = []
+    for flows in (False, True):
+        stream = MediaStream(
+            config,
+            (64, 128, 256),
+            (128, 256, 512),
+            tokens_per_shard=512,
+            patches_per_shard=1024,
+            num_shards=1,
+            head_tokens=HEAD,
+            flows=flows,
+        )
+        batches = [batch for batch, _ in stream.pack(items)]
+        real = sum(np.count_nonzero(batch.segments) for batch in batches)
+        shares.append(real / sum(batch.tokens.size for batch in batches))
+    assert shares[1] > shares[0]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lco_jax.nn.attention import attend, causal_mask
+from lco_jax.nn.attention import attend, causal_mask, row_mask
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
@@ -50,3 +50,44 @@ def test_values_and_gradients(sizes, with_preamble):
         found = run(attend, lambda x, letters: jax.device_put(x, act_spec(letters)))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [16, 256], ids=["whole rows", "blocks of rows"])
+def test_items_that_run_on_from_row_to_row(length):
+    """Values and gradients are those of each shard's rows as a single one."""
+    rows, shards = 4, 2
+    rng = np.random.default_rng(1)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    heads = [draw(rows, length, n, WIDTH) for n in (HEADS, KV_HEADS, KV_HEADS)]
+    preamble = [draw(1, PREAMBLE, KV_HEADS, WIDTH) for _ in range(2)]
+    weights = draw(rows, length, HEADS, WIDTH)
+    # In each shard items of up to a row, the last one cut short, and padding.
+    lengths = rng.integers(length // 3, length + 1, (shards, 3 * rows))
+    numbers = 1 + np.arange(lengths.size).reshape(lengths.shape)
+    segments = np.stack(
+        [np.repeat(*part)[: rows // shards * length] for part in zip(numbers, lengths, strict=True)]
+    )
+    segments[:, -5:] = 0
+
+    def run(sizes, shape, flows):
+        def loss(heads, preamble, segments, weights):
+            mask = row_mask(segments, WIDTH, flows=flows)
+            context = attend(*heads, mask, preamble)
+            return jnp.sum(context * weights), context
+
+        def place(x, letters):
+            return jax.device_put(x.reshape(*shape, *x.shape[2:]), act_spec(letters))
+
+        with jax.set_mesh(meshes.make(sizes)):
+            placed = [place(x, f"B S {n} H") for x, n in zip(heads, "NKK", strict=True)]
+            shared = [jax.device_put(x, act_spec("X X K H")) for x in preamble]
+            rest = place(segments, "B S"), place(weights, "B S N H")
+            step = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+            (own, of_preamble), context = step(placed, shared, *rest)
+        own = [np.asarray(x).reshape(rows, length, -1) for x in (*own, context)]
+        return [*own, *map(np.asarray, of_preamble)]
+
+    expected = run((1, 1, 1), (shards, rows // shards * length), False)
+    found = run((shards, 1, 2), (rows, length), True)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 if length > 100 else 1e-5)

@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     """What one process feeds to one step.
 
     The rows of a chunk belong to the local data shards in order, `shape.rows` each; so do its
-    examples. An item lies in one row of its example's shard. The shared head is not in the rows:
-    positions start behind it.
+    examples. An item lies in one row of its example's shard, or runs on into the next where items
+    flow (`pack_texts`). The shared head is not in the rows: positions start behind it.
     """
 
     tokens: Int32[np.ndarray, "C B S"]

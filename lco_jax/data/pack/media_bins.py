@@ -11,11 +11,18 @@ from lco_jax.data.pack.batch import Shape
 from lco_jax.data.pack.budgets import Budget
 from lco_jax.data.pack.media_batch import MediaShape
 from lco_jax.data.pack.rounding import round_coarsely, round_rows
-from lco_jax.data.pack.rows import place
+from lco_jax.data.pack.rows import lay
 
 Kind = tuple[int, bool, bool, int]
 """The row of the vision tower that the largest frame takes (0: no images), whether there are
 audio, whether there are media whose features are known, and the frames that a patch brings."""
+
+
+ROW_STEP = 32
+"""Rows through which items flow need have no usual length in jobs of several batches."""
+_COSTLY_FLOWING_ROW = 4096
+"""Tokens of a row in which attention takes about as long as all else, in the small models that
+CPUs are for."""
 
 
 @dataclass
@@ -23,6 +30,8 @@ class Bin:
     """The items of one data shard."""
 
     budget: Budget | None
+    flows: bool = False
+    """Whether its items run on from row to row."""
     members: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     num_chunks: int = 0
@@ -33,14 +42,16 @@ class Bin:
         return self.budget.num_rows if self.budget else 0
 
     def num_rows(self, row_tokens: int) -> int:
-        return place(np.array(self.lengths, np.int64), row_tokens)[1]
+        return lay(np.array(self.lengths, np.int64), row_tokens, self.flows)[1]
 
     def add(self, index: int, item: Encoded, limit: Shape | None) -> bool:
         """Take an item, unless the shard would hold more than `limit`."""
+        if limit is not None and len(item.tokens) > limit.row_tokens:
+            return False
         lengths = [*self.lengths, len(item.tokens)]
         num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.audios)
         if limit is not None:
-            rows = place(np.array(lengths, np.int64), limit.row_tokens)[1]
+            rows = lay(np.array(lengths, np.int64), limit.row_tokens, self.flows)[1]
             if rows > limit.rows or num_chunks > limit.media.audio_chunks:
                 return False
         if self.budget is not None:
@@ -76,6 +87,16 @@ class Demand(NamedTuple):
             for part in bins
         )
         return cls(*map(max, zip((0,) * len(cls._fields), *each, strict=True)))
+
+
+def choose_flowing(tokens: int, shortest: int) -> int:
+    """The length of the rows through which so many tokens flow: that with the fewest slots, if
+    attention did not cost more a slot in longer rows.
+    """
+    return min(
+        range(shortest, 2 * shortest, ROW_STEP),
+        key=lambda row: round_rows(-(-tokens // row)) * row * (1 + row / _COSTLY_FLOWING_ROW),
+    )
 
 
 def round_up(kind: Kind, row_tokens: int, demand: Demand, *, several: bool) -> Shape:

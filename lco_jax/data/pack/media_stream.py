@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,10 +10,11 @@ from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill
 from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
-from lco_jax.data.pack.media_bins import Bin, Demand, Kind, round_up
+from lco_jax.data.pack.media_bins import ROW_STEP, Bin, Demand, Kind, choose_flowing, round_up
+from lco_jax.data.pack.media_kinds import Members, join_few, tight_row
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
-from lco_jax.data.pack.rows import place
+from lco_jax.data.pack.rows import lay
 from lco_jax.data.pack.shares import Agree, agree_alone
 from lco_jax.data.pack.stream import Packed
 from lco_jax.models.config import ModelConfig
@@ -24,9 +24,6 @@ _OPEN_BINS = 8
 _SHORTEST_ITEM = 16
 """Tokens, by which the number of items of a shard is bounded: the prompt alone takes about as
 many."""
-
-_MOST_TIMES_LONGER = 4
-"""How much longer a row of patches may be than an image needs, so that attention stays cheap."""
 
 _USUAL_SLOTS = 64
 """Items of a shard; a place that stays empty costs next to nothing."""
@@ -43,6 +40,7 @@ class MediaStream:
         patches_per_shard: likewise.
         num_shards: that the items of this process fill.
         agree: with the other processes, which get as many batches of the same shapes.
+        flows: an item may run on into the next row of its shard, but is no longer than a row.
     """
 
     def __init__(
@@ -56,8 +54,9 @@ class MediaStream:
         num_shards: int,
         head_tokens: int,
         agree: Agree = agree_alone,
+        flows: bool = False,
     ):
-        self._agree = agree
+        self._agree, self._flows = agree, flows
         self._config = config
         self._row_tokens = tuple(row_tokens)
         self._frame_rows = frame_rows_of(config.vision, frame_rows)
@@ -78,11 +77,18 @@ class MediaStream:
         kinds = self._agree_on_kinds(encoded, members)
         for _, longest, _ in kinds.values():
             check_fits(longest, self._row_tokens)
-        _join_few(kinds, self._patches)
+        several = sum(members.patches for members in kinds.values()) > self._patches
+        is_tight = several and self._flows
+        join_few(kinds, self._patches)
+        if is_tight and self._config.vision.has_grids:
+            kinds = self._tighten(encoded, kinds)
         for kind, (own, longest, _) in sorted(kinds.items()):
             # Large items first: small ones then fill the gaps.
             own.sort(key=lambda index: -len(encoded[index].tokens))
-            yield from self._pack_kind(encoded, kind, own, longest)
+            row = self._row_tokens[choose_row(self._row_tokens, longest)]
+            if is_tight:
+                row = min(row, -(-longest // ROW_STEP) * ROW_STEP)
+            yield from self._pack_kind(encoded, kind, own, row)
 
     def _kind(self, item: Encoded) -> Kind:
         grids = [medium.content.grid for medium in item.visuals]
@@ -92,7 +98,7 @@ class MediaStream:
 
     def _agree_on_kinds(
         self, encoded: Sequence[Encoded], members: dict[Kind, list[int]]
-    ) -> dict[Kind, "_Members"]:
+    ) -> dict[Kind, Members]:
         """The kinds that any process has."""
         either = (False, True)
         vision = self._config.vision
@@ -112,18 +118,33 @@ class MediaStream:
             wanted += [longest, patches // self._num_shards]
         agreed = self._agree("kinds of media", tuple(wanted))
         return {
-            kind: _Members(members.get(kind, []), longest, patches)
+            kind: Members(members.get(kind, []), longest, patches)
             for kind, longest, patches in zip(kinds, agreed[::2], agreed[1::2], strict=True)
             if longest
         }
 
+    def _tighten(
+        self, encoded: Sequence[Encoded], kinds: dict[Kind, Members]
+    ) -> dict[Kind, Members]:
+        """The kinds, those that fill no batch with the rows of patches that suit them best."""
+        found = {}
+        for kind, members in kinds.items():
+            frame_row, *rest = kind
+            if frame_row and members.patches < self._patches:
+                shorter = max((row for row in self._frame_rows if row < frame_row), default=0)
+                grids = [m.content.grid for i in members.own for m in encoded[i].visuals]
+                lengths = range(shorter, frame_row)
+                frame_row = tight_row(grids, lengths, self._config.vision, self._agree)
+            found[frame_row, *rest] = members
+        return found
+
     def _pack_kind(
-        self, encoded: Sequence[Encoded], kind: Kind, members: list[int], longest: int
+        self, encoded: Sequence[Encoded], kind: Kind, members: list[int], row_tokens: int
     ) -> Iterator[Packed]:
-        limit = self._shapes.get(kind) or self._limit(kind, longest)
+        limit = self._shapes.get(kind) or self._limit(kind, row_tokens)
         bins, large, counts = self._into_batches(encoded, kind, members, limit)
         if counts[1] and kind in self._shapes:  # longer items than those that decided the shape
-            limit = self._limit(kind, longest)
+            limit = self._limit(kind, row_tokens)
             bins, large, counts = self._into_batches(encoded, kind, members, limit)
         num_batches, num_large = counts
         for batch, demand in self._batches(large, num_large, limit.row_tokens):
@@ -134,10 +155,15 @@ class MediaStream:
         shape = self._shapes.get(kind)
         if shape != limit:
             bins = self._level(encoded, kind, bins, limit, num_batches)
-        batches = self._batches(bins, num_batches, limit.row_tokens)
+        row, several = limit.row_tokens, num_batches > 1
+        chooses = self._flows and several and shape != limit
+        batches = self._batches(bins, num_batches, 1 if chooses else row)
         if shape != limit:
             most = Demand(*map(max, zip(*(demand for _, demand in batches), strict=True)))
-            shape = round_up(kind, limit.row_tokens, most, several=num_batches > 1)
+            if chooses:
+                row = choose_flowing(most.rows, row)
+                most = most._replace(rows=-(-most.rows // row))
+            shape = round_up(kind, row, most, several=several)
             if num_batches > 1:
                 self._shapes[kind] = shape
         for batch, demand in batches:
@@ -203,10 +229,9 @@ class MediaStream:
                 return found
         return bins
 
-    def _limit(self, kind: Kind, longest: int) -> Shape:
-        """What a shard may hold."""
+    def _limit(self, kind: Kind, row: int) -> Shape:
+        """What a shard may hold in rows of so many tokens."""
         frame_row, has_audio, has_known, frames = kind
-        row = self._row_tokens[choose_row(self._row_tokens, longest)]
         patch_rows = max(1, self._patches // frame_row) if frame_row else 0
         chunks = 0
         if has_audio:
@@ -218,7 +243,8 @@ class MediaStream:
 
     def _bin(self, kind: Kind) -> Bin:
         frame_row = kind[0]
-        return Bin(open_budget(self._config.vision, frame_row) if frame_row else None)
+        budget = open_budget(self._config.vision, frame_row) if frame_row else None
+        return Bin(budget, self._flows)
 
     def _fill(
         self,
@@ -236,7 +262,8 @@ class MediaStream:
         for shard, part in enumerate(bins):
             count = len(part.members)
             indices[shard, :count] = part.members
-            starts[shard, :count], _ = place(np.array(part.lengths, np.int64), shape.row_tokens)
+            lengths = np.array(part.lengths, np.int64)
+            starts[shard, :count], _ = lay(lengths, shape.row_tokens, self._flows)
         chosen = indices.reshape(-1)
         batch = fill(
             [encoded[index] if index >= 0 else None for index in chosen.tolist()],
@@ -248,31 +275,3 @@ class MediaStream:
             self._packer,
         )
         return batch, chosen
-
-
-class _Members(NamedTuple):
-    """The items of a kind."""
-
-    own: list[int]
-    longest: int
-    """Tokens of an item, on any process."""
-    patches: int
-    """Of a shard, on the process with most of them."""
-
-
-def _join_few(kinds: dict[Kind, _Members], most_patches: int) -> None:
-    """Let items that fill no batch of their own fill gaps between those with larger frames."""
-    for kind in sorted(kinds):
-        frame_row, *rest = kind
-        larger = [
-            row
-            for row, *others in kinds
-            if others == rest and frame_row < row <= _MOST_TIMES_LONGER * frame_row
-        ]
-        if larger and kinds[kind].patches < most_patches:
-            few, target = kinds.pop(kind), kinds[min(larger), *rest]
-            kinds[min(larger), *rest] = _Members(
-                target.own + few.own,
-                max(target.longest, few.longest),
-                target.patches + few.patches,
-            )

@@ -35,6 +35,16 @@ def place(lengths: Int[np.ndarray, "N"], row_tokens: int) -> tuple[Int64[np.ndar
     return starts, num_rows
 
 
+def lay(
+    lengths: Int[np.ndarray, "N"], row_tokens: int, flows: bool
+) -> tuple[Int64[np.ndarray, "N"], int]:
+    """As `place`; or, if items may flow from row to row, all of them one behind the other."""
+    if not flows:
+        return place(lengths, row_tokens)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return ends - lengths, -(-int(ends[-1]) // row_tokens) if len(ends) else 0
+
+
 def count_rows(lengths: Int[np.ndarray, "N"], sizes: Sequence[int]) -> list[int]:
     """How many rows of each size `place` takes (0 where the longest item does not fit).
 
