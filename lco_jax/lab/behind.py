@@ -15,7 +15,7 @@ from lco_jax.evaluate.hook import held_out, keep_baselines, keep_vectors, missin
 from lco_jax.lab.conditions import WHOLE
 from lco_jax.lab.lexical import baselines_of
 from lco_jax.lab.media_texts import make_reader
-from lco_jax.runtime.mesh import make_mesh
+from lco_jax.runtime import mesh as meshes
 from lco_jax.train.loop import Snapshot
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def keep_lacking_baselines(config: TrainConfig, workdir: Path, model: Path) -> N
     lacking = [missing_baselines(pairs, baselines) for pairs in measured]
     if not any(lacking):
         return
-    mesh = make_mesh(config.mesh)
+    mesh = meshes.make_mesh(config.mesh)
     with jax.set_mesh(mesh):
         opened = open_model(str(model), media=config.data.media, dtype=config.model.dtype)
     parts = (opened.config, opened.graph, opened.params, opened.processor, mesh)
