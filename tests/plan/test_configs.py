@@ -157,6 +157,6 @@ def test_misfits_are_named(mesh, message):
     config = dataclasses.replace(load_config(_OMNI_7B_TEXT), mesh=mesh)
     if mesh.data > 1:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=4))
-    sizes = dataclasses.astuple(mesh)
+    sizes = (mesh.data, mesh.fsdp, mesh.tensor)
     with jax.set_mesh(meshes.make(sizes)), pytest.raises(ValueError, match=message):
         abstract_run(config)
