@@ -87,23 +87,25 @@ def test_media(config, seed, flows):
     ]
 
     def pack(part, agree):
-        stream = MediaStream(
-            config,
-            (64, 128, 256),
-            (128, 256, 512),
-            tokens_per_shard=512,
-            patches_per_shard=1024,
-            num_shards=2,
-            head_tokens=HEAD,
-            agree=agree,
-            flows=flows,
-        )
+        stream = make_stream(config, num_shards=2, agree=agree, flows=flows)
         for encoded in part:  # the second time some shapes are known
             yield list(stream.pack(encoded))
 
     results = together(pack, list(zip(*rounds, strict=True)))
     for number, parts in enumerate(rounds):
         check([result[number] for result in results], parts)
+
+
+def make_stream(config, **options) -> MediaStream:
+    return MediaStream(
+        config,
+        (64, 128, 256),
+        (128, 256, 512),
+        tokens_per_shard=512,
+        patches_per_shard=1024,
+        head_tokens=HEAD,
+        **options,
+    )
 
 
 def make_item(config, rng):
@@ -139,16 +141,7 @@ def test_jobs_through_rows_leave_little_idle(config):
     items = [item for item in (make_item(config, rng) for _ in range(200)) if item.visuals]
     shares = []
     for flows in (False, True):
-        stream = MediaStream(
-            config,
-            (64, 128, 256),
-            (128, 256, 512),
-            tokens_per_shard=512,
-            patches_per_shard=1024,
-            num_shards=1,
-            head_tokens=HEAD,
-            flows=flows,
-        )
+        stream = make_stream(config, num_shards=1, flows=flows)
         batches = [batch for batch, _ in stream.pack(items)]
         real = sum(np.count_nonzero(batch.segments) for batch in batches)
         shares.append(real / sum(batch.tokens.size for batch in batches))

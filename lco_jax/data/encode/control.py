@@ -49,7 +49,7 @@ class ControlTokens:
         """
         if any(char in text for char in self._first_chars):
             return True
-        return not (self._normalizer is None or (self._keeps_ascii and text.isascii()))
+        return not self._is_kept(text)
 
     def are_in(self, text: str) -> bool:
         """Whether the tokenizer would find a control token in a text."""
@@ -57,9 +57,13 @@ class ControlTokens:
             return False
         if self._pattern.search(text):
             return True
-        if self._normalizer is None or (self._keeps_ascii and text.isascii()):
+        if self._is_kept(text):
             return False
         return bool(self._pattern.search(self._normalizer.normalize_str(text)))
+
+    def _is_kept(self, text: str) -> bool:
+        """Whether control tokens are looked for in the text as it stands, not as normalised."""
+        return self._normalizer is None or (self._keeps_ascii and text.isascii())
 
     def _is_made(self, name: str) -> bool:
         """Whether the model makes a control token of its characters, unless it is looked for."""

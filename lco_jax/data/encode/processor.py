@@ -124,7 +124,7 @@ class Processor:
         self, items: Sequence[Item], check: Callable[[Item], None]
     ) -> list[list[_Read] | RecordError]:
         # Texts need no thread: starting work there costs more than looking at them.
-        if any(item.images or item.audios or item.videos for item in items):
+        if any(item.has_media for item in items):
             return list(self._pool.map(lambda item: self._read_media(item, check), items))
         try:
             for item in items:
