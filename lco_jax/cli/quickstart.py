@@ -72,7 +72,10 @@ def main() -> int:
 
 
 def _last_run(workdir: Path) -> Path | None:
-    """The run in a folder: its own, or that of the stage that no other one starts from."""
+    """The run in a folder: its own, or that of the stage that no other one starts from.
+
+    Runs on shuffled pairs are controls, and no model to use.
+    """
     from lco_jax.config import RUN_FOLDER
     from lco_jax.train.manifest import base_folder, is_run_folder, read_manifest
 
@@ -82,13 +85,18 @@ def _last_run(workdir: Path) -> Path | None:
         for folder in folders
         if any(folder.glob("checkpoints/*")) and is_run_folder(str(folder))
     ]
-    models = {folder: read_manifest(str(folder)).config.model for folder in runs}
+    configs = {folder: read_manifest(str(folder)).config for folder in runs}
     bases = [
-        base_folder(model, str(folder)).resolve()
-        for folder, model in models.items()
-        if model.path.startswith(RUN_FOLDER)
+        base_folder(config.model, str(folder)).resolve()
+        for folder, config in configs.items()
+        if config.model.path.startswith(RUN_FOLDER)
     ]
-    last = [run for run in runs if not any(base.is_relative_to(run.resolve()) for base in bases)]
+    last = [
+        run
+        for run in runs
+        if not configs[run].data.shuffled_positives
+        and not any(base.is_relative_to(run.resolve()) for base in bases)
+    ]
     return max(last, key=lambda folder: (folder / "config.json").stat().st_mtime, default=None)
 
 
