@@ -7,6 +7,7 @@ from rich.table import Table
 
 from lco_jax.cli.show import show
 from lco_jax.evaluate import published_tables
+from lco_jax.evaluate.published import mieb_lite
 
 
 def _rows(said):
@@ -30,6 +31,11 @@ def test_every_word_of_a_table_is_shown(width, make, monkeypatch, capsys):
         for text in (column.header, *column.cells):
             assert set(text.split()) <= set(shown)
     assert " ".join(table.caption.split()) in " ".join(said.split())
+
+
+def test_short_names_of_categories_are_explained():
+    said = published_tables.side_by_side([]).caption
+    assert all(f"{column.name}: {column.title}" in said for column in mieb_lite().columns)
 
 
 def test_parts_begin_with_the_names_of_rows(monkeypatch, capsys):
