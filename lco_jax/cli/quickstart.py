@@ -43,7 +43,6 @@ def main() -> int:
     from lco_jax.data.records import Item
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.held_out import write_held_out
-    from lco_jax.lab.media_texts import make_reader
     from lco_jax.report.search_page import write_search_page
     from lco_jax.runtime.locks import only_writer_of
     from lco_jax.search.corpus import open_corpus
@@ -51,7 +50,7 @@ def main() -> int:
     from lco_jax.search.table import problems
 
     with only_writer_of(arguments.workdir / "search"):
-        embedder = Embedder(model, make_reader=make_reader)
+        embedder = Embedder(model)
         items = write_held_out(arguments.workdir / "search", embedder.modalities)
         page = arguments.workdir / "search.html"
         log.info("searching held-out data for: %s", "; ".join(_QUERIES))
