@@ -116,7 +116,7 @@ class Embedder(Face, Upstairs):
         **others: Any,
     ):
         model = model_name(model, others)
-        refuse("Embedder", others, CONSTRUCTOR, ("model", "dtype", "media", "prompts", "token"))
+        refuse(Embedder, others, CONSTRUCTOR)
         if cache is not None and jax.process_count() > 1:
             raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
         check_positive("truncate_dim", truncate_dim)
@@ -228,7 +228,8 @@ class Embedder(Face, Upstairs):
             inputs = given_inputs(others)
         if "task_metadata" in others:
             return self._encode_for_mteb(inputs, precision or "float32", others)
-        check_call(others | {"pool": pool, "chunk_size": chunk_size}, output_value, batch_size)
+        refused = others | {"pool": pool, "chunk_size": chunk_size}
+        check_call(self.encode, refused, output_value, batch_size)
         check_precision(precision := precision or "float32")
         self._check_width(truncate_dim)
         check_placed(device, self._mesh)

@@ -53,7 +53,7 @@ class Upstairs:
             ValueError: the folder exists, torch is missing, or this embedder has settings that the
                 folder would not keep.
         """
-        refuse("save_pretrained", others, _SAVE, ("create_model_card", "verified"))
+        refuse(self.save_pretrained, others, _SAVE)
         if not (create_model_card and safe_serialization):
             raise ValueError(
                 "save_pretrained writes safetensors and a model card; leave both options out"
