@@ -26,7 +26,7 @@ from lco_jax.lab.held_apart import in_fold
 from lco_jax.lab.pages_with_tables import replace_table
 from lco_jax.lab.recipes import quickstart
 
-log = logging.getLogger("lco_jax.benchmarks.lab")
+log = logging.getLogger(__name__)
 
 _SPEAKS = "speak"
 _STAGES = ("align", _SPEAKS, "refine")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
+from lco_jax.cli.show import show
 from lco_jax.config import MeshConfig
 from lco_jax.metrics.names import METRICS, Metric
 
@@ -168,4 +168,4 @@ def _show(models) -> None:
         for metric in next(filter(None, found)).alignment.values:
             add(f"{metric}, {kind}", (own and own.alignment.values[metric][-1] for own in found))
         add(f"modality gap, {kind}", (own and own.gaps[-1].distance for own in found))
-    Console().print(table)
+    show(table)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
+from lco_jax.cli.show import show
 from lco_jax.runtime.disks import replace_text
 
 log = logging.getLogger(__name__)
@@ -37,13 +36,12 @@ def main() -> int:
 
     found = results.read_all(arguments.results)
     rows = [row for row in (each.row() for each in found) if row.columns]
-    console = Console()
     if found:
         tasks = sorted({task for each in found for task in each.scores})
-        console.print(results.tasks_table(found, tasks))
-    console.print(published_tables.side_by_side(rows))
-    console.print(published_tables.strategies_table())
-    console.print(published_tables.released_table())
+        show(results.tasks_table(found, tasks))
+    show(published_tables.side_by_side(rows), names=2)
+    show(published_tables.strategies_table(), names=2)
+    show(published_tables.released_table())
     if arguments.output is not None:
         _draw(found, rows, arguments.output)
     return DONE

@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, FAILED, program
 from lco_jax.cli.model_options import ModelOptions
 from lco_jax.cli.parse import parse
+from lco_jax.cli.show import show
 from lco_jax.config import MeshConfig
 from lco_jax.evaluate.results import COMPARATOR
 
@@ -212,11 +211,11 @@ def _evaluate(
         failed = subject.run_tasks(readable, output)
     own = results.read_results(output, *filed, offline=scores)
     beside = results.read_others(output, own)
-    Console().print(results.side_by_side(own, beside))
+    show(results.side_by_side(own, beside))
     _say_left_out(left_out)
     rows = [row for row in (each.row() for each in (own, *beside)) if row.columns]
     if rows:
-        Console().print(published_tables.side_by_side(rows))
+        show(published_tables.side_by_side(rows), names=2)
     for task, error in failed.items():
         log.error("%s failed: %s", task, error)
     log.info("results in %s (%s)", output, subject.about)

@@ -37,7 +37,8 @@ def program(main: Callable[[], int]) -> Callable[[], int]:
         handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
         logging.basicConfig(format="%(message)s", handlers=[handler])
         # Of libraries only warnings: what they otherwise tell is of use to their developers.
-        logging.getLogger(_PACKAGE.name).setLevel(logging.INFO)
+        for ours in (_PACKAGE.name, main.__module__):  # which `python -m` calls `__main__`
+            logging.getLogger(ours).setLevel(logging.INFO)
         # transformers warns where torch is not installed, and it is used for tokenizers only.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         # orbax logs whole tracebacks of errors that it also raises.

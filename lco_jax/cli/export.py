@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
+from lco_jax.cli.show import show
 from lco_jax.config import MeshConfig
 
 if TYPE_CHECKING:
@@ -90,4 +90,4 @@ def _show(verification: "Verification") -> None:
     for row in verification.comparisons:
         cosines = f"{row.min_cosine:.7f}", f"{row.mean_cosine:.7f}"
         table.add_row(row.reader, row.modality, str(row.count), *cosines)
-    Console().print(table)
+    show(table, names=2)

@@ -52,7 +52,6 @@ class ModelOptions:
             ValueError: it cannot be opened so.
         """
         from lco_jax.embed.embedder import Embedder
-        from lco_jax.lab.media_texts import make_reader
 
         return Embedder(
             self.model,
@@ -61,6 +60,5 @@ class ModelOptions:
             dtype=self.dtype,
             control_tokens=self.control_tokens,
             truncate_dim=self.truncate_dim,
-            make_reader=make_reader,
             **more,
         )

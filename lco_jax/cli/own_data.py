@@ -26,7 +26,7 @@ class OwnData:
 
     data: tuple[str, ...] = ()
     """Train on these files: CSV, parquet, JSON Lines (also .gz), patterns such as 'a/*.csv'. If no
-    config is given, this is the text recipe of the paper, on a model that is."""
+    config is given, this is the recipe of the paper for texts, and `--model` names the model."""
     columns: tuple[str, ...] = ()
     """What is what in them: COLUMN=ROLE, such as query=anchor,answer=positive,wrong=negative or
     photo=anchor.image_path (default: as the columns are called)."""

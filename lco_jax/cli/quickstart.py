@@ -43,7 +43,6 @@ def main() -> int:
     from lco_jax.data.records import Item
     from lco_jax.embed.embedder import Embedder
     from lco_jax.lab.held_out import write_held_out
-    from lco_jax.lab.media_texts import make_reader
     from lco_jax.report.search_page import write_search_page
     from lco_jax.runtime.locks import only_writer_of
     from lco_jax.search.corpus import open_corpus
@@ -51,7 +50,7 @@ def main() -> int:
     from lco_jax.search.table import problems
 
     with only_writer_of(arguments.workdir / "search"):
-        embedder = Embedder(model, make_reader=make_reader)
+        embedder = Embedder(model)
         items = write_held_out(arguments.workdir / "search", embedder.modalities)
         page = arguments.workdir / "search.html"
         log.info("searching held-out data for: %s", "; ".join(_QUERIES))
@@ -72,7 +71,10 @@ def main() -> int:
 
 
 def _last_run(workdir: Path) -> Path | None:
-    """The run in a folder: its own, or that of the stage that no other one starts from."""
+    """The run in a folder: its own, or that of the stage that no other one starts from.
+
+    Runs on shuffled pairs are controls, and no model to use.
+    """
     from lco_jax.config import RUN_FOLDER
     from lco_jax.train.manifest import base_folder, is_run_folder, read_manifest
 
@@ -82,13 +84,18 @@ def _last_run(workdir: Path) -> Path | None:
         for folder in folders
         if any(folder.glob("checkpoints/*")) and is_run_folder(str(folder))
     ]
-    models = {folder: read_manifest(str(folder)).config.model for folder in runs}
+    configs = {folder: read_manifest(str(folder)).config for folder in runs}
     bases = [
-        base_folder(model, str(folder)).resolve()
-        for folder, model in models.items()
-        if model.path.startswith(RUN_FOLDER)
+        base_folder(config.model, str(folder)).resolve()
+        for folder, config in configs.items()
+        if config.model.path.startswith(RUN_FOLDER)
     ]
-    last = [run for run in runs if not any(base.is_relative_to(run.resolve()) for base in bases)]
+    last = [
+        run
+        for run in runs
+        if not configs[run].data.shuffled_positives
+        and not any(base.is_relative_to(run.resolve()) for base in bases)
+    ]
     return max(last, key=lambda folder: (folder / "config.json").stat().st_mtime, default=None)
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.parse import parse
+from lco_jax.cli.show import show
 from lco_jax.runtime.disks import replace_text
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _fit(panels: dict[str, Any], origin: str, output: Path) -> dict[str, Any]:
             f"{fit.pearson_r:.3f}",
             "-" if exact else f"{fit.p_value:.3f}",
         )
-    Console().print(table)
+    show(table)
     log.info("%s has scaling.json and the figure", output)
     return fits
 
@@ -140,7 +140,7 @@ def _bound(runs: list[Any], output: Path) -> list[dict[str, Any]]:
         table.add_row(row["name"], *(f"{number:.3f}" for number in numbers), *flags)
         least, samples, kl = _limits(row["limits"])
         said.add_row(row["name"], least, samples, f"{row['kl']:,.0f}", kl)
-    Console().print(table, said)
+    show(table, said)
     for reason in dict.fromkeys(reason for row in rows for reason in row["invalid"]):
         names = ", ".join(row["name"] for row in rows if reason in row["invalid"])
         log.warning("no bound in the sense of the theorem, as %s: %s", reason, names)
@@ -167,7 +167,7 @@ def _bound_limits(output: Path) -> None:
             f"{row['loss_range']:.1f}",
             *_limits(row),
         )
-    Console().print(table)
+    show(table)
 
 
 def _limits(found: dict[str, Any]) -> list[str]:

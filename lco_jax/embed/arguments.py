@@ -1,8 +1,9 @@
 """Arguments of sentence-transformers that mean something else here, or nothing: what is said."""
 
 import difflib
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,16 +64,23 @@ _TASKS = (None, "query", "document")
 _NOTHING = (None, False, {}, [])
 
 
-def refuse(where: str, given: Mapping[str, Any], reasons: Mapping[str, str], known: Sequence[str]):
-    """Refuse arguments by name; one that asks for nothing passes.
+def refuse(call: Callable[..., Any], given: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """Refuse arguments of a call by name; one that asks for nothing passes.
+
+    Args:
+        given: those that its signature does not have.
+        reasons: why some are refused.
 
     Raises:
         ValueError: an argument is refused or unknown; the message says why.
     """
+    where = call.__name__
     for name, value in given.items():
         if name not in reasons:
+            parameters = inspect.signature(call).parameters.values()
+            known = [taken.name for taken in parameters if taken.kind != taken.VAR_KEYWORD]
             near = difflib.get_close_matches(name, [*known, *reasons], n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {list(known)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {known}"
             raise ValueError(f"{where} has no argument {name!r}; {hint}")
         if not any(value is nothing or value == nothing for nothing in _NOTHING):
             raise ValueError(f"{where} takes no {name}: {reasons[name]}")
@@ -89,7 +97,12 @@ def given_inputs(options: dict[str, Any]) -> Any:
     return options.pop("sentences")
 
 
-def check_call(options: Mapping[str, Any], output_value: str | None, batch_size: Any) -> None:
+def check_call(
+    encode: Callable[..., Any],
+    options: Mapping[str, Any],
+    output_value: str | None,
+    batch_size: Any,
+) -> None:
     """Refuse what `encode` cannot do.
 
     Raises:
@@ -97,7 +110,7 @@ def check_call(options: Mapping[str, Any], output_value: str | None, batch_size:
     """
     options = dict(options)
     task = options.pop("task", None)
-    refuse("encode", options, ENCODE, ("inputs", "prompt", "batch_size", "precision", "device"))
+    refuse(encode, options, ENCODE)
     if task not in _TASKS:
         raise ValueError(f"task={task!r} is none of {_TASKS}; there is one way of encoding")
     if output_value != "sentence_embedding":

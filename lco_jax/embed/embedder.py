@@ -23,7 +23,7 @@ from lco_jax.embed.arguments import (
     model_name,
     refuse,
 )
-from lco_jax.embed.encoder import Encoder, Errors, MakeReader, encode_in_blocks, progress_bar
+from lco_jax.embed.encoder import Encoder, Errors, encode_in_blocks, progress_bar
 from lco_jax.embed.face import Face
 from lco_jax.embed.identity import identity_of, of_whole_vectors, revision_of
 from lco_jax.embed.input_errors import numbered
@@ -72,7 +72,6 @@ class Embedder(Face, Upstairs):
         control_tokens: `tokens` reads `<|im_end|>` and the like in texts as transformers does.
         device: `cpu`, `gpu`, `cuda:1`, `tpu` and so on, in place of a mesh (None: all devices).
         cache: folder in which vectors are kept by the content of their items.
-        make_reader: gives what some media are read with in place of the towers (see `Encoder`).
         prompts: texts by name that `encode` puts before those of its inputs, in addition to what a
             folder of sentence-transformers has.
         default_prompt_name: the prompt of all calls that name none.
@@ -105,7 +104,6 @@ class Embedder(Face, Upstairs):
         mesh: MeshConfig | jax.sharding.Mesh | None = None,
         device: Any = None,
         cache: str | Path | None = None,
-        make_reader: MakeReader | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         similarity_fn_name: str | None = None,
@@ -118,7 +116,7 @@ class Embedder(Face, Upstairs):
         **others: Any,
     ):
         model = model_name(model, others)
-        refuse("Embedder", others, CONSTRUCTOR, ("model", "dtype", "media", "prompts", "token"))
+        refuse(Embedder, others, CONSTRUCTOR)
         if cache is not None and jax.process_count() > 1:
             raise ValueError(f"cache={str(cache)!r} is for one process; leave it out")
         check_positive("truncate_dim", truncate_dim)
@@ -161,7 +159,7 @@ class Embedder(Face, Upstairs):
             opened.processor,
             self._mesh,
             memory=_MEMORY,
-            make_reader=make_reader,
+            make_reader=self._make_reader(opened.processor.media),
             tokens_per_batch=tokens_per_batch,
             patches_per_batch=patches_per_batch,
         )
@@ -230,7 +228,8 @@ class Embedder(Face, Upstairs):
             inputs = given_inputs(others)
         if "task_metadata" in others:
             return self._encode_for_mteb(inputs, precision or "float32", others)
-        check_call(others | {"pool": pool, "chunk_size": chunk_size}, output_value, batch_size)
+        refused = others | {"pool": pool, "chunk_size": chunk_size}
+        check_call(self.encode, refused, output_value, batch_size)
         check_precision(precision := precision or "float32")
         self._check_width(truncate_dim)
         check_placed(device, self._mesh)

@@ -176,14 +176,18 @@ class _Collector:
             if self._vectors is None:
                 self._vectors = np.zeros((part.num_items, self._width), np.float32)
             if isinstance(part, PieceEnd):
+                self._tell(len(part.errors))
                 yield self._vectors, part.errors
                 self._vectors = None
                 continue
             indices = to_host(part.indices)
             real = indices >= 0
             self._vectors[indices[real]] = to_host(part.arrays)[real]
-            if self._on_progress:
-                self._on_progress(int(real.sum()))
+            self._tell(int(real.sum()))
+
+    def _tell(self, done: int) -> None:
+        if self._on_progress and done:
+            self._on_progress(done)
 
 
 def encode_in_blocks(
@@ -202,6 +206,7 @@ def encode_in_blocks(
         raise next(iter(bad.values()))
     errors = {} if strict else errors
     errors |= bad
+    on_progress(len(bad))
     good = [index for index in range(len(items)) if index not in bad]
     vectors = np.zeros((len(items), width), np.float32)
     for start in range(0, len(good), size or len(good) or 1):

@@ -1,7 +1,7 @@
-"""What an embedder hands itself to: exports and mteb.
+"""What an embedder hands itself to, exports and mteb, and what reads its media as texts.
 
-These live in rooms above this one (export, evaluate). They are imported by name and when they are
-asked for, so that nothing here leans on them.
+These live in rooms above this one (export, evaluate, lab). They are imported by name and when they
+are asked for, so that nothing here leans on them.
 """
 
 import importlib
@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lco_jax.config import MediaConfig
 from lco_jax.embed.arguments import import_torch, refuse
+from lco_jax.embed.encoder import MakeReader
 from lco_jax.embed.precision import quantize
 
 _SAVE = {
@@ -51,7 +53,7 @@ class Upstairs:
             ValueError: the folder exists, torch is missing, or this embedder has settings that the
                 folder would not keep.
         """
-        refuse("save_pretrained", others, _SAVE, ("create_model_card", "verified"))
+        refuse(self.save_pretrained, others, _SAVE)
         if not (create_model_card and safe_serialization):
             raise ValueError(
                 "save_pretrained writes safetensors and a model card; leave both options out"
@@ -122,10 +124,16 @@ class Upstairs:
         vectors = np.asarray(self._in_mteb().encode(inputs, **options))
         return import_torch().from_numpy(quantize(vectors, precision))
 
+    def _make_reader(self, media: MediaConfig) -> MakeReader | None:
+        """What reads media in place of the towers, where settings of the model ask for it."""
+        if "tokens" not in (media.audio_features, media.image_features):
+            return None
+        return _upstairs("lab.media_texts").make_reader
+
     def _in_mteb(self) -> Any:
         return _upstairs("evaluate.mteb_adapter").MtebEncoder(self)
 
 
 def _upstairs(module: str) -> ModuleType:
-    """A module of a room above, to which an embedder is handed."""
+    """A module of a room above."""
     return importlib.import_module(f"lco_jax.{module}")

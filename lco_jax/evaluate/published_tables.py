@@ -21,6 +21,8 @@ def side_by_side(ours: Sequence[Row], published: Sequence[Row] | None = None) ->
         )
         table.add_row(row.model, row.run, *cells)
     _add_footnotes(table, rows, benchmark.notes)
+    legend = "; ".join(f"{column.name}: {column.title}" for column in benchmark.columns)
+    table.caption = f"{legend}\n{table.caption}".strip()
     return table
 
 

@@ -14,7 +14,6 @@ from lco_jax.embed.open import open_model
 from lco_jax.evaluate.hook import held_out, keep_baselines, keep_vectors, missing_baselines
 from lco_jax.lab.conditions import WHOLE
 from lco_jax.lab.lexical import baselines_of
-from lco_jax.lab.media_texts import make_reader
 from lco_jax.runtime import mesh as meshes
 from lco_jax.train.loop import Snapshot
 
@@ -65,9 +64,7 @@ def keep_whole_decoder(config: TrainConfig, workdir: Path, model: Path) -> None:
     if not missing:
         return
     log.info("embedding held-out pairs with all layers of the untouched decoder")
-    embedder = Embedder(
-        model, media=config.data.media, dtype=config.model.dtype, make_reader=make_reader
-    )
+    embedder = Embedder(model, media=config.data.media, dtype=config.model.dtype)
     for file in missing:
         pairs = files[file]
         vectors = np.asarray(embedder.encode([*pairs.anchors, *pairs.positives]))

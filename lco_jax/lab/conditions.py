@@ -27,6 +27,19 @@ CONDITIONS: Mapping[str, str] = MappingProxyType({
     "shared_words": "no decoder: shared words",
 })  # fmt: skip
 """By name, how tables call them."""
+EXPLAINED: Mapping[str, str] = MappingProxyType({
+    "after": "the refined model",
+    "before": "the model that the stage before has left, with the layers that the last one trains",
+    WHOLE: "the decoder that was cut, with all its layers and not refined",
+    SHUFFLED: "refined for as many steps on the same texts, paired at random",
+    "features": "the mean of the features of a medium, and the mean embedding of a text's tokens",
+    "nearest_tokens": "the same of the tokens that the features are nearest to",
+    "token_chances": "how likely the features make the text's tokens, as alignment trains it",
+    "read_texts": "the mean embedding of the tokens of the text that is read in a medium's place",
+    "mean_tokens": "of two texts, the mean embeddings of their tokens",
+    "shared_words": "of two texts, the words that both have, rare ones for more; no model at all",
+})  # fmt: skip
+"""And what they are, for readers of a report."""
 TREATMENTS: Mapping[str, str] = MappingProxyType({
     "raw": "",
     "centred": "less the common mean",

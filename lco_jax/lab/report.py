@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
-from lco_jax.lab.conditions import CONDITIONS, SHUFFLED, TREATMENTS, Control
+from lco_jax.lab.conditions import CONDITIONS, EXPLAINED, SHUFFLED, TREATMENTS, Control
 from lco_jax.lab.scores import PairSet, read_curves, read_pair_sets, score, turned
 from lco_jax.metrics.comparison import EmbeddedPairs
 from lco_jax.report import figures
@@ -63,6 +63,7 @@ def write_lab_report(workdir: str, stages: Sequence[str]) -> epath.Path:
         numbers=numbers,
         curves=Markup(figures.stage_losses({curve.name: curve.train for curve in curves})),
         titles=_titles(numbers["controls"]),
+        explained=_explained(numbers["controls"]),
         gallery=[_gallery(pairs) for pairs in sets],
         samples=samples,
         manifest=manifest,
@@ -78,6 +79,12 @@ def _titles(controls: dict[str, dict[str, Any]]) -> list[str]:
     """Of the conditions and treatments that some direction has, in order."""
     titles = [Control(one, treatment).title for one in CONDITIONS for treatment in TREATMENTS]
     return [title for title in titles if any(title in found for found in controls.values())]
+
+
+def _explained(controls: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """By title, what the conditions in the table are."""
+    shown = _titles(controls)
+    return {title: EXPLAINED[one] for one, title in CONDITIONS.items() if title in shown}
 
 
 def _gallery(pairs: PairSet) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def attend(
     # In this order of dimensions nothing has to be moved for a product.
     query = jnp.einsum("BSKGH->BKGSH", head_dim**-0.5 * query)
     key, value = (jnp.einsum("BTKH->BKTH", x) for x in (key, value))
-    context = _attend(keep(query), keep(key), keep(value), mask)
+    context = attend_scaled(keep(query), keep(key), keep(value), mask)
     return jax.lax.reshape(context, (rows, length, num_heads, head_dim), out_sharding=spec)
 
 
@@ -146,7 +146,7 @@ def _join(
 
 
 @jax.custom_vjp
-def _attend(
+def attend_scaled(
     query: Float[Array, "B K G S H"],
     key: Float[Array, "B K T H"],
     value: Float[Array, "B K T H"],
@@ -197,4 +197,4 @@ def _bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
     return jax.lax.optimization_barrier(jnp.where(mask, 0.0, _NEVER).astype(jnp.float32))
 
 
-_attend.defvjp(_attend_fwd, _attend_bwd)
+attend_scaled.defvjp(_attend_fwd, _attend_bwd)

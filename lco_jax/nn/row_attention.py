@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lco_jax.nn.attention import attend
+from lco_jax.nn.near_attention import BLOCK, attend_near
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.runtime.axes import mesh_platform
 
@@ -18,6 +19,8 @@ _MAX_SCORES = 2**22
 _MAX_SCORES_ON_CPU = 2**18
 """There they should stay in its cache."""
 _SHORTEST_BLOCK = 64
+_SHORTEST_ROW_OF_BLOCKS = 4 * BLOCK
+"""On CPUs. In shorter rows, all keys are about as many as the near ones."""
 _LANES = 16
 """The kernel takes heads whose widths are multiples of so many."""
 
@@ -30,14 +33,19 @@ def attend_in_rows(
 ) -> Float[Array, "G P N H"]:
     """Attention within the segments, none of which crosses the end of a row.
 
-    On TPUs a kernel keeps the scores of long rows out of memory. Elsewhere some rows are compared
-    at a time, long ones in blocks of queries, so that no more than a piece of the scores exists.
+    Segments are numbered from 1 within a group; what becomes of 0 means nothing. On TPUs a kernel
+    keeps the scores of long rows out of memory. Elsewhere some rows are compared at a time, long
+    ones in blocks of queries, which on CPUs meet the keys near them alone.
     """
     width = query.shape[3] + _beyond(query.shape[3])
     if mesh_platform() == "tpu" and splash_fits(segments.shape[2], width):
         return _attend_by_kernel(query, key, value, segments)
     groups, num_rows, length = segments.shape
     spec = jax.typeof(query).sharding.spec
+    if mesh_platform() == "cpu" and length >= _SHORTEST_ROW_OF_BLOCKS and length % BLOCK == 0:
+        flat = (groups, num_rows * length)
+        own = jax.lax.reshape(segments, flat, out_sharding=jax.P(spec[0], None))
+        return attend_near(query, key, value, own)
     together, block = _piece(num_rows, length)
     num_pieces, num_blocks = num_rows // together, length // block
 

@@ -210,18 +210,17 @@ class Checkpoints:
     ) -> tuple[tuple[dict[str, Any], dict[str, Any]] | None, str]:
         """This process's part of a checkpoint and what was saved about it, or why not."""
         own = jax.process_index()
+        context = ocp.Context()
         # By each process alone, without the barriers of orbax: where one fails, others would wait.
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
-        )
+        alone = context.multiprocessing
+        alone.primary_host, alone.active_processes = own, {own}
+        alone.barrier_sync_key_prefix = f"process_{own}"
         # What `abstract` does not name is not read.
-        part = ocp.options.PyTreeOptions(
-            loading=ocp.options.PyTreeOptions.Loading(partial_load="opt_state" not in abstract)
-        )
+        context.pytree.loading.partial_load = "opt_state" not in abstract
         folder = self.folder / str(step)
 
         def load() -> tuple[dict[str, Any], dict[str, Any]]:
-            with ocp.Context(multiprocessing_options=alone, pytree_options=part):
+            with context:
                 loaded = ocp.load_checkpointables(folder, {_STATE: abstract})
                 metadata = ocp.checkpointables_metadata(folder).custom_metadata
             return loaded[_STATE], unsealed(metadata, _OLDER)

@@ -108,6 +108,23 @@ def test_a_mixture_of_sizes_fills_nine_tenths():
     assert np.count_nonzero(layout.windows) / layout.windows.size > 0.9
 
 
+def test_frames_that_flow_lie_in_one_piece_each():
+    """So blocks of queries find the keys of their frames near them."""
+    sizes = 2 * np.random.default_rng(0).integers(2, 17, (20, 2))
+    grids = [Grid(1, *size) for size in sizes.tolist()]
+    spread = []
+    for flows in (False, True):
+        budget = PatchBudget(CONFIG, 8192, flows=flows)
+        assert all(budget.add([grid], 1) is not None for grid in grids)
+        layout = budget.layout(1)
+        frames = layout.frames[0]
+        assert np.bincount(frames)[1:].tolist() == [grid.rows * grid.columns for grid in grids]
+        spread.append(sum(np.ptp(np.flatnonzero(frames == n)) for n in range(1, len(grids) + 1)))
+    patches = sum(grid.rows * grid.columns for grid in grids)
+    assert spread[1] < min(spread[0], patches + 3 * 128 * len(grids))
+    assert np.count_nonzero(frames) > 0.95 * np.flatnonzero(frames)[-1]
+
+
 def test_an_empty_group_has_a_budget():
     layout = lay_out([], CONFIG, 256, 2)
     assert layout.frames.shape == (2, 256) and layout.windows.shape == (4, 128)

@@ -12,6 +12,7 @@ from lco_jax.config import Memory
 from lco_jax.data.records import Item
 from lco_jax.embed.embed_file import embed_file
 from lco_jax.embed.embedder import Embedder
+from lco_jax.embed.encoder import encode_in_blocks
 from tests import meshes, tiny
 
 TEXTS = [
@@ -121,6 +122,16 @@ def test_no_inputs(embedder):
 def test_bad_inputs(embedder, inputs, message):
     with pytest.raises(ValueError, match=message):
         embedder.encode(inputs)
+
+
+def test_what_cannot_be_embedded_is_done_too(embedder):
+    """Else the bar of a job with a broken file never ends."""
+    items = [Item("a"), ValueError("not read"), Item("b"), Item(images=("/no/such.png",))]
+    done, errors = [], {}
+    encode_in_blocks(
+        embedder._encoder.encode, items, None, embedder.full_width, done.append, errors
+    )
+    assert sum(done) == len(items) and set(errors) == {1, 3}
 
 
 def test_a_stopped_file_goes_on(checkpoint, embedder, vectors, tmp_path, monkeypatch):

@@ -124,6 +124,14 @@ def test_arguments_are_taken_or_refused_by_name(embedder, call, heading, values)
             function(first, **{name: value})
     with pytest.raises(ValueError, match=f"{call} has no argument 'promt'; did you mean 'prompt"):
         function(first, promt="a")
+    # Of all arguments, not only of those that are refused.
+    close, meant = (
+        ("truncatedim", "truncate_dim")
+        if call == "Embedder"
+        else ("showprogressbar", "show_progress_bar")
+    )
+    with pytest.raises(ValueError, match=f"'{close}'; did you mean '{meant}'"):
+        function(first, **{close: 8})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -104,6 +106,21 @@ def test_parts_of_something_else_are_dropped(caplog):
     other.finish()
     np.testing.assert_array_equal(np.load(io.BytesIO(output.read_bytes())), np.zeros((1, 2)))
     assert [path.name for path in output.parent.iterdir()] == ["out.npy"]
+
+
+def test_vectors_are_read_as_the_page_says(embedder, tmp_path_factory, monkeypatch):
+    """Also where a line has none."""
+    tmp_path = tmp_path_factory.mktemp("page")
+    page = (Path(__file__).parents[2] / "docs/search.md").read_text()
+    (block,) = [text for text in re.findall(r"```python\n(.*?)```", page, re.S) if "pq." in text]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, LINES)))
+    embed_file.embed_file(embedder, "items.jsonl", "vectors.parquet")
+    found = {}
+    exec(block, found)
+    assert found["names"] == ["0", "second", "3", "4"]
+    expected = embedder.encode(["one", "two", "four", "five"])
+    np.testing.assert_allclose(found["vectors"], expected, atol=1e-5)
 
 
 def test_what_utf8_cannot_say_stops_no_file(embedder, tmp_path_factory):

@@ -13,7 +13,7 @@ from lco_jax.config import MediaConfig, Memory
 from lco_jax.data.records import Item
 from lco_jax.embed.embedder import Embedder
 from lco_jax.embed.open import open_model
-from lco_jax.lab.media_texts import MediaTexts, make_reader
+from lco_jax.lab.media_texts import MediaTexts
 from lco_jax.train.known_features import compiled_towers, compute_features
 from tests import meshes, tiny
 from tests.data.audio_files import plain as wav
@@ -92,14 +92,13 @@ def png(pixels):
 
 
 def open_embedder(folder, **options):
-    options = {"media": MEDIA, "make_reader": make_reader, **options}
+    options = {"media": MEDIA, **options}
     return Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32", **options)
 
 
 def test_vectors_are_those_of_a_text_of_the_tokens_and_neighbours_do_not_matter(folder):
-    embedder = Embedder(
-        folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32", make_reader=make_reader
-    )
+    """With nothing but the settings, as a run of the quickstart has them."""
+    embedder = open_embedder(folder)
     plain = Embedder(folder, mesh=meshes.make((1, 1, 1)), dtype="float32")
     items = [Item(audios=(wav(tones(seconds)),)) for seconds in (0.5, 3.0)]
     vectors = embedder.encode([*items, Item("a text")])
@@ -110,17 +109,9 @@ def test_vectors_are_those_of_a_text_of_the_tokens_and_neighbours_do_not_matter(
 
 
 def test_training_refuses_the_setting_and_broken_sounds_stay_errors(folder):
-    embedder = Embedder(
-        folder, mesh=meshes.make((1, 1, 1)), media=MEDIA, dtype="float32", make_reader=make_reader
-    )
+    embedder = open_embedder(folder)
     (found,) = embedder.processor.try_encode([Item(audios=(wav(tones(0.5)),))])
     assert "audio_features=all" in str(found)
     errors = {}
     embedder.encode([Item(audios=(b"no sound",)), Item("a text")], errors=errors)
     assert list(errors) == [0]
-
-
-def test_an_embedder_without_the_reader_refuses(folder):
-    embedder = open_embedder(folder, make_reader=None)
-    with pytest.raises(ValueError, match=r"make_reader=lco_jax\.lab\.media_texts\.make_reader"):
-        embedder.encode(Item(audios=(wav(tones(0.5)),)))

@@ -50,6 +50,19 @@ def test_the_last_stage_is_the_one_that_no_other_starts_from(tmp_path):
         shutil.copyfile(older, tmp_path / name / "config.json")
     assert quickstart._last_run(tmp_path) == tmp_path / "refine"
     assert quickstart._last_run(tmp_path / "align") == tmp_path / "align"
+    # The control that `benchmarks.lab` trains after it starts from the same model.
+    shutil.copytree(tmp_path / "refine", tmp_path / "shuffled")
+    manifest = json.loads((tmp_path / "shuffled" / "config.json").read_text())
+    manifest["config"]["data"]["shuffled_positives"] = True
+    (tmp_path / "shuffled" / "config.json").write_text(json.dumps(manifest))
+    assert quickstart._last_run(tmp_path) == tmp_path / "refine"
+
+
+def test_run_as_a_module_it_says_what_it_does(tmp_path):
+    """Its logger is then of no package."""
+    command = [sys.executable, "-m", "lco_jax.cli.quickstart", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "no finished run" in " ".join(result.stderr.split())
 
 
 def test_it_ends_with_a_search_and_commands_that_work(tmp_path, monkeypatch, capsys):

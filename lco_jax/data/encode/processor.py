@@ -190,9 +190,7 @@ class Processor:
         if kind in _READ_AS_TEXTS and getattr(self.media, f"{kind}_features") != "all":
             raise ValueError(
                 f"data.media.{kind}_features={getattr(self.media, f'{kind}_features')} is for "
-                "embedding, with a reader that is handed in, as the programs do: "
-                "Embedder(..., make_reader=lco_jax.lab.media_texts.make_reader); "
-                f"train with {kind}_features=all"
+                f"embedding; train with {kind}_features=all"
             )
         return read
 

@@ -140,18 +140,23 @@ class FrameBudget:
 Budget = PatchBudget | FrameBudget | TileBudget
 
 
-def open_budget(config: VisionConfig | DeepConfig | TileConfig, frame_row: int) -> Budget:
+def open_budget(
+    config: VisionConfig | DeepConfig | TileConfig, frame_row: int, *, flows: bool = False
+) -> Budget:
     """An empty budget.
 
     Args:
         frame_row: patches of a row.
+        flows: a row holds many frames, each about in one piece.
 
     Raises:
         ValueError: the tower takes no such rows.
     """
     if not config.has_grids:
         return TileBudget(config)
-    return (PatchBudget if config.has_windows else FrameBudget)(config, frame_row)
+    if config.has_windows:
+        return PatchBudget(config, frame_row, flows=flows)
+    return FrameBudget(config, frame_row)
 
 
 def frame_rows_of(

@@ -75,10 +75,20 @@ class MediaPacker:
 
     Args:
         frame_rows: allowed lengths of a row of frame attention, ascending.
+        one_by_one: items are placed in their order, each without regard to those after it.
+        flows: see `open_budget`.
     """
 
-    def __init__(self, config: ModelConfig, frame_rows: Sequence[int]):
+    def __init__(
+        self,
+        config: ModelConfig,
+        frame_rows: Sequence[int],
+        *,
+        one_by_one: bool = False,
+        flows: bool = False,
+    ):
         self._vision, self._audio = config.vision, config.audio
+        self._one_by_one, self._flows = one_by_one, flows
         self._width = config.feature_size if config.text else 0
         self._frame_rows = frame_rows_of(config.vision, frame_rows)
         self._copies_pixels = True
@@ -170,8 +180,12 @@ class MediaPacker:
         units_of = patches.reshape(len(shards), -1, config.unit_patches, width)
         layouts = []
         for number, (items, starts) in enumerate(zip(shards, token_starts, strict=True)):
-            budget = open_budget(config, shape.frame_row)
-            units, first = budget.add(_grids(items)), 0
+            budget = open_budget(config, shape.frame_row, flows=self._flows)
+            if self._one_by_one:
+                units = np.concatenate([budget.add(())] + [budget.add(_grids([x])) for x in items])
+            else:
+                units = budget.add(_grids(items))
+            first = 0
             layouts.append(budget.layout(shape.patch_rows))
             if self._copies_pixels:
                 unused = np.ones(units_of.shape[1], bool)

@@ -1,18 +1,13 @@
 """Which items with media share batches, and in rows of which length their patches lie."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from lco_jax.data.encode.positions import Grid
-from lco_jax.data.pack.budgets import open_budget
 from lco_jax.data.pack.media_bins import Kind
-from lco_jax.data.pack.patch_layout import WINDOW_ROW, fits
-from lco_jax.data.pack.shares import Agree
-from lco_jax.models.config import DeepConfig, VisionConfig
+from lco_jax.data.pack.patch_layout import WINDOW_ROW
 
 _MOST_TIMES_LONGER = 4
 """How much longer a row of patches may be than an image needs, so that attention stays cheap."""
-_NEVER = 2**62
 
 
 class Members(NamedTuple):
@@ -43,20 +38,29 @@ def join_few(kinds: dict[Kind, Members], most_patches: int) -> None:
             )
 
 
-def tight_row(
-    grids: Sequence[Grid], lengths: range, config: VisionConfig | DeepConfig, agree: Agree
-) -> int:
-    """Of the lengths of a row of patches, above the first and up to the end of the range, the one
-    in which the frames of the grids take fewest slots.
+def join_all(kinds: Mapping[Kind, Members], most_patches: int) -> dict[Kind, Members]:
+    """The kinds, those whose frames fit into a batch of so many patches as one for each that has
+    the same media otherwise: its row is that of the largest.
     """
-    candidates = range(lengths.stop, lengths.start, -WINDOW_ROW)
-    slots = []
-    for length in candidates:
-        budget = open_budget(config, length)
-        if all(fits(grid, length, config) for grid in grids):
-            budget.add(grids)
-            slots.append(length * budget.num_rows)
-        else:
-            slots.append(_NEVER)
-    most = agree("slots of patches", tuple(slots))
-    return min(zip(most, candidates, strict=True))[1]
+    joined: dict[Kind, Members] = {}
+    alike: dict[tuple, Kind] = {}
+    for kind in sorted(kinds, reverse=True):
+        frame_row, *rest = kind
+        target = kind
+        if 0 < frame_row <= most_patches:
+            target = alike.setdefault(tuple(rest), kind)
+        own, before = kinds[kind], joined.get(target, Members([], 0, 0))
+        joined[target] = Members(
+            before.own + own.own, max(before.longest, own.longest), before.patches + own.patches
+        )
+    return joined
+
+
+def even_rows(patches: int, shortest: int, most_patches: int) -> range:
+    """Lengths of a row that holds all patches of a batch, ascending: in the fewest batches that
+    hold so many patches, from the length at which these would all be full.
+    """
+    num_batches = -(-patches // most_patches)
+    even = -(-patches // (num_batches * WINDOW_ROW)) * WINDOW_ROW
+    longest = max(shortest, most_patches // WINDOW_ROW * WINDOW_ROW)
+    return range(min(max(even, shortest), longest), longest + 1, WINDOW_ROW)

@@ -11,7 +11,7 @@ from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill
 from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
 from lco_jax.data.pack.media_bins import ROW_STEP, Bin, Demand, Kind, choose_flowing, round_up
-from lco_jax.data.pack.media_kinds import Members, join_few, tight_row
+from lco_jax.data.pack.media_kinds import Members, even_rows, join_all, join_few
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
 from lco_jax.data.pack.rows import lay
@@ -62,7 +62,8 @@ class MediaStream:
         self._frame_rows = frame_rows_of(config.vision, frame_rows)
         self._tokens, self._patches = tokens_per_shard, patches_per_shard
         self._num_shards, self._head_tokens = num_shards, head_tokens
-        self._packer = MediaPacker(config, frame_rows)
+        self._packer = MediaPacker(config, frame_rows, one_by_one=True, flows=flows)
+        self._row_of: dict[tuple, int] = {}
         self._shapes: dict[Kind, Shape] = {}
 
     def pack(self, encoded: Sequence[Encoded]) -> Iterator[Packed]:
@@ -79,12 +80,11 @@ class MediaStream:
             check_fits(longest, self._row_tokens)
         several = sum(members.patches for members in kinds.values()) > self._patches
         is_tight = several and self._flows
-        join_few(kinds, self._patches)
         if is_tight and self._config.vision.has_grids:
-            kinds = self._tighten(encoded, kinds)
+            kinds = self._join(encoded, kinds)
+        else:
+            join_few(kinds, self._patches)
         for kind, (own, longest, _) in sorted(kinds.items()):
-            # Large items first: small ones then fill the gaps.
-            own.sort(key=lambda index: -len(encoded[index].tokens))
             row = self._row_tokens[choose_row(self._row_tokens, longest)]
             if is_tight:
                 row = min(row, -(-longest // ROW_STEP) * ROW_STEP)
@@ -123,20 +123,33 @@ class MediaStream:
             if longest
         }
 
-    def _tighten(
-        self, encoded: Sequence[Encoded], kinds: dict[Kind, Members]
-    ) -> dict[Kind, Members]:
-        """The kinds, those that fill no batch with the rows of patches that suit them best."""
+    def _join(self, encoded: Sequence[Encoded], kinds: dict[Kind, Members]) -> dict[Kind, Members]:
+        """The kinds, with images of all sizes side by side in one row a shard: as short a row as
+        the fewest batches take.
+        """
         found = {}
-        for kind, members in kinds.items():
+        for kind, members in sorted(join_all(kinds, self._patches).items()):
             frame_row, *rest = kind
-            if frame_row and members.patches < self._patches:
-                shorter = max((row for row in self._frame_rows if row < frame_row), default=0)
-                grids = [m.content.grid for i in members.own for m in encoded[i].visuals]
-                lengths = range(shorter, frame_row)
-                frame_row = tight_row(grids, lengths, self._config.vision, self._agree)
+            if 0 < frame_row <= self._patches:
+                if self._row_of.get(tuple(rest), 0) < frame_row:
+                    row = self._shortest_row(encoded, kind, members)
+                    (row,) = self._agree("length of a row of patches", (row,))
+                    self._row_of[tuple(rest)] = row
+                frame_row = self._row_of[tuple(rest)]
             found[frame_row, *rest] = members
         return found
+
+    def _shortest_row(self, encoded: Sequence[Encoded], kind: Kind, members: Members) -> int:
+        """With which the members of this process fill as few batches as their patches."""
+        lengths = even_rows(members.patches, kind[0], self._patches)
+        most = -(-members.patches // self._patches) * self._num_shards
+        for length in lengths:
+            kind = (length, *kind[1:])
+            limit = self._limit(kind, self._row_tokens[-1])
+            bins, large = self._into_bins(encoded, kind, members.own, limit)
+            if not large and len(bins) <= most:
+                return length
+        return lengths[-1]
 
     def _pack_kind(
         self, encoded: Sequence[Encoded], kind: Kind, members: list[int], row_tokens: int
@@ -196,7 +209,8 @@ class MediaStream:
         """Shards within the limit, each filled as long as items fit; and items beyond it."""
         bins: list[Bin] = []
         large: list[Bin] = []
-        for index in members:
+        # Large items first: small ones then fill the gaps.
+        for index in sorted(members, key=lambda index: -len(encoded[index].tokens)):
             if not any(part.add(index, encoded[index], limit) for part in bins[-_OPEN_BINS:]):
                 part = self._bin(kind)
                 fitting = part.add(index, encoded[index], limit)
@@ -217,10 +231,7 @@ class MediaStream:
         if num_batches == 1:
             return bins
         num_shards = num_batches * self._num_shards
-        members = sorted(
-            (index for part in bins for index in part.members),
-            key=lambda index: -len(encoded[index].tokens),
-        )
+        members = [index for part in bins for index in part.members]
         fewest = -(-sum(part.num_patch_rows for part in bins) // num_shards)
         for patch_rows in range(fewest, limit.media.patch_rows):
             lower = limit._replace(media=limit.media._replace(patch_rows=patch_rows))
@@ -243,7 +254,8 @@ class MediaStream:
 
     def _bin(self, kind: Kind) -> Bin:
         frame_row = kind[0]
-        budget = open_budget(self._config.vision, frame_row) if frame_row else None
+        vision = self._config.vision
+        budget = open_budget(vision, frame_row, flows=self._flows) if frame_row else None
         return Bin(budget, self._flows)
 
     def _fill(

@@ -15,6 +15,8 @@ from lco_jax.models.config import DeepConfig, TileConfig, VisionConfig
 WINDOW_ROW = 128
 """Patches of a row of window attention. It holds two full windows of the public towers; a single
 one would leave more gaps, a longer row costs attention to what is masked."""
+_OPEN_WINDOW_ROWS = 4
+"""Where frames are kept in one piece, the last so many rows of windows take the next frame."""
 
 
 class PatchLayout(NamedTuple):
@@ -42,15 +44,16 @@ class PatchBudget:
 
     Args:
         frame_row: patches of a row of frame attention.
+        flows: a row holds many frames, each about in one piece: no window fills a gap far before.
 
     Raises:
         ValueError: `frame_row` does not consist of window rows.
     """
 
-    def __init__(self, config: VisionConfig, frame_row: int):
+    def __init__(self, config: VisionConfig, frame_row: int, *, flows: bool = False):
         if frame_row % WINDOW_ROW:
             raise ValueError(f"frame_row={frame_row} must be a multiple of {WINDOW_ROW} patches")
-        self._config, self.frame_row = config, frame_row
+        self._config, self.frame_row, self._flows = config, frame_row, flows
         self._used: list[_UsedRow] = []
         self._frames: list[tuple[Grid, np.ndarray, np.ndarray]] = []
         self._units: list[np.ndarray] = []
@@ -135,6 +138,8 @@ class PatchBudget:
             found = _place_windows(sizes, taken, row_units)
             if found is not None:
                 starts, taken = found
+                if self._flows:
+                    taken = _closed(taken, row_units)
                 used[row : row + 1] = [_UsedRow(sum(taken), taken)]
                 return row * num_window_rows * row_units + starts
         return None
@@ -147,6 +152,15 @@ class _UsedRow(NamedTuple):
     """Its merge units that are taken."""
     taken: tuple[int, ...]
     """Those of each of its window rows."""
+
+
+def _closed(taken: tuple[int, ...], row_units: int) -> tuple[int, ...]:
+    """What is taken in window rows, of which only the last that are used, and those after them,
+    take more.
+    """
+    used = max(row for row, units in enumerate(taken) if units) + 1
+    closed = max(0, used - _OPEN_WINDOW_ROWS)
+    return (row_units,) * closed + taken[closed:]
 
 
 @functools.lru_cache(maxsize=4096)
