@@ -21,7 +21,9 @@ Made by `python -m benchmarks.cost_table` from the rows of [the plans](plan.md).
 least as long as its plan's bound, and a run that long times its steps; start, evaluations and
 checkpoints come on top. Multiply chip-hours by the price of a chip-hour in your region. The data
 are the paper's: 276,000 triplets of all-NLI, 371,000 of the multimodal set, 5,055 pages of SeaDoc;
-passes over them are the config's. Milliseconds, minutes and chip-hours are lower bounds.
+passes over them are the config's. The batch is that of the plans, the same for all recipes of a
+contrastive stage; the configs of texts have the paper's, which is smaller and takes more steps.
+Milliseconds, minutes and chip-hours are lower bounds.
 
 | config | slice | batch | steps | ms a step | chips | minutes | chip-hours |
 |---|---|---|---|---|---|---|---|

@@ -25,6 +25,7 @@ from lco_jax.lab.corpora.splits import NUM_FOLDS
 from lco_jax.lab.held_apart import in_fold
 from lco_jax.lab.pages_with_tables import replace_table
 from lco_jax.lab.recipes import quickstart
+from lco_jax.lab.report import write_lab_report
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ def main() -> int:
     for folder in (*folders, *full):
         if folder not in complete:
             log.warning("%s is not complete: left out", folder)
+    for folder in complete[:1]:  # the report that is shown has the words of this revision
+        write_lab_report(str(folder), _stages_in(folder))
     _write(complete, arguments.output)
     return DONE
 
