@@ -19,7 +19,7 @@ from benchmarks.report import (
 )
 from lco_jax.config import DataConfig, JsonlSource, Lora, ModelRef, OptimizerConfig, TrainConfig
 
-_TRIPLETS = Path(__file__).parents[1] / "data/quickstart/wordnet_train.jsonl"
+TRIPLETS = Path(__file__).parents[1] / "data/quickstart/wordnet_train.jsonl"
 _OURS = "lco_jax"
 _LOSS_TOLERANCE = 1e-4
 
@@ -32,7 +32,7 @@ def lora_run(
     """The settings of our run on triplets of WordNet; the other sides take theirs from it."""
     return TrainConfig(
         model=ModelRef(str(model), trainable=lora, dtype="float32", num_layers=num_layers),
-        data=DataConfig(sources=(JsonlSource(str(_TRIPLETS)),), batch_size=batch_size),
+        data=DataConfig(sources=(JsonlSource(str(TRIPLETS)),), batch_size=batch_size),
         optimizer=OptimizerConfig(schedule="constant", warmup_steps=0),
         num_steps=steps,
     )

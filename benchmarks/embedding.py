@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.report import (
+    SMOLLM2,
     Measurement,
     Side,
     Work,
@@ -33,7 +34,6 @@ _TEXTS = Path(__file__).parents[1] / "data/quickstart/wordnet_train.jsonl"
 _DEFAULT_BATCH = 32
 _NUM_TRIAL = 256
 _LOWEST_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
-_MODEL = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
 _OURS = "lco_jax"
 
 
@@ -41,7 +41,7 @@ _OURS = "lco_jax"
 class Arguments:
     """Embed the same texts with the same exported model on both sides, in alternating rounds."""
 
-    model: Path = _MODEL
+    model: Path = SMOLLM2
     num_texts: int = 2000
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_sizes: tuple[int, ...] = (8, 16, 64, 128)

@@ -15,8 +15,9 @@ import numpy as np
 import tyro
 from jaxtyping import Float, Int
 
+from benchmarks.contrastive_step import TRIPLETS
+from benchmarks.report import SMOLLM2
 from benchmarks.results import append_line
-from benchmarks.training_step import _MODEL, _TRIPLETS
 from lco_jax.config import DataConfig, JsonlSource, Memory
 from lco_jax.data.encode.prompt import Prompter
 from lco_jax.data.pack.batch import choose_shape, item_lengths, measure
@@ -29,7 +30,7 @@ from lco_jax.data.sources.mixture import ExampleStream
 class Arguments:
     """How texts are tokenised, and over how many shards batches are dealt."""
 
-    model: Path = _MODEL
+    model: Path = SMOLLM2
     """Hub folder with the tokenizer; `lco fetch smollm2` makes it."""
     batch_size: int = 1056
     shards: int = 64
@@ -41,7 +42,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Measure, print."""
     prompter, size = Prompter(arguments.model), arguments.batch_size
-    stream = ExampleStream(DataConfig((JsonlSource(str(_TRIPLETS)),), batch_size=size), seed=0)
+    stream = ExampleStream(DataConfig((JsonlSource(str(TRIPLETS)),), batch_size=size), seed=0)
     packed, padded, tokens = [], [], []
     for first in range(0, arguments.num_batches * size, size):
         examples = [stream[index] for index in range(first, first + size)]

@@ -17,6 +17,8 @@ from rich.table import Table
 
 from benchmarks.results import append_line
 
+SMOLLM2 = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
+"""Where the quickstart has fetched its decoder to."""
 _GEMM_SHAPE = (1024, 4096, 1024)
 _GEMM_S = 0.5
 _SPAWN = multiprocessing.get_context("spawn")

@@ -10,10 +10,9 @@ from typing import Literal
 import tyro
 
 from benchmarks.contrastive_step import compare_steps, lora_run
-from benchmarks.report import Side
+from benchmarks.report import SMOLLM2, Side
 from lco_jax.config import Lora, TrainConfig
 
-_MODEL = Path("~/.cache/lco_jax/smollm2-135m").expanduser()
 _SideName = Literal["official", "official, no checkpointing", "grouped", "shared preamble"]
 
 
@@ -21,7 +20,7 @@ _SideName = Literal["official", "official, no checkpointing", "grouped", "shared
 class Arguments:
     """Time optimizer steps, ours and torch's in turn, on the same triplets in the same order."""
 
-    model: Path = _MODEL
+    model: Path = SMOLLM2
     num_layers: int = 8
     batch_size: int = 64
     rank: int = 16

@@ -3,6 +3,7 @@
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import lco_jax
 
@@ -27,6 +28,14 @@ def test_no_heavy_imports():
 
 def test_embedding_does_not_wait_for_what_it_has_no_use_for():
     check_without("grain,scipy,orbax", ["lco_jax.cli.embed", "lco_jax.embed.embed_file"])
+
+
+def test_every_benchmark_can_be_imported():
+    """Those that compare with representax do so where it is; the others need no more than tests."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    names = [file.stem for file in folder.glob("*.py") if "representax_" not in file.stem]
+    assert len(names) > 20
+    check_without("representax", [f"benchmarks.{name}" for name in names])
 
 
 def check_without(heavy, names):
