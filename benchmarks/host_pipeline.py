@@ -27,6 +27,8 @@ _PATCH_PX = 14
 _STEPS = 64
 """Of a run: what is done once in it, such as filling what is read ahead, is little beside them."""
 _WARM_STEPS = 2
+_YARDSTICKS = 16
+"""How often decoding and tokenising alone are done before the runs, and as often after them."""
 _NUM_EXAMPLES = 8192
 
 
@@ -163,23 +165,37 @@ def measure(job_file: Path) -> dict[str, float]:
         return {"open": opened - start, "step": step_s}, batch
 
     def seconds(work: Callable[[], object]) -> float:
-        """Of this process's core, the second time."""
+        """Of this process's core."""
         work()
         start = time.process_time()
-        work()
-        return time.process_time() - start
+        for _ in range(_YARDSTICKS):
+            work()
+        return (time.process_time() - start) / _YARDSTICKS
 
     rows = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
     rows = rows[: job["num_texts"]]
     turns = [row[role]["text"] + processor.prompter.prompt for row in rows for role in row]
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
     paths = [str(folder / f"{number}.jpg") for number in range(job["num_images"])]
-    tokenise_s = seconds(lambda: tokenizer.encode_batch_fast(turns, add_special_tokens=False))
-    decode_s = seconds(lambda: [np.asarray(load_image(path)) for path in paths])
+
+    def decode() -> None:
+        """Each image is let go, as the loader does: the memory of all at a time would be cleared anew."""
+        for path in paths:
+            np.asarray(load_image(path))
+
+    def alone() -> np.ndarray:
+        """Seconds of tokenising and of decoding."""
+        return np.array([
+            seconds(lambda: tokenizer.encode_batch_fast(turns, add_special_tokens=False)),
+            seconds(decode),
+        ])  # fmt: skip
+
+    before = alone()
     sizes = {"texts": len(rows), "images": len(paths)}
     for name, size in sizes.items():
         load(name, size, _WARM_STEPS)
     (texts, _), (images, batch) = (load(name, size, _STEPS) for name, size in sizes.items())
+    tokenise_s, decode_s = (before + alone()) / 2
     sent = sum(x.nbytes for x in batch.media.vision if x is not None)
     per_text = texts["step"] / (3 * len(rows))
     beside_texts = images["step"] - 2 * len(paths) * per_text

@@ -106,8 +106,9 @@ def patchify_words(words: UInt32[np.ndarray, "Y X"], config: PixelConfig) -> Pat
     np.copyto(moved.view(runs.dtype).reshape(runs.shape), runs)
     levels = empty_array((len(moved), 3, side**2), np.uint8)
     for channel in range(3):
+        if channel:
+            moved >>= np.uint32(8)
         np.copyto(levels[:, channel], moved, casting="unsafe")  # the lowest byte
-        moved >>= np.uint32(8)
     return _patches(levels.reshape(len(levels), -1), 1, height, width, config)
 
 
