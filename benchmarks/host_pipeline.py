@@ -179,7 +179,7 @@ def measure(job_file: Path) -> dict[str, float]:
     paths = [str(folder / f"{number}.jpg") for number in range(job["num_images"])]
 
     def decode() -> None:
-        """Each image is let go, as the loader does: the memory of all at a time would be cleared anew."""
+        """Each image is let go, as the loader does: memory of all at a time is cleared anew."""
         for path in paths:
             np.asarray(load_image(path))
 
