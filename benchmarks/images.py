@@ -110,7 +110,7 @@ def main(arguments: Arguments) -> None:
 
 
 class Embedding:
-    """`Embedder.encode`; tokens are counted from the last run of the stream."""
+    """`Embedder.encode`; tokens are not counted."""
 
     def __init__(self, folder: Path, dtype: str):
         from lco_jax.embed.embedder import Embedder

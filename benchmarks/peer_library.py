@@ -3,6 +3,10 @@
 import importlib.util
 from typing import Literal
 
+from lco_jax.data.pack.rounding import round_rows
+
+_MULTIPLE = 8
+"""Of which all static sizes are multiples."""
 Rematerialization = Literal["none", "selective", "full"]
 """What it computes again in the backward pass."""
 
@@ -26,5 +30,4 @@ def require_representax() -> None:
 def static_size(count: int) -> int:
     """The smallest admitted size that holds `count`: there are eight between powers of two, so few
     programs are compiled, and less than an eighth of a size is padding."""
-    step = 1 << max(3, count.bit_length() - 4)
-    return -(-count // step) * step
+    return _MULTIPLE * round_rows(-(-count // _MULTIPLE))

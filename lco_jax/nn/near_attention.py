@@ -112,17 +112,14 @@ _attend_group.defvjp(_attend_group_fwd, _attend_group_bwd)
 
 def _attend_block(query, key, value, start, own, segments, *, width: int) -> Array:
     """A block of queries to so many keys."""
-    near = (jax.lax.dynamic_slice_in_dim(x, start, width, axis=1) for x in (key, value))
-    others = jax.lax.dynamic_slice_in_dim(segments, start, width)
-    return _attend_to(query, *near, own[:, None] == others)
+    near, mask = _near(key, value, start, own, segments, width)
+    return _attend_to(query, *near, mask)
 
 
 def _add_gradients(sums, query, key, value, cotangent, start, own, segments, *, width: int):
     """The sums of gradients of keys and values with those of a block, and that of its queries."""
-    near = [jax.lax.dynamic_slice_in_dim(x, start, width, axis=1) for x in (key, value)]
-    others = jax.lax.dynamic_slice_in_dim(segments, start, width)
-    attend = functools.partial(_attend_to, mask=own[:, None] == others)
-    _, pull_back = jax.vjp(attend, query, *near)
+    near, mask = _near(key, value, start, own, segments, width)
+    _, pull_back = jax.vjp(functools.partial(_attend_to, mask=mask), query, *near)
     gradient, *own_sums = pull_back(cotangent)
     return tuple(
         jax.lax.dynamic_update_slice_in_dim(
@@ -130,6 +127,12 @@ def _add_gradients(sums, query, key, value, cotangent, start, own, segments, *, 
         )
         for total, part in zip(sums, own_sums, strict=True)
     ), gradient
+
+
+def _near(key, value, start, own, segments, width: int) -> tuple[list[Array], Array]:
+    """The keys and values that a block meets, and which of them each of its queries sees."""
+    near = [jax.lax.dynamic_slice_in_dim(x, start, width, axis=1) for x in (key, value)]
+    return near, own[:, None] == jax.lax.dynamic_slice_in_dim(segments, start, width)
 
 
 def _by_head(*arrays: Float[Array, "P N H"]) -> list[Float[Array, "N P H"]]:

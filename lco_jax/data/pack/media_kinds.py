@@ -45,10 +45,9 @@ def join_all(kinds: Mapping[Kind, Members], most_patches: int) -> dict[Kind, Mem
     joined: dict[Kind, Members] = {}
     alike: dict[tuple, Kind] = {}
     for kind in sorted(kinds, reverse=True):
-        frame_row, *rest = kind
         target = kind
-        if 0 < frame_row <= most_patches:
-            target = alike.setdefault(tuple(rest), kind)
+        if 0 < kind[0] <= most_patches:
+            target = alike.setdefault(kind[1:], kind)
         own, before = kinds[kind], joined.get(target, Members([], 0, 0))
         joined[target] = Members(
             before.own + own.own, max(before.longest, own.longest), before.patches + own.patches

@@ -64,6 +64,7 @@ class MediaStream:
         self._num_shards, self._head_tokens = num_shards, head_tokens
         self._packer = MediaPacker(config, frame_rows, one_by_one=True, flows=flows)
         self._row_of: dict[tuple, int] = {}
+        """Where items flow, the length of the row of patches of each kind; see `_join`."""
         self._shapes: dict[Kind, Shape] = {}
 
     def pack(self, encoded: Sequence[Encoded]) -> Iterator[Packed]:
@@ -129,14 +130,13 @@ class MediaStream:
         """
         found = {}
         for kind, members in sorted(join_all(kinds, self._patches).items()):
-            frame_row, *rest = kind
-            if 0 < frame_row <= self._patches:
-                if self._row_of.get(tuple(rest), 0) < frame_row:
+            row, rest = kind[0], kind[1:]
+            if 0 < row <= self._patches:
+                if self._row_of.get(rest, 0) < row:
                     row = self._shortest_row(encoded, kind, members)
-                    (row,) = self._agree("length of a row of patches", (row,))
-                    self._row_of[tuple(rest)] = row
-                frame_row = self._row_of[tuple(rest)]
-            found[frame_row, *rest] = members
+                    (self._row_of[rest],) = self._agree("length of a row of patches", (row,))
+                row = self._row_of[rest]
+            found[row, *rest] = members
         return found
 
     def _shortest_row(self, encoded: Sequence[Encoded], kind: Kind, members: Members) -> int:
