@@ -24,7 +24,7 @@ from rich.table import Table
 _ROOT = Path(__file__).parents[1]
 _WORDS = (Path("data") / "quickstart" / "wordnet_test.jsonl", "positive")
 _PATCH_PX = 14
-_STEPS = 64
+_STEPS = 192
 """Of a run: what is done once in it, such as filling what is read ahead, is little beside them."""
 _WARM_STEPS = 2
 _YARDSTICKS = 16

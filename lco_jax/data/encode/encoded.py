@@ -23,6 +23,8 @@ class Visual(NamedTuple):
     order: Int32[np.ndarray, "n"] | None = None
     """Of each token that stands for it the feature, counted within it; -1: the one that the tower
     adds to those of all patches (None: a token for each feature, in turn)."""
+    content_hash: int | None = None
+    """Of the file that it was read from (None: its patches are hashed)."""
 
 
 class Audio(NamedTuple):

@@ -53,12 +53,11 @@ def mrope_ids(
     Source: transformers Qwen2_5_VLModel.get_rope_index, Qwen3VLModel.get_rope_index, and that of
     Qwen2_5OmniPreTrainedModelForConditionalGeneration.
     """
-    pieces = [np.zeros((0, 3), np.int64)]
+    pieces: list[tuple[int, np.ndarray]] = []
     start = 0
     for part in parts:
         if isinstance(part, int):
-            ids = np.repeat(np.arange(part)[:, None], 3, axis=1)
-            length = part
+            ids, length = np.broadcast_to(np.arange(part)[:, None], (part, 3)), part
         elif isinstance(part, AudioVideo):
             turns = _turns(part, config)
             starts, ends = np.zeros((2, 3), np.int64), np.full((2, 3), turns.length + 1)
@@ -66,10 +65,18 @@ def mrope_ids(
             length = turns.length + 2
         else:
             ids = _grid_ids(part, config)
-            length = ids[:, 1:].max() + 1 if after_video == "extent" else ids.max() + 1
-        pieces.append(start + ids)
+            length = max(part.rows, part.columns) // config.merge_size
+            if after_video == "last":
+                length = max(length, int(ids[-1, 0]) + 1)
+        pieces.append((start, ids))
         start += length
-    return np.concatenate(pieces).astype(np.int32)
+    found = np.empty((sum(len(ids) for _, ids in pieces), 3), np.int32)
+    first = 0
+    for start, ids in pieces:
+        found[first : first + len(ids)] = ids
+        found[first : first + len(ids)] += start
+        first += len(ids)
+    return found
 
 
 def video_turns(video: AudioVideo, config: VisionConfig) -> Bool[np.ndarray, "n"]:

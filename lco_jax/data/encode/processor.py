@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -124,14 +124,17 @@ class Processor:
         self, items: Sequence[Item], check: Callable[[Item], None]
     ) -> list[list[_Read] | RecordError]:
         # Texts need no thread: starting work there costs more than looking at them.
-        if any(item.has_media for item in items):
-            return list(self._pool.map(lambda item: self._read_media(item, check), items))
+        found = self._pool.map(
+            lambda item: self._read_media(item, check), [item for item in items if item.has_media]
+        )
+        texts = [item for item in items if not item.has_media]
         try:
-            for item in items:
+            for item in texts:
                 check(item)
+            checked: Iterator[list[_Read] | RecordError] = ([] for _ in texts)
         except Exception:  # of one of them: each is looked at by itself
-            return [self._read_media(item, check) for item in items]
-        return [[] for _ in items]
+            checked = (self._read_media(item, check) for item in texts)
+        return [next(found if item.has_media else checked) for item in items]
 
     def _expand_all(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import xxhash
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from lco_jax.data.encode.encoded import Audio, Content, Encoded, Known, Medium, Visual
 from lco_jax.data.encode.positions import AudioVideo, Grid, mrope_ids, video_turns
@@ -24,17 +24,17 @@ class Row:
     """
 
     def __init__(self, config: ModelConfig, tokens: Int32[np.ndarray, "S"], tokens_of: TokensOf):
-        self._config, self._given = config, tokens.tolist()
+        self._config, self._given = config, tokens
         self._tokens_of = tokens_of
-        self._start = 0
-        self._tokens: list[int] = []
+        self._start = self._count = 0
+        self._tokens: list[np.ndarray] = []
         self._parts: list[int | Grid | AudioVideo] = []
         self._media: list[Medium] = []
 
     def add_text(self, stop: int) -> None:
         """The given tokens up to index `stop`, from behind the last medium on."""
         self._parts.append(stop - self._start)
-        self._tokens += self._given[self._start : stop]
+        self._add(self._given[self._start : stop])
         self._start = stop
 
     def add_medium(self, content: Content) -> None:
@@ -45,10 +45,16 @@ class Row:
             return
         count = num_features(content, self._config)
         self._parts.append((self._config.text.mrope_section and grid) or count)
-        first = len(self._tokens)
-        self._media.append(Medium(content, np.arange(first, first + count)))
-        self._tokens += [self._given[self._start]] * count
+        places = self._add(np.full(count, self._given[self._start]))
+        self._media.append(Medium(content, places))
         self._start += 1
+
+    def _add(self, tokens: Sequence[int] | Int32[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+        """Some tokens more; and their places in the item."""
+        self._tokens.append(np.asarray(tokens, np.int32))
+        first = self._count
+        self._count += len(tokens)
+        return np.arange(first, self._count)
 
     def _add_frames(self, video: Visual | Known) -> None:
         """Each temporal patch as an image, which its time precedes as text.
@@ -60,10 +66,9 @@ class Row:
         places = []
         for label in self._tokens_of([f"<{time:.1f} seconds>" for time in grid.times]):
             self._parts += [len(label) + 1, Grid(1, grid.rows, grid.columns), 1]
-            self._tokens += [*label, names.vision_start]
-            first = len(self._tokens)
-            places.append(np.arange(first, first + count))
-            self._tokens += [*[self._given[self._start]] * count, names.vision_end]
+            self._add([*label, names.vision_start])
+            places.append(self._add(np.full(count, self._given[self._start])))
+            self._add([names.vision_end])
         self._media.append(Medium(video, np.concatenate(places)))
         self._start += 1
 
@@ -78,30 +83,34 @@ class Row:
         # The start of vision lies in the text before, and shares its position with that of audio.
         self._parts[-1] -= 1
         self._parts.append(video)
-        first = len(self._tokens) + 1
-        self._media.append(Medium(visual, first + np.flatnonzero(is_video)))
-        self._media.append(Medium(audio, first + np.flatnonzero(~is_video)))
-        turns = np.where(is_video, names.video, names.audio).tolist()
-        self._tokens += [names.audio_start, *turns, names.audio_end, names.vision_end]
+        self._add([names.audio_start])
+        places = self._add(np.where(is_video, names.video, names.audio))
+        self._add([names.audio_end, names.vision_end])
+        self._media.append(Medium(visual, places[is_video]))
+        self._media.append(Medium(audio, places[~is_video]))
         self._start += 2
 
     def finish(self, encoded: Encoded, after_video: AfterVideo) -> Encoded:
         """The item that was `encoded` with one token for each medium; its hash is of its text and
         media.
         """
-        digest = xxhash.xxh3_64(encoded.hash.tobytes())  # of megabytes for every image
+        digest = xxhash.xxh3_64(encoded.hash.tobytes())
         for medium in self._media:
             content = medium.content
-            digest.update(repr((content[0].shape, getattr(content, "grid", None))).encode())
-            digest.update(np.ascontiguousarray(content[0]).data)
+            of_file = content.content_hash if isinstance(content, Visual) else None
+            about = (content[0].shape, getattr(content, "grid", None), of_file)
+            digest.update(repr(about).encode())
+            if of_file is not None:
+                continue
+            digest.update(np.ascontiguousarray(content[0]).data)  # may be megabytes
             if isinstance(content, Visual) and content.order is not None:
                 digest.update(content.order.data)
         targets = encoded.targets
         if targets is not None:  # media stand in the prompt, before all that is learned
-            before = len(self._tokens) - len(self._given)
+            before = self._count - len(self._given)
             targets = np.pad(targets, (before, 0), constant_values=-1)
         return Encoded(
-            np.array(self._tokens, np.int32),
+            np.concatenate(self._tokens),
             np.uint64(digest.intdigest()),
             mrope_ids(self._parts, self._config.vision, after_video=after_video),
             tuple(self._media),

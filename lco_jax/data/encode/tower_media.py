@@ -14,7 +14,7 @@ from lco_jax.data.errors import RecordError, belonging_to
 from lco_jax.data.media.audio import load_audio
 from lco_jax.data.media.config import MelConfig, PixelConfig, VideoConfig
 from lco_jax.data.media.errors import MediaError, NoAudioError
-from lco_jax.data.media.images import is_animation, load_image
+from lco_jax.data.media.images import is_animation, load_hashed
 from lco_jax.data.media.mel import log_mel, mel_chunks
 from lco_jax.data.media.sources import (
     MediaOptions,
@@ -87,8 +87,9 @@ class TowerMedia:
         if kind == "audio":
             return (self._read_audio(source, options),)
         if kind == "image":
-            image = load_image(source, self._limits)
-            return (self._grammar.read_image(image, self._image, options),)
+            image, content_hash = load_hashed(source, self._limits)
+            visual = self._grammar.read_image(image, self._image, options)
+            return (visual._replace(content_hash=content_hash),)
         config = options.of_video(self._video)
         start_s = options.start or 0.0
         video = load_video(source, config, self._limits, start_s=start_s, end_s=options.end)

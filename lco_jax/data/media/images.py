@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
+import xxhash
 from jaxtyping import UInt8, UInt32
 from PIL import Image, ImageCms, ImageOps
 
@@ -24,6 +25,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 """Content decides, not the suffix of the file. EPS is left out: Pillow would run Ghostscript."""
 
 _ORIENTATION = 0x0112  # EXIF tag
+_MOST_HASHED_BYTES = 64 << 20
 
 
 def load_image(source: str | bytes | Pixels, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -36,16 +38,33 @@ def load_image(source: str | bytes | Pixels, limits: MediaLimits = DEFAULT_LIMIT
     Raises:
         MediaError: missing, empty, no image, damaged, too large or too thin.
     """
+    return load_hashed(source, limits)[0]
+
+
+def load_hashed(
+    source: str | bytes | Pixels, limits: MediaLimits = DEFAULT_LIMITS
+) -> tuple[Image.Image, int | None]:
+    """What `load_image` gives, and a hash of the content of the file (None: it is very large, or
+    the image was in memory).
+
+    Raises:
+        MediaError: as `load_image` does.
+    """
     name = name_of(source)
     if isinstance(source, Pixels):
         refuse_truncated_images()
         with source.lock, _naming(name):
-            return to_rgb(_decode(source.image, name, limits))
-    with open_media(source) as file, _naming(name), Image.open(file, formats=FORMATS) as image:
-        image = _decode(image, name, limits)
-        # A copy, which `to_rgb` makes in any case, is for those whose image may change.
-        is_rgb = image.mode == "RGB" and "transparency" not in image.info
-        return image if is_rgb else to_rgb(image)
+            return to_rgb(_decode(source.image, name, limits)), None
+    with open_media(source) as file, _naming(name):
+        is_small = file.seek(0, io.SEEK_END) <= _MOST_HASHED_BYTES
+        file.seek(0)
+        content = file.read() if is_small else None  # at once: Pillow would read piece by piece
+        with Image.open(file if content is None else io.BytesIO(content), formats=FORMATS) as image:
+            image = _decode(image, name, limits)
+            # A copy, which `to_rgb` makes in any case, is for those whose image may change.
+            is_rgb = image.mode == "RGB" and "transparency" not in image.info
+            image = image if is_rgb else to_rgb(image)
+    return image, None if content is None else xxhash.xxh3_64_intdigest(content)
 
 
 def image_patches(image: Image.Image, config: PixelConfig) -> Patches:

@@ -102,13 +102,14 @@ def patchify_words(words: UInt32[np.ndarray, "Y X"], config: PixelConfig) -> Pat
     rows, columns = height // config.unit_px, width // config.unit_px
     runs = np.ascontiguousarray(words).view(f"V{words.itemsize * side}")
     runs = runs.reshape(rows, merge, side, columns, merge).transpose(0, 3, 1, 4, 2)
-    moved = empty_array((rows * columns * merge**2, side**2), np.uint32)
-    np.copyto(moved.view(runs.dtype).reshape(runs.shape), runs)
-    levels = empty_array((len(moved), 3, side**2), np.uint8)
+    shape = (rows * columns * merge**2, side**2)
+    # Words of the next channel begin a byte later, those of the last one end behind all pixels.
+    moved = empty_array((words.nbytes + 2,), np.uint8)
+    np.copyto(moved[:-2].view(runs.dtype).reshape(runs.shape), runs)
+    levels = empty_array((shape[0], 3, shape[1]), np.uint8)
     for channel in range(3):
-        if channel:
-            moved >>= np.uint32(8)
-        np.copyto(levels[:, channel], moved, casting="unsafe")  # the lowest byte
+        words_of_channel = np.ndarray(shape, "<u4", moved, offset=channel)
+        np.copyto(levels[:, channel], words_of_channel, casting="unsafe")  # the lowest byte
     return _patches(levels.reshape(len(levels), -1), 1, height, width, config)
 
 
