@@ -16,6 +16,7 @@ import tyro
 _T = TypeVar("_T")
 
 _PARSED_WIDTH = 80
+_HOME = re.compile(r"^(--[\w.-]+=)(~[^/]*)(?=/|$)")
 _CONFIG = (tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff)
 
 
@@ -41,7 +42,7 @@ def parse(
         args: the command line (None: the program's own).
         description: what the program does (None: the docstring of `kind`).
     """
-    given = list(sys.argv[1:] if args is None else args)
+    given = typed(args)
     options: dict[str, Any] = {"config": _CONFIG, "description": description}
     if default is not tyro.MISSING:
         options["default"] = default
@@ -51,6 +52,16 @@ def parse(
         print(_short_help(_full_help(kind, given, options), examples, brief))
         raise SystemExit(0)
     return tyro.cli(kind, args=given, **options)
+
+
+def typed(args: Sequence[str] | None = None) -> list[str]:
+    """The words of a command line (None: the program's own), in which `--output=~/x` means what
+    `--output ~/x` does: shells see a home at the beginning of a word only.
+    """
+    words = sys.argv[1:] if args is None else args
+    return [
+        _HOME.sub(lambda found: found[1] + os.path.expanduser(found[2]), word) for word in words
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import tyro
 
 from lco_jax.cli.configs import CONFIGS, load_config
 from lco_jax.cli.exits import DONE, FAILED, program
-from lco_jax.cli.parse import parse
+from lco_jax.cli.parse import parse, typed
 from lco_jax.config import PREVIOUS_STAGE, Stages, TrainConfig
 from lco_jax.runtime.disks import replace_text
 
@@ -83,7 +83,7 @@ _BRIEF = (
 def main() -> int:
     """Parse, compile, print."""
     # Neither asks for what is missing nor for help: the second parse does, which knows all options.
-    front, _ = tyro.cli(_Front, return_unknown_args=True, add_help=False)
+    front, _ = tyro.cli(_Front, args=typed(), return_unknown_args=True, add_help=False)
     given = {name: value for name, value in vars(front).items() if value is not None}
     config = load_config(front.config)
     parsed = {

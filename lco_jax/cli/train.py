@@ -13,7 +13,7 @@ from lco_jax.cli.compilations import Compilations
 from lco_jax.cli.configs import CONFIGS, find_config, load_config
 from lco_jax.cli.exits import DONE, program
 from lco_jax.cli.own_data import OwnData, own_recipe, with_own
-from lco_jax.cli.parse import parse
+from lco_jax.cli.parse import parse, typed
 from lco_jax.cli.start import Start
 from lco_jax.config import Stage, Stages, TrainConfig
 from lco_jax.data.sources.files import stem_of
@@ -120,7 +120,7 @@ def read_command(
         ValueError: the config is none, or settings do not fit each other.
         SystemExit: there is no such option, or help was asked for.
     """
-    front, _ = tyro.cli(_Front, args=args, return_unknown_args=True, add_help=False)
+    front, _ = tyro.cli(_Front, args=typed(args), return_unknown_args=True, add_help=False)
     if front.config is None and front.data:
         name, config = stem_of(front.data[0]), own_recipe(front)
     else:
