@@ -69,9 +69,10 @@ class Memory:
     row_tokens: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     """Allowed lengths of a packed row, ascending. A batch takes the one that costs least of those
     that hold its longest item; short items share rows."""
-    frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 16384)
-    """Allowed lengths of a row of patches, ascending, in multiples of 128: a batch takes the first
-    that holds its largest image or frame. Full attention of the vision tower runs within a row."""
+    frame_rows: tuple[int, ...] = (256, 1024, 2048, 5120, 10240, 16384)
+    """Allowed lengths of a row of patches, ascending, in multiples of 128. A batch takes the one
+    that costs least of those that hold its largest image or frame. Full attention of the vision
+    tower runs within a row."""
     least_shape: tuple[int, int, int] = (0, 0, 0)
     """Rows, rows of patches and chunks of audio that a training batch has at least on each data
     shard (of media: if it has any), so that fewer programs are compiled."""

@@ -27,6 +27,7 @@ from lco_jax.data.pack.batch import (
     split_items,
 )
 from lco_jax.data.pack.fits import fitting
+from lco_jax.data.pack.level import Groups, levelled
 from lco_jax.data.pack.media_batch import MediaPacker
 from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples, spread
 from lco_jax.data.read_ahead import ReadAhead, num_bytes
@@ -51,11 +52,13 @@ class Loader(abc.ABC, Generic[_Part]):
     """This process's part of each step's batch, from the next step on.
 
     Iterating gives `(step, batch, stats)`. The examples of a step depend on seed and sources only
-    (`ExampleStream`). Each encode chunk of each data shard has about as many of each source.
+    (`ExampleStream`). Each process has about as many of each source, and each of its chunks and
+    shards about as much of everything.
 
     Args:
         num_shards: data shards of the whole mesh.
         shards: those that this process feeds (None: all).
+        groups: those of them that may exchange examples (None: all; see `Share`).
         agree: called in a background thread, in step order; for the same steps on every process
             if all stop iterating after the same step. It must return or raise in bounded time.
         num_steps: where to stop (None: never).
@@ -73,11 +76,12 @@ class Loader(abc.ABC, Generic[_Part]):
         seed: int,
         num_shards: int = 1,
         shards: Sequence[int] | None = None,
+        groups: Groups | None = None,
         agree: Agree = agree_alone,
         num_steps: int | None = None,
     ):
         self._config, self._chunks, self._num_shards = config, memory.encode_chunks, num_shards
-        self._take_share(range(num_shards) if shards is None else shards)
+        self._take_share(range(num_shards) if shards is None else shards, groups)
         self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
         self._frame_rows = memory.frame_rows
         self._processor = processor
@@ -88,10 +92,9 @@ class Loader(abc.ABC, Generic[_Part]):
             skip=processor.media.on_error == "skip",
             max_seconds=processor.media.audio_max_seconds,
         )
-        self._agree = agree
+        self._agree, self._next_step = agree, 0
         self._stop = sys.maxsize if num_steps is None else num_steps
         self._stream = ExampleStream(config, seed, self._kind)
-        self._next_step = 0
 
     _kind: ClassVar[type[Record]]
     """Of the examples."""
@@ -106,18 +109,20 @@ class Loader(abc.ABC, Generic[_Part]):
     def _try_encode(self, parts: Sequence[_Part]) -> list[Encoded | RecordError]:
         """The tokens of each part, or what is wrong with it."""
 
-    def _take_share(self, shards: Sequence[int]) -> None:
-        size = self._config.batch_size
-        self._places = share_examples(size, self._chunks, self._num_shards, shards)
+    def _take_share(self, shards: Sequence[int], groups: Groups | None) -> None:
+        self._places = share_examples(
+            self._config.batch_size, self._chunks, self._num_shards, shards
+        )
         self._local_shards = len(shards)
+        self._groups = [[shards.index(shard) for shard in own] for own in groups or [shards]]
 
-    def of_process(self, shards: Sequence[int], agree: Agree, num_steps: int) -> Self:
-        """The loader of a process that feeds other shards of the same run, from step 0 on; its
-        batches lack nothing but the pixels.
-        """
+    def of_process(
+        self, shards: Sequence[int], groups: Groups, agree: Agree, num_steps: int
+    ) -> Self:
+        """The loader of a process that feeds other shards, from step 0 on; pixels are lacking."""
         other = copy.copy(self)
         other._packer = self._packer.without_pixels()
-        other._take_share(shards)
+        other._take_share(shards, groups)
         other._agree, other._stop, other._next_step = agree, num_steps, 0
         return other
 
@@ -225,7 +230,8 @@ class Loader(abc.ABC, Generic[_Part]):
                 own = slice(index * roles, (index + 1) * roles)
                 if any(isinstance(role, RecordError) for role in encoded[own]):
                     encoded[own] = self._replacements.replace(encoded[own], place)
-        return Step(step, numbers, encoded, len(errors))
+        levels = levelled(numbers, encoded, self._local_shards, self._groups)
+        return Step(step, *levels, len(errors))
 
     def _numbers_of(self, step: int) -> Int64[np.ndarray, "C I"]:
         """Which examples of the global batch are this process's: of each source about as many in
@@ -238,8 +244,7 @@ class Loader(abc.ABC, Generic[_Part]):
         return np.where(self._places == IDLE, IDLE, numbers[self._places])
 
     def _encode_examples(self, places: Sequence[int | None]) -> list[Encoded | RecordError | None]:
-        """The roles of the examples at these places of the sequence (None: absent), each example
-        with as many."""
+        """The roles of the examples at these places of the sequence (None: absent)."""
         absent = self._take_parts(None)
         found = iter(self._stream.find([place for place in places if place is not None]))
         given = []

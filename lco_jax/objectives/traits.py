@@ -82,6 +82,7 @@ def make_loader(config: TrainConfig, processor: Processor, mesh: jax.sharding.Me
         seed=config.seed,
         num_shards=share.num_shards,
         shards=share.shards,
+        groups=share.groups,
         agree=processes.agree_max,
     )
 

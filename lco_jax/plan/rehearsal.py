@@ -216,7 +216,7 @@ def _demands(
     """
     demands, refused = {}, {}
     for share in sorted(shares, key=lambda share: share.shards):
-        own = loader.of_process(share.shards, lambda _, values: values, num_steps)
+        own = loader.of_process(share.shards, share.groups, lambda _, values: values, num_steps)
         try:
             demands[share] = [own.demand_of(step) for step in range(num_steps)]
         except (ValueError, OSError) as error:
@@ -240,7 +240,7 @@ def _feed(
         return answer
 
     feeds, stats = [], []
-    for _, batch, own in loader.of_process(share.shards, agree, len(agreed)):
+    for _, batch, own in loader.of_process(share.shards, share.groups, agree, len(agreed)):
         feeds.append(dict(zip(share.shards, feeds_of(batch, len(share.shards)), strict=True)))
         stats.append(own)
         roles = batch.pool.shape[1]

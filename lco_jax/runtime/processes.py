@@ -76,6 +76,9 @@ class Share:
     are blocks of chips, which the mesh crosses."""
     num_shards: int
     """Of the whole mesh."""
+    groups: tuple[tuple[int, ...], ...]
+    """Those of its shards that the very same processes feed: these may exchange examples, since
+    all who feed them know both."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -85,14 +88,16 @@ def shares_of(mesh: jax.sharding.Mesh) -> Mapping[int, Share]:
     Where a tensor axis crosses hosts, several processes hold a shard, and each of them feeds it.
     The devices need not be there: those that a compiler or a torus describes will do.
     """
-    shards = num_shards(mesh)
-    axes = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
-    by_shard = np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(shards, -1)
-    held: dict[int, set[int]] = {}
-    for shard, devices in enumerate(by_shard):
-        for device in devices:
-            held.setdefault(device.process_index, set()).add(shard)
-    return {process: Share(tuple(sorted(own)), shards) for process, own in sorted(held.items())}
+    holders = _holders(mesh)
+    found = {}
+    for process in sorted(frozenset().union(*holders)):
+        groups: dict[frozenset[int], list[int]] = {}
+        for shard, own in enumerate(holders):
+            if process in own:
+                groups.setdefault(own, []).append(shard)
+        shards = sorted(shard for group in groups.values() for shard in group)
+        found[process] = Share(tuple(shards), len(holders), tuple(map(tuple, groups.values())))
+    return found
 
 
 def data_share(mesh: jax.sharding.Mesh) -> Share:
@@ -117,10 +122,11 @@ def common_shards(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
     return tuple(shard for shard, holders in enumerate(_holders(mesh)) if holders & own)
 
 
-def _holders(mesh: jax.sharding.Mesh) -> list[set[int]]:
+def _holders(mesh: jax.sharding.Mesh) -> list[frozenset[int]]:
     """The processes that hold each data shard."""
-    by_shard = mesh.devices.reshape(num_shards(mesh), -1)
-    return [{device.process_index for device in devices} for devices in by_shard]
+    axes = [mesh.axis_names.index(axis) for axis in BATCH_AXES]
+    by_shard = np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(num_shards(mesh), -1)
+    return [frozenset(device.process_index for device in devices) for devices in by_shard]
 
 
 def to_global(

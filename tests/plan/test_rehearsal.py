@@ -26,7 +26,7 @@ from lco_jax.plan.feeding import Feed, find_faults
 from lco_jax.plan.rehearsal import rehearse
 from lco_jax.plan.rehearsal_table import describe, ranges
 from lco_jax.plan.torus import torus_devices
-from lco_jax.runtime.processes import Share, shares_of
+from lco_jax.runtime.processes import shares_of
 from tests import runs, tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -77,7 +77,7 @@ def test_a_wrong_share_is_found(config, monkeypatch):
     def contiguous(mesh):
         """The rule that pods have refused: host 0 also takes what host 1 has."""
         shares = dict(shares_of(mesh))
-        return shares | {0: Share(shares[1].shards, shares[0].num_shards)}
+        return shares | {0: dataclasses.replace(shares[1])}
 
     monkeypatch.setattr(rehearsal, "shares_of", contiguous)
     found = on_slice(config)

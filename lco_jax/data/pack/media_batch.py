@@ -119,20 +119,33 @@ class MediaPacker:
                 continue
             needed = self._frame_rows.index(choose_frame_row(grids, self._frame_rows, self._vision))
             shortest = max(shortest, needed + 1)
+            count = 0
             for index in range(needed, len(rows)):
-                budget = open_budget(self._vision, self._frame_rows[index])
-                budget.add(grids)
-                rows[index] = max(rows[index], budget.num_rows)
+                if count != 1:  # in longer rows it is one, too
+                    budget = open_budget(self._vision, self._frame_rows[index])
+                    budget.add(grids)
+                    count = budget.num_rows
+                rows[index] = max(rows[index], count)
         return shortest, chunks, known, frames, *rows
 
     def choose_shape(self, demand: Sequence[int]) -> MediaShape:
-        """The shape of a step, from the maximum over processes of what `measure` gives."""
+        """The shape of a step, from the maximum over processes of what `measure` gives.
+
+        Of the allowed rows that hold every frame, those that cost least: that need the fewest
+        patches, if attention did not cost more a patch in longer rows.
+        """
         shortest, chunks, known, frames, *rows = demand
         rest = [round_coarsely(size) if size else 0 for size in (chunks, known)]
         if not shortest:
             return MediaShape(0, 0, *rest)
-        num_rows = round_coarsely(rows[shortest - 1])
-        return MediaShape(self._frame_rows[shortest - 1], num_rows, *rest, frames)
+        shapes = [
+            (row, round_coarsely(count))
+            for row, count in zip(self._frame_rows, rows, strict=True)
+            if row >= self._frame_rows[shortest - 1]
+        ]
+        costly = _costly_row(self._vision)
+        frame_row, num_rows = min(shapes, key=lambda one: one[0] * one[1] * (1 + one[0] / costly))
+        return MediaShape(frame_row, num_rows, *rest, frames)
 
     def fill(
         self,
@@ -259,6 +272,14 @@ def _audio_features(
     counts = num_audio_tokens(frames)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(chunks * chunk_tokens, counts) + within
+
+
+def _costly_row(config: VisionConfig | DeepConfig | TileConfig) -> float:
+    """Patches of a row in which attention within rows takes as long as all else in the tower."""
+    if not config.has_grids:
+        return math.inf
+    layers = config.matrix_weights / (2 * config.hidden_size)
+    return layers / len(config.full_layers) if config.full_layers else math.inf
 
 
 def patch_frames(item: Encoded, config: VisionConfig | DeepConfig | TileConfig) -> int:
