@@ -27,9 +27,9 @@ from lco_jax.data.pack.batch import (
     split_items,
 )
 from lco_jax.data.pack.fits import fitting
-from lco_jax.data.pack.level import Groups, levelled
+from lco_jax.data.pack.level import Groups, levelled, spread
 from lco_jax.data.pack.media_batch import MediaPacker
-from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, share_examples, spread
+from lco_jax.data.pack.shares import IDLE, Agree, agree_alone, check_batch_size, slots_per_cell
 from lco_jax.data.read_ahead import ReadAhead, num_bytes
 from lco_jax.data.records import Record
 from lco_jax.data.replacements import Replacements
@@ -81,6 +81,7 @@ class Loader(abc.ABC, Generic[_Part]):
         num_steps: int | None = None,
     ):
         self._config, self._chunks, self._num_shards = config, memory.encode_chunks, num_shards
+        check_batch_size(config.batch_size, self._chunks, num_shards)
         self._take_share(range(num_shards) if shards is None else shards, groups)
         self._row_tokens, self._least_shape = memory.row_tokens, memory.least_shape
         self._frame_rows = memory.frame_rows
@@ -110,10 +111,7 @@ class Loader(abc.ABC, Generic[_Part]):
         """The tokens of each part, or what is wrong with it."""
 
     def _take_share(self, shards: Sequence[int], groups: Groups | None) -> None:
-        self._places = share_examples(
-            self._config.batch_size, self._chunks, self._num_shards, shards
-        )
-        self._local_shards = len(shards)
+        self._shards, self._local_shards = list(shards), len(shards)
         self._groups = [[shards.index(shard) for shard in own] for own in groups or [shards]]
 
     def of_process(
@@ -234,14 +232,13 @@ class Loader(abc.ABC, Generic[_Part]):
         return Step(step, *levels, len(errors))
 
     def _numbers_of(self, step: int) -> Int64[np.ndarray, "C I"]:
-        """Which examples of the global batch are this process's: of each source about as many in
-        every cell, on whatever number of processes."""
-        if self._stream.num_sources == 1:
-            return self._places
+        """Which examples of the global batch are this process's: every cell has about as many of
+        each kind, on whatever number of processes."""
         first, size = step * self._config.batch_size, self._config.batch_size
-        kinds = np.array(self._stream.sources_of(range(first, first + size)))
-        numbers = spread(kinds, self._chunks * self._num_shards)
-        return np.where(self._places == IDLE, IDLE, numbers[self._places])
+        sizes = self._stream.sizes_of(range(first, first + size))
+        numbers = spread(sizes, self._chunks * self._num_shards)
+        own = numbers.reshape(self._chunks, self._num_shards, -1)[:, self._shards]
+        return own.reshape(self._chunks, -1)
 
     def _encode_examples(self, places: Sequence[int | None]) -> list[Encoded | RecordError | None]:
         """The roles of the examples at these places of the sequence (None: absent)."""
@@ -294,6 +291,7 @@ class Loader(abc.ABC, Generic[_Part]):
 
     def _measure(self, encoded: list[Encoded | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the tokens of the items ask of the shape of a step, and what their media do."""
-        lengths = item_lengths(encoded).reshape(*self._places.shape, -1)
+        slots = slots_per_cell(self._config.batch_size, self._chunks * self._num_shards)
+        lengths = item_lengths(encoded).reshape(self._chunks, self._local_shards * slots, -1)
         shards = split_items(encoded, self._chunks * self._local_shards)
         return measure(lengths, self._local_shards, self._row_tokens), self._packer.measure(shards)

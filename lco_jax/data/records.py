@@ -65,6 +65,23 @@ class Exchange:
 
 Record = Triplet | Exchange
 
+_MOST_COUNTED = 15
+"""Media of a kind in a record; more count as many."""
+
+
+def media_of(record: Record) -> int:
+    """Which media a record has, as a number: equal for records with as many of each kind."""
+    if isinstance(record, Exchange):
+        items: tuple[Item, ...] = (record.prompt,)
+    else:
+        items = (record.anchor, record.positive, *record.negatives)
+    with_media = [item for item in items if item.has_media]
+    found = 0
+    for kind in ("videos", "audios", "images"):
+        count = sum(len(getattr(item, kind)) for item in with_media)
+        found = found * (_MOST_COUNTED + 1) + min(count, _MOST_COUNTED)
+    return found
+
 
 def parse_triplet(value: object, folder: epath.Path) -> Triplet:
     """A triplet from a JSON object; relative media paths are taken from `folder`.

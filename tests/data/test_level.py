@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from lco_jax.config import Contrastive, DataConfig, JsonlSource, MediaConfig, Memory
+from lco_jax.data import loader as loader_module
 from lco_jax.data.encode.processor import Processor
-from lco_jax.data.pack.level import level
+from lco_jax.data.pack.level import level, spread
+from lco_jax.data.records import Exchange, Item, Triplet, media_of
 from lco_jax.models.config import read_config
 from lco_jax.objectives.traits import traits_of
 from tests import tiny
@@ -77,26 +79,60 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_batches_of_a_mixed_source(folder):
-    """Real tokens and patches of a batch on eight shards, and without levelling."""
+def test_batches_of_a_mixed_source(folder, monkeypatch):
+    """Real tokens and patches of a batch on eight shards, and as they come."""
     media = MediaConfig(image_min_pixels=28 * 28, image_max_pixels=64 * 28 * 28)
     processor = Processor(folder, read_config(folder), media=media)
     data = DataConfig((JsonlSource(str(folder / "mixed.jsonl")),), batch_size=96, num_negatives=0)
 
-    def shares(groups):
-        loader = traits_of(Contrastive()).make_loader(
-            data,
-            Memory(row_tokens=(128, 256), frame_rows=(256, 512)),
-            processor,
-            Contrastive(),
-            seed=0,
-            num_shards=8,
-            groups=groups,
-            num_steps=2,
-        )
+    def shares():
+        make = traits_of(Contrastive()).make_loader
+        memory = Memory(row_tokens=(128, 256), frame_rows=(256, 512))
+        loader = make(data, memory, processor, Contrastive(), seed=0, num_shards=8, num_steps=2)
         found = [stats for _, _, stats in loader]
         return np.mean([(one.real_tokens / one.slots, one.real_patches) for one in found], axis=0)
 
-    tokens, patches = shares(None)
-    tokens_apart, patches_apart = shares([(shard,) for shard in range(8)])
+    tokens, patches = shares()
+    monkeypatch.setattr(
+        loader_module, "spread", lambda sizes, cells: np.arange(len(sizes)).reshape(cells, -1)
+    )
+    monkeypatch.setattr(loader_module, "levelled", lambda numbers, encoded, *_: (numbers, encoded))
+    tokens_apart, patches_apart = shares()
     assert patches > 1.5 * patches_apart and tokens >= tokens_apart
+
+
+def test_kinds_and_sizes_are_spread_over_all_cells():
+    """By what is known of records before they are read, on every host alike."""
+    rng = np.random.default_rng(0)
+    sizes = np.stack(
+        [rng.integers(0, 2, 1056), rng.choice([0, 0, 1, 16], 1056), rng.lognormal(5, 0.6, 1056)], 1
+    ).astype(np.int64)
+    for cells in (1, 8, 50, 64):
+        numbers = spread(sizes, cells)
+        assert sorted(numbers[numbers >= 0].tolist()) == list(range(1056))
+        assert (np.count_nonzero(numbers < 0, axis=1) <= 1).all()
+        own = [sizes[cell[cell >= 0]] for cell in numbers]
+        for kind in np.unique(sizes[:, :2], axis=0):
+            counts = [np.count_nonzero((cell[:, :2] == kind).all(1)) for cell in own]
+            assert max(counts) - min(counts) <= 2
+        totals = np.array([cell[:, 2].sum() for cell in own])
+        assert totals.max() <= 1.1 * totals.mean()
+
+
+def test_media_of_records():
+    image, sound = Item(images=("a.png",)), Item(audios=("a.wav",))
+    both = Item("x", images=("a.png", "b.png"), videos=("a.mp4",))
+    records = [
+        Triplet(Item("a"), Item("b")),
+        Triplet(image, Item("b")),
+        Triplet(sound, Item("b")),
+        Triplet(image, image),
+        Triplet(Item("a"), Item("b"), (both,)),
+        Exchange(sound, "b"),
+        Exchange(Item(), "b"),
+        Triplet(Item(images=("a.png",) * 40), Item("b")),
+    ]
+    found = [media_of(record) for record in records]
+    assert found[2] == found[5] and found[0] == found[6] == 0
+    assert len(set(found)) == 6
+    assert found[7] < media_of(records[2])

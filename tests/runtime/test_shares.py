@@ -2,6 +2,7 @@
 plain data."""
 
 import importlib.util
+import itertools
 from collections import Counter
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from lco_jax.config import MeshConfig
-from lco_jax.data.pack.shares import IDLE, share_examples
+from lco_jax.data.pack.level import spread
+from lco_jax.data.pack.shares import IDLE
 from lco_jax.plan.topologies import find_topology
 from lco_jax.plan.torus import slice_devices, torus_devices
 from lco_jax.runtime import mesh as meshes
@@ -64,17 +66,23 @@ def check_shares(mesh, batch_size, chunks):
     for process, share in shares.items():
         assert set(share.shards) == {s for s, found in holders.items() if process in found}
 
-    bounds = np.arange(chunks * shards + 1) * batch_size // (chunks * shards)
-    shard_of = np.searchsorted(bounds, np.arange(batch_size), side="right") - 1
+    table = spread(np.zeros((batch_size, 3), np.int64), chunks * shards)
+    table = table.reshape(chunks, shards, -1)
+    shard_of = {
+        example: shard for shard in range(shards) for example in table[:, shard].ravel().tolist()
+    }
     feeders = {example: set() for example in range(batch_size)}
     for process, share in shares.items():
-        numbers = share_examples(batch_size, chunks, shards, share.shards)
+        numbers = table[:, list(share.shards)]
         fed = numbers[numbers != IDLE].tolist()
         assert max(Counter(fed).values()) == 1
         for example in fed:
             feeders[example].add(process)
+        fellows = {frozenset(holders[shard]) for group in share.groups for shard in group[:1]}
+        assert len(fellows) == len(share.groups)  # others feed other groups
+        assert sorted(itertools.chain(*share.groups)) == list(share.shards)
     for example, found in feeders.items():
-        assert found == holders[shard_of[example] % shards]
+        assert found == holders[shard_of[example]]
 
 
 @needs_libtpu

@@ -129,11 +129,9 @@ class MediaPacker:
         return shortest, chunks, known, frames, *rows
 
     def choose_shape(self, demand: Sequence[int]) -> MediaShape:
-        """The shape of a step, from the maximum over processes of what `measure` gives.
-
-        Of the allowed rows that hold every frame, those that cost least: that need the fewest
-        patches, if attention did not cost more a patch in longer rows.
-        """
+        """The shape of a step, from the maximum over processes of what `measure` gives: of the rows
+        that hold every frame those that need the fewest patches, or that cost least, since
+        attention costs more a patch in longer rows."""
         shortest, chunks, known, frames, *rows = demand
         rest = [round_coarsely(size) if size else 0 for size in (chunks, known)]
         if not shortest:
@@ -143,9 +141,9 @@ class MediaPacker:
             for row, count in zip(self._frame_rows, rows, strict=True)
             if row >= self._frame_rows[shortest - 1]
         ]
-        costly = _costly_row(self._vision)
-        frame_row, num_rows = min(shapes, key=lambda one: one[0] * one[1] * (1 + one[0] / costly))
-        return MediaShape(frame_row, num_rows, *rest, frames)
+        more = _attended(self._vision)
+        row, num_rows = min(shapes, key=lambda one: one[0] * one[1] * (1 + one[0] * more))
+        return MediaShape(row, num_rows, *rest, frames)
 
     def fill(
         self,
@@ -274,12 +272,11 @@ def _audio_features(
     return np.repeat(chunks * chunk_tokens, counts) + within
 
 
-def _costly_row(config: VisionConfig | DeepConfig | TileConfig) -> float:
-    """Patches of a row in which attention within rows takes as long as all else in the tower."""
+def _attended(config: VisionConfig | DeepConfig | TileConfig) -> float:
+    """What a patch adds to the cost of each patch of its row, all but attention taken as 1."""
     if not config.has_grids:
-        return math.inf
-    layers = config.matrix_weights / (2 * config.hidden_size)
-    return layers / len(config.full_layers) if config.full_layers else math.inf
+        return 0.0
+    return 2 * config.hidden_size * len(config.full_layers) / config.matrix_weights
 
 
 def patch_frames(item: Encoded, config: VisionConfig | DeepConfig | TileConfig) -> int:

@@ -78,14 +78,16 @@ class ExampleStream:
         other = self._sources[position].records[int(self._partners[position][number])]
         return replace(record, positive=other.positive, negatives=other.negatives)
 
-    def sources_of(self, indices: Sequence[int]) -> Int64[np.ndarray, "N"]:
-        """Of which source each example is, by its position."""
-        return order.mix(np.asarray(indices, np.int64) // self._block, self._weights)[0]
-
-    @property
-    def num_sources(self) -> int:
-        """How many there are."""
-        return len(self._sources)
+    def sizes_of(self, indices: Sequence[int]) -> Int64[np.ndarray, "N 3"]:
+        """What is known of examples without reading them: the position of their source, and what
+        `OpenSource.sizes_of` tells."""
+        positions, numbers = self._find(indices)
+        sizes = np.zeros((len(positions), 3), np.int64)
+        for position in np.unique(positions).tolist():
+            own = positions == position
+            sizes[own, 0] = position
+            sizes[own, 1:] = self._sources[position].sizes_of(numbers[own])
+        return sizes
 
     def place_of(self, index: int) -> str:
         """Where the record of an example is, such as `FILE:LINE`."""
@@ -98,6 +100,12 @@ class ExampleStream:
 
     def find(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         """The source of each example by its position, and the number of its record there."""
+        positions, numbers = self._find(indices)
+        return list(zip(positions.tolist(), numbers.tolist(), strict=True))
+
+    def _find(
+        self, indices: Sequence[int]
+    ) -> tuple[Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
         blocks, offsets = np.divmod(np.asarray(indices, np.int64), self._block)
         positions, own_blocks = order.mix(blocks, self._weights)
         places = own_blocks * self._block + offsets
@@ -105,7 +113,7 @@ class ExampleStream:
         for position in np.unique(positions).tolist():
             own = positions == position
             numbers[own] = self._numbers[position][places[own]]
-        return list(zip(positions.tolist(), numbers.tolist(), strict=True))
+        return positions, numbers
 
 
 def is_same_sequence(fingerprint: str, other: str) -> bool:

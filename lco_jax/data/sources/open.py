@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int64
 
 from lco_jax.config import DataConfig, JsonlSource, Source, TableSource, TfdsSource
 from lco_jax.data.errors import RecordError, belonging_to
@@ -40,6 +41,13 @@ class OpenSource:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def sizes_of(self, indices: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N 2"]:
+        """See `Records.sizes_of`; zeros of prepared datasets, of which nothing is known before they
+        are read."""
+        if isinstance(self.records, Records):
+            return self.records.sizes_of(indices)
+        return np.zeros((len(indices), 2), np.int64)
 
     def place_of(self, index: int) -> str:
         """Where a record is, as messages name it."""

@@ -11,9 +11,10 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int64
 
 from lco_jax.data.errors import RecordError, belonging_to
-from lco_jax.data.records import Item
+from lco_jax.data.records import Item, media_of
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -82,6 +83,10 @@ class _Rows:
 
     def set(self, found: list[tuple[int, ...]]) -> None:
         self._found = np.array(found, np.int64).reshape(-1, 4)
+
+    def num_bytes(self, indices: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+        """Of rows."""
+        return self._found[indices, 3] - self._found[indices, 2]
 
     def part(self, index: slice) -> "_Rows":
         part = copy.copy(self)
@@ -152,21 +157,23 @@ class Records(Sequence[_T]):
         good = itertools.chain.from_iterable(
             self._check(number, skip_bad) for number in range(len(tables))
         )
-        self._rows.set(list(itertools.islice(good, max_examples)))
+        found = list(itertools.islice(good, max_examples))
+        self._rows.set([row for row, _ in found])
+        self._media = np.array([media for _, media in found], np.int64)
         if not len(self._rows):
             names = ", ".join(table.path for table in tables)
             raise ValueError(f"{names}: holds no record; expected one a row")
         digests = self._rows.digests()
         self.digest = digests[0] if len(digests) == 1 else _joined(digests)
 
-    def _check(self, number: int, skip_bad: bool) -> Iterator[tuple[int, ...]]:
-        """The good rows of a table, with its number."""
+    def _check(self, number: int, skip_bad: bool) -> Iterator[tuple[tuple[int, ...], int]]:
+        """The good rows of a table, with its number, and the media that their records have."""
         table, left_out = self._rows.tables[number], 0
         for count, row in enumerate(table.find_rows(), 1):
             if count % _LOG_EVERY_ROWS == 0:
                 _logger.info("%s: %d rows checked", table.path, count)
             try:
-                read_row(table, row, self._parsers[number])
+                record = read_row(table, row, self._parsers[number])
             except RecordError as error:
                 if not skip_bad:
                     raise
@@ -174,7 +181,7 @@ class Records(Sequence[_T]):
                 if left_out <= _MOST_TOLD:
                     _logger.warning("left out: %s", error)
                 continue
-            yield number, *row
+            yield (number, *row), media_of(record)
         if left_out:
             _logger.warning("%s: %d bad rows are left out", table.path, left_out)
 
@@ -183,6 +190,11 @@ class Records(Sequence[_T]):
 
     def __getitem__(self, index: int) -> _T:
         return self._rows.read(self._parsers, index)
+
+    def sizes_of(self, indices: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N 2"]:
+        """What is known of records without reading them: which media they have (`media_of`), and
+        the bytes of their rows."""
+        return np.stack([self._media[indices], self._rows.num_bytes(indices)], 1)
 
     def place_of(self, index: int) -> str:
         """Where a record is, such as `FILE:LINE`."""
