@@ -2,8 +2,9 @@
 same."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from lco_jax.data.pack.batch import Batch
 from lco_jax.data.pack.media_batch import MediaBatch
 from lco_jax.data.pack.specs import batch_specs
+from lco_jax.data.steps import LoadStats
 from lco_jax.runtime.axes import BATCH_AXES
 
 _NAMED = 3
@@ -46,6 +48,23 @@ def feeds_of(batch: Batch, num_shards: int) -> list[Feed]:
         Feed(frozenset(np.unique(numbers[numbers > 0]).tolist()), _digest(arrays))
         for numbers, arrays in zip(segments, pieces, strict=True)
     ]
+
+
+class Fullness(NamedTuple):
+    """How much of a batch is real, of 1; the rest is computed for nothing."""
+
+    tokens: float
+    patches: float | None
+    """None: no images."""
+
+
+def fullness(stats: Sequence[LoadStats]) -> Fullness:
+    """That of a batch, from what loaders say of their shares of it."""
+    slots = sum(one.slots for one in stats)
+    tokens = sum(one.real_tokens for one in stats) / slots
+    if stats[0].real_patches is None:
+        return Fullness(tokens, None)
+    return Fullness(tokens, sum(one.real_patches * one.slots for one in stats) / slots)
 
 
 def find_faults(

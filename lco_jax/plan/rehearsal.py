@@ -19,7 +19,7 @@ from lco_jax.data.pack.batch import Shape
 from lco_jax.data.steps import LoadStats
 from lco_jax.plan import rehearsal_paths as paths
 from lco_jax.plan.abstract import check_divides
-from lco_jax.plan.feeding import Feed, feeds_of, find_faults
+from lco_jax.plan.feeding import Feed, Fullness, feeds_of, find_faults, fullness
 from lco_jax.plan.stand_in import OnHand, ReadOnce, on_hand
 from lco_jax.runtime import mesh as meshes
 from lco_jax.runtime.processes import Share, shares_of
@@ -64,6 +64,8 @@ class Rehearsal:
     """Of the whole run (None: the data are not all here)."""
     shapes: tuple[Shape, ...]
     """On which all hosts agreed, of each step."""
+    fullness: tuple[Fullness, ...]
+    """Of the batch of each step."""
     assumed: tuple[str, ...]
     """What is not on this machine, and what was assumed instead."""
     reads: tuple[str, ...]
@@ -114,6 +116,7 @@ def rehearse(
         batch_size=config.data.batch_size,
         num_steps=None,
         shapes=(),
+        fullness=(),
         assumed=(),
         reads=paths.reads(config, before and f"{root}/{before}/{MODEL_FOLDER}"),
         writes=paths.writes(config, workdir),
@@ -175,7 +178,9 @@ def _run(
         faults += ("hosts do not agree on the shape of a step",)
     first = next(iter(parts.values()), None)
     shapes = tuple(own.shape for own in first.stats) if first else ()
-    return dataclasses.replace(frame, hosts=hosts, faults=faults, shapes=shapes)
+    steps = zip(*(part.stats for part in parts.values()), strict=True)
+    full = tuple(map(fullness, steps))
+    return dataclasses.replace(frame, hosts=hosts, faults=faults, shapes=shapes, fullness=full)
 
 
 def _with_model_of(workdir: str, config: TrainConfig) -> TrainConfig:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lco_jax.data.pack.batch import Shape
 from lco_jax.plan.abstract import TABLE_WIDTH, text_table
+from lco_jax.plan.feeding import Fullness
 from lco_jax.plan.rehearsal import Host, Rehearsal
 
 
@@ -34,8 +35,9 @@ def _summary(found: Rehearsal) -> Iterator[tuple[str, str]]:
     yield "batch", f"{found.batch_size} examples"
     if found.num_steps is not None:
         yield "steps of the run", f"{found.num_steps:,}"
-    for number, shape in enumerate(found.shapes):
+    for number, (shape, full) in enumerate(zip(found.shapes, found.fullness, strict=True)):
         yield f"step {number}, on each data shard", describe_shape(shape)
+        yield f"step {number}, of all shards", describe_fullness(full)
     yield from (("assumed", text) for text in found.assumed)
     yield from (("every host reads", text) for text in found.reads)
     yield from (("written by", text) for text in found.writes)
@@ -52,6 +54,14 @@ def describe_shape(shape: Shape) -> str:
     if media.audio_chunks:
         parts.append(f"{media.audio_chunks} chunks of audio")
     return ", ".join(parts)
+
+
+def describe_fullness(found: Fullness) -> str:
+    """How much of a batch is real; the rest is computed for nothing."""
+    parts = [f"{found.tokens:.0%} of tokens"]
+    if found.patches is not None:
+        parts.append(f"{found.patches:.0%} of patches")
+    return f"{' and '.join(parts)} are real"
 
 
 def _host_table(found: Rehearsal) -> Table:

@@ -61,6 +61,13 @@ def test_every_host_feeds_its_share(config, tensor):
     assert [host.number for host in found.hosts] == [0, 1, 2, 3]
     assert len(found.shapes) == rehearsal.NUM_STEPS
     assert found.shapes[0].media.patch_rows
+    if tensor == 1:
+        for shape, full, *tokens in zip(
+            found.shapes, found.fullness, *(host.tokens for host in found.hosts), strict=True
+        ):
+            slots = 16 * shape.rows * shape.row_tokens
+            assert full.tokens == pytest.approx(sum(tokens) / slots)
+            assert 0 < full.patches <= 1
     held = {shard for host in found.hosts for shard in host.shards}
     assert held == set(range(16 // tensor))
     for host in found.hosts:
@@ -71,6 +78,7 @@ def test_every_host_feeds_its_share(config, tensor):
     said = describe(found)
     assert "All 4 hosts would start" in said
     assert "checkpoints/" in said
+    assert f"{found.fullness[0].tokens:.0%} of tokens and " in said
 
 
 def test_a_wrong_share_is_found(config, monkeypatch):
