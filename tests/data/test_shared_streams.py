@@ -118,8 +118,8 @@ def make_item(config, rng):
     return _item(config, [Audio(np.zeros(size, np.float32), frames)])
 
 
-def images_item(config, grids):
-    """Images of so many rows and columns of patches."""
+def images_item(config, grids, num_words=0):
+    """Images of so many rows and columns of patches, behind so many tokens of a prompt."""
     sizes = config.vision.sizes
     width = sizes["C"] * sizes["Y"] * sizes["X"]
     return _item(
@@ -128,11 +128,12 @@ def images_item(config, grids):
             Visual(np.zeros((rows * columns, width), np.uint8), Grid(1, rows, columns), ONES)
             for rows, columns in grids
         ],
+        num_words,
     )
 
 
-def _item(config, contents):
-    media, first = [], 0
+def _item(config, contents, num_words=0):
+    media, first = [], num_words
     for content in contents:
         count = num_features(content, config)
         media.append(Medium(content, first + np.arange(count)))
@@ -175,6 +176,33 @@ def test_few_small_images_fill_gaps_between_larger_ones(config, num_small, num_s
     batches = list(make_stream(config, num_shards=1).pack(items))
     check([batches], [items])
     assert len({batch.media.vision.frames.shape for batch, _ in batches}) == num_shapes
+
+
+@pytest.mark.parametrize(("seed", "num_shards"), [(0, 1), (1, 1), (2, 1), (3, 2)])
+def test_batches_through_rows_are_even(config, seed, num_shards):
+    """Small images have more tokens of prompts: all batches of a job get some of them."""
+    rng = np.random.default_rng(seed)
+    sizes = (2 * rng.integers(2, 19, (64 * num_shards, 2))).tolist()
+    items = [images_item(config, [size], num_words=20) for size in sizes]
+    stream = MediaStream(
+        config,
+        (64, 128, 256, 512),
+        (1024, 4096, 8192),
+        tokens_per_shard=4096,
+        patches_per_shard=8192,
+        num_shards=num_shards,
+        head_tokens=HEAD,
+        flows=True,
+    )
+    batches = list(stream.pack(items))
+    check([batches], [items])
+    frames = [batch.media.vision.frames for batch, _ in batches]
+    patches = [np.count_nonzero(array) for array in frames]
+    assert len(batches) == -(-sum(patches) // (8192 * num_shards)) > 1
+    assert sum(patches) >= 0.96 * sum(array.size for array in frames)
+    tokens = [np.count_nonzero(batch.segments) for batch, _ in batches]
+    assert sum(tokens) >= 0.94 * sum(batch.tokens.size for batch, _ in batches)
+    assert max(tokens) <= 1.04 * min(tokens)
 
 
 def test_jobs_through_rows_leave_little_idle(config):

@@ -1,6 +1,6 @@
 """What a data shard holds of items with media, and the shape that holds several such shards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,7 +18,9 @@ Kind = tuple[int, bool, bool, int]
 audio, whether there are media whose features are known, and the frames that a patch brings."""
 
 
-ROW_STEP = 32
+_OPEN_BINS = 8
+"""Shards that are filled at a time: with more, each is filled better and packing takes longer."""
+ROW_STEP = 16
 """Rows through which items flow need have no usual length in jobs of several batches."""
 _COSTLY_FLOWING_ROW = 4096
 """Tokens of a row in which attention takes about as long as all else, in the small models that
@@ -62,6 +64,44 @@ class Bin:
         self.lengths, self.num_chunks = lengths, num_chunks
         self.num_known += sum(len(medium.places) for medium in item.known)
         return True
+
+
+def largest_first(encoded: Sequence[Encoded], members: Sequence[int]) -> list[tuple[int, Encoded]]:
+    """The members with their indices, by the number of their tokens."""
+    items = [(index, encoded[index]) for index in members]
+    return sorted(items, key=lambda item: -len(item[1].tokens))
+
+
+def fill_up(
+    items: Iterable[tuple[int, Encoded]], open_bin: Callable[[], Bin], limit: Shape
+) -> tuple[list[Bin], list[Bin]]:
+    """Bins within the limit that are each filled as long as items fit, and one for each item that
+    is beyond it. Of items that come largest first, small ones fill the gaps.
+    """
+    bins: list[Bin] = []
+    large: list[Bin] = []
+    for index, item in items:
+        if not any(part.add(index, item, limit) for part in bins[-_OPEN_BINS:]):
+            part = open_bin()
+            fitting = part.add(index, item, limit)
+            if not fitting:
+                part.add(index, item, None)
+            (bins if fitting else large).append(part)
+    return bins, large
+
+
+def deal_evenly(items: Iterable[tuple[int, Encoded]], bins: Sequence[Bin], limit: Shape) -> bool:
+    """Give each item to the emptiest of the bins that has room for it; whether all have found one.
+    Of items that come largest first, all bins get about as many tokens.
+    """
+    num_tokens = [0] * len(bins)
+    for index, item in items:
+        emptiest_first = sorted(range(len(bins)), key=num_tokens.__getitem__)
+        taker = next((at for at in emptiest_first if bins[at].add(index, item, limit)), None)
+        if taker is None:
+            return False
+        num_tokens[taker] += len(item.tokens)
+    return True
 
 
 class Demand(NamedTuple):

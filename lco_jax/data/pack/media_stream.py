@@ -1,7 +1,6 @@
 """Items with media in batches for embedding: each once, in as few shapes as possible."""
 
-import itertools
-import math
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,8 +9,18 @@ from lco_jax.data.encode.encoded import Encoded
 from lco_jax.data.pack.batch import Shape, check_fits, choose_row, fill
 from lco_jax.data.pack.budgets import frame_rows_of, open_budget
 from lco_jax.data.pack.media_batch import MediaPacker, MediaShape, patch_frames
-from lco_jax.data.pack.media_bins import ROW_STEP, Bin, Demand, Kind, choose_flowing, round_up
-from lco_jax.data.pack.media_kinds import Members, even_rows, join_all, join_few
+from lco_jax.data.pack.media_bins import (
+    ROW_STEP,
+    Bin,
+    Demand,
+    Kind,
+    choose_flowing,
+    deal_evenly,
+    fill_up,
+    largest_first,
+    round_up,
+)
+from lco_jax.data.pack.media_kinds import Members, agree_on_kinds, even_rows, join_all, join_few
 from lco_jax.data.pack.patch_layout import choose_frame_row
 from lco_jax.data.pack.rounding import round_coarsely
 from lco_jax.data.pack.rows import lay
@@ -19,8 +28,6 @@ from lco_jax.data.pack.shares import Agree, agree_alone
 from lco_jax.data.pack.stream import Packed
 from lco_jax.models.config import ModelConfig
 
-_OPEN_BINS = 8
-"""Shards that are filled at a time: with more, each is filled better and packing takes longer."""
 _SHORTEST_ITEM = 16
 """Tokens, by which the number of items of a shard is bounded: the prompt alone takes about as
 many."""
@@ -76,7 +83,14 @@ class MediaStream:
         members: dict[Kind, list[int]] = {}
         for index, item in enumerate(encoded):
             members.setdefault(self._kind(item), []).append(index)
-        kinds = self._agree_on_kinds(encoded, members)
+        kinds = agree_on_kinds(
+            encoded,
+            members,
+            self._config.vision,
+            self._frame_rows,
+            num_shards=self._num_shards,
+            agree=self._agree,
+        )
         for _, longest, _ in kinds.values():
             check_fits(longest, self._row_tokens)
         several = sum(members.patches for members in kinds.values()) > self._patches
@@ -97,33 +111,6 @@ class MediaStream:
         frames = patch_frames(item, self._config.vision)
         return row, bool(item.audios), bool(item.known), frames
 
-    def _agree_on_kinds(
-        self, encoded: Sequence[Encoded], members: dict[Kind, list[int]]
-    ) -> dict[Kind, Members]:
-        """The kinds that any process has."""
-        either = (False, True)
-        vision = self._config.vision
-        frames = sorted({1, vision.frames_per_patch}) if vision else ()
-        visual = [(0, 0), *itertools.product(self._frame_rows, frames)]
-        kinds = [
-            (row, audio, known, count)
-            for (row, count), audio, known in itertools.product(visual, either, either)
-        ]
-        wanted = []
-        for kind in kinds:
-            own = [encoded[index] for index in members.get(kind, ())]
-            patches = sum(
-                math.prod(medium.content.grid[:3]) for item in own for medium in item.visuals
-            )
-            longest = max((len(item.tokens) for item in own), default=0)
-            wanted += [longest, patches // self._num_shards]
-        agreed = self._agree("kinds of media", tuple(wanted))
-        return {
-            kind: Members(members.get(kind, []), longest, patches)
-            for kind, longest, patches in zip(kinds, agreed[::2], agreed[1::2], strict=True)
-            if longest
-        }
-
     def _join(self, encoded: Sequence[Encoded], kinds: dict[Kind, Members]) -> dict[Kind, Members]:
         """The kinds, with images of all sizes side by side in one row a shard: as short a row as
         the fewest batches take.
@@ -140,15 +127,19 @@ class MediaStream:
         return found
 
     def _shortest_row(self, encoded: Sequence[Encoded], kind: Kind, members: Members) -> int:
-        """With which the members of this process fill as few batches as their patches."""
-        lengths = even_rows(members.patches, kind[0], self._patches)
-        most = -(-members.patches // self._patches) * self._num_shards
-        for length in lengths:
-            kind = (length, *kind[1:])
-            limit = self._limit(kind, self._row_tokens[-1])
-            bins, large = self._into_bins(encoded, kind, members.own, limit)
-            if not large and len(bins) <= most:
-                return length
+        """With which the members of this process are dealt evenly to as few batches as their
+        patches fill, or to one more; else the longest.
+        """
+        shortest, *others = kind
+        items = largest_first(encoded, members.own)
+        fewest = max(1, -(-members.patches // self._patches))
+        for num_batches in (fewest, fewest + 1):
+            lengths = even_rows(members.patches, num_batches, shortest, self._patches)
+            for length in lengths:
+                kind = (length, *others)
+                limit = self._limit(kind, self._row_tokens[-1])
+                if self._deal(items, kind, num_batches, limit):
+                    return length
         return lengths[-1]
 
     def _pack_kind(
@@ -206,18 +197,29 @@ class MediaStream:
     def _into_bins(
         self, encoded: Sequence[Encoded], kind: Kind, members: Sequence[int], limit: Shape
     ) -> tuple[list[Bin], list[Bin]]:
-        """Shards within the limit, each filled as long as items fit; and items beyond it."""
-        bins: list[Bin] = []
-        large: list[Bin] = []
-        # Large items first: small ones then fill the gaps.
-        for index in sorted(members, key=lambda index: -len(encoded[index].tokens)):
-            if not any(part.add(index, encoded[index], limit) for part in bins[-_OPEN_BINS:]):
-                part = self._bin(kind)
-                fitting = part.add(index, encoded[index], limit)
-                if not fitting:
-                    part.add(index, encoded[index], None)
-                (bins if fitting else large).append(part)
+        """Shards within the limit, and items beyond it. Items that flow are dealt evenly to the
+        shards of as few batches as possible: all batches share the shape of the fullest.
+        """
+        items = largest_first(encoded, members)
+        bins, large = fill_up(items, functools.partial(self._bin, kind), limit)
+        if not self._flows:
+            return bins, large
+        beyond = {index for part in large for index in part.members}
+        items = [item for item in items if item[0] not in beyond]
+        fewest = -(-sum(len(item.tokens) for _, item in items) // (limit.rows * limit.row_tokens))
+        fewest, most = (-(-count // self._num_shards) for count in (fewest, len(bins)))
+        for num_batches in range(fewest, most + 1):
+            dealt = self._deal(items, kind, num_batches, limit)
+            if dealt:
+                return dealt, large
         return bins, large
+
+    def _deal(
+        self, items: Sequence[tuple[int, Encoded]], kind: Kind, num_batches: int, limit: Shape
+    ) -> list[Bin] | None:
+        """The shards of so many batches, about equally full; None if they do not take all."""
+        bins = [self._bin(kind) for _ in range(num_batches * self._num_shards)]
+        return bins if deal_evenly(items, bins, limit) else None
 
     def _level(
         self,
