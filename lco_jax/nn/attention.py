@@ -190,11 +190,15 @@ def _attend_bwd(residuals, cotangent):
 
 
 def _bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
-    """Zero where the mask is true, and so low elsewhere that no score is left beside it.
-
-    It is made once for all heads: a sum is vectorised, a choice by a broadcast mask is not.
+    """`mask_bias`, made once for all heads: a sum is vectorised, a choice by a broadcast mask is
+    not.
     """
-    return jax.lax.optimization_barrier(jnp.where(mask, 0.0, _NEVER).astype(jnp.float32))
+    return jax.lax.optimization_barrier(mask_bias(mask))
+
+
+def mask_bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
+    """Zero where the mask is true, and so low elsewhere that no score is left beside it."""
+    return jnp.where(mask, 0.0, _NEVER).astype(jnp.float32)
 
 
 attend_scaled.defvjp(_attend_fwd, _attend_bwd)

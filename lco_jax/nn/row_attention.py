@@ -11,13 +11,12 @@ from jaxtyping import Array, Float, Int
 
 from lco_jax.nn.attention import attend
 from lco_jax.nn.near_attention import BLOCK, attend_near
+from lco_jax.nn.short_rows import MAX_SCORES, attend_short, rows_together
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.runtime.axes import mesh_platform
 
 _MAX_SCORES = 2**22
 """Of one head, at a time: 16 heads of float32 take 256 MB."""
-_MAX_SCORES_ON_CPU = 2**18
-"""There they should stay in its cache."""
 _SHORTEST_BLOCK = 64
 _SHORTEST_ROW_OF_BLOCKS = 4 * BLOCK
 """On CPUs. In shorter rows, all keys are about as many as the near ones."""
@@ -40,12 +39,47 @@ def attend_in_rows(
     width = query.shape[3] + _beyond(query.shape[3])
     if mesh_platform() == "tpu" and splash_fits(segments.shape[2], width):
         return _attend_by_kernel(query, key, value, segments)
+    length = segments.shape[2]
+    if mesh_platform() == "cpu" and length < _SHORTEST_ROW_OF_BLOCKS:
+        return _attend_short(query, key, value, segments)
+    if mesh_platform() == "cpu" and length % BLOCK == 0:
+        return attend_near(query, key, value, _in_one(segments, query))
+    return _attend_in_pieces(query, key, value, segments)
+
+
+def _in_one(segments: Int[Array, "G W S"], x: Float[Array, "G P N H"]) -> Int[Array, "G P"]:
+    """The rows of each group one behind the other, as they are in `x`."""
+    spec = jax.P(jax.typeof(x).sharding.spec[0], None)
+    return jax.lax.reshape(segments, x.shape[:2], out_sharding=spec)
+
+
+@jax.custom_vjp
+def _attend_short(query: Array, key: Array, value: Array, segments: Array) -> Array:
+    return attend_short(query, key, value, _in_one(segments, query), segments.shape[2])
+
+
+def _attend_short_fwd(*arrays):
+    return _attend_short(*arrays), arrays
+
+
+def _attend_short_bwd(arrays, cotangent):
+    *parts, segments = arrays
+    _, pull_back = jax.vjp(functools.partial(_attend_in_pieces, segments=segments), *parts)
+    return *pull_back(cotangent), None
+
+
+_attend_short.defvjp(_attend_short_fwd, _attend_short_bwd)
+
+
+def _attend_in_pieces(
+    query: Float[Array, "G P N H"],
+    key: Float[Array, "G P N H"],
+    value: Float[Array, "G P N H"],
+    segments: Int[Array, "G W S"],
+) -> Float[Array, "G P N H"]:
+    """Some rows at a time, or some queries of a long one."""
     groups, num_rows, length = segments.shape
     spec = jax.typeof(query).sharding.spec
-    if mesh_platform() == "cpu" and length >= _SHORTEST_ROW_OF_BLOCKS and length % BLOCK == 0:
-        flat = (groups, num_rows * length)
-        own = jax.lax.reshape(segments, flat, out_sharding=jax.P(spec[0], None))
-        return attend_near(query, key, value, own)
     together, block = _piece(num_rows, length)
     num_pieces, num_blocks = num_rows // together, length // block
 
@@ -79,9 +113,7 @@ def attend_in_rows(
             jnp.moveaxis(context, 0, 1), query.shape, out_sharding=jax.typeof(query).sharding.spec
         )
 
-    segments = jax.lax.reshape(
-        segments, (groups, num_rows * length), out_sharding=jax.P(spec[0], None)
-    )
+    segments = _in_one(segments, query)
     pieces = (*(in_pieces(x, spec) for x in (query, key, value)), in_pieces(segments, spec[:2]))
     if num_pieces == 1:
         context = attend_piece(tuple(x[0] for x in pieces))[None]
@@ -125,12 +157,8 @@ def _beyond(head_dim: int) -> int:
 
 def _piece(num_rows: int, length: int) -> tuple[int, int]:
     """How many rows of a group are compared at a time, and how many queries of each."""
-    most = _MAX_SCORES_ON_CPU if mesh_platform() == "cpu" else _MAX_SCORES
-    together = max(
-        count
-        for count in range(1, num_rows + 1)
-        if num_rows % count == 0 and (count == 1 or count * length * length <= most)
-    )
+    most = MAX_SCORES if mesh_platform() == "cpu" else _MAX_SCORES
+    together = rows_together(num_rows, length, most)
     block = length
     while block % 2 == 0 and block > _SHORTEST_BLOCK and together * block * length > most:
         block //= 2

@@ -1,12 +1,13 @@
-"""Attention of blocks to the keys near them, against attention of all to all."""
+"""What CPUs do to attend within rows, against attention of all of a row to all."""
 
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lco_jax.nn import near_attention, row_attention
+from lco_jax.nn import near_attention, row_attention, short_rows
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
@@ -37,30 +38,45 @@ def _segments(kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 2)], ids=str)
 @pytest.mark.parametrize("kind", ["in one piece", "scattered", "one a row", "none"])
-def test_near_keys_are_all_that_count(monkeypatch, sizes, kind):
-    rng = np.random.default_rng(0)
+def test_near_keys_are_all_that_count(sizes, kind):
     segments = _segments(kind)
-    rows = segments.reshape(2, 2, LONG // 2)
+    check(segments.reshape(2, 2, LONG // 2), row_attention.attend_in_rows, sizes)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 2)], ids=str)
+@pytest.mark.parametrize("length", [128, 384])
+def test_short_rows_with_heads_first(monkeypatch, sizes, length, dtype):
+    """Some rows at a time, and (of 384) one."""
+    monkeypatch.setattr(short_rows, "MAX_SCORES", 4 * 128**2)
+    segments = np.sort(np.random.default_rng(2).integers(0, 4, (2, LONG // length, length)))
+    check(segments.astype(np.int32), row_attention.attend_in_rows, sizes, dtype)
+
+
+def check(rows, attend, sizes, dtype=np.float32):
+    """`attend` does what comparing all of a row does, and so do its gradients."""
+    rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 2, LONG, 2, 8)).astype(np.float32)
-    values[3] *= (segments > 0)[..., None, None]  # what padding gives means nothing
+    real = rows.reshape(2, LONG) > 0
+    values[3] *= real[..., None, None]  # what padding gives means nothing
 
-    def loss(arrays, own):
-        context = row_attention.attend_in_rows(*arrays[:3], own)
-        return (context * arrays[3]).sum(), context
+    def run(attend):
+        def loss(arrays, own):
+            context = attend(*arrays[:3], own).astype(jnp.float32)
+            return (context * arrays[3]).sum(), context
 
-    def run(shortest):
-        monkeypatch.setattr(row_attention, "_SHORTEST_ROW_OF_BLOCKS", shortest)
         with jax.set_mesh(meshes.make(sizes)):
-            arrays = tuple(jax.device_put(x, act_spec("G P N H")) for x in values)
+            arrays = tuple(jax.device_put(x.astype(dtype), act_spec("G P N H")) for x in values)
             own = jax.device_put(rows, act_spec("G K T"))
-            return jax.tree.map(np.asarray, jax.jit(jax.grad(loss, has_aux=True))(arrays, own))
+            found = jax.jit(jax.grad(loss, has_aux=True))(arrays, own)
+            return jax.tree.map(lambda x: np.asarray(x, np.float32), found)
 
-    (gradients, context), (expected, plain) = run(LONG // 2), run(LONG)
+    (gradients, context), (expected, plain) = run(attend), run(row_attention._attend_in_pieces)
+    tolerance = 1 if dtype == np.float32 else 2**16
     assert np.isfinite(context).all()
-    real = segments > 0
-    np.testing.assert_allclose(context[real], plain[real], atol=1e-6)
+    np.testing.assert_allclose(context[real], plain[real], atol=1e-6 * tolerance)
     for one, other in zip(gradients[:3], expected[:3], strict=True):
-        np.testing.assert_allclose(one, other, atol=5e-6)
+        np.testing.assert_allclose(one, other, atol=5e-6 * tolerance)
 
 
 def test_blocks_meet_few_keys_where_segments_lie_in_one_piece():
