@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.linear import dot
+from lco_jax.nn.mask_bias import mask_bias
+from lco_jax.nn.near_rows import NearRows, attend_near_rows, near_rows
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import mesh_platform
-
-_NEVER = 0.5 * float(jnp.finfo(jnp.float32).min)
 
 
 class LongRows(NamedTuple):
@@ -31,8 +31,10 @@ class FlowingRows(NamedTuple):
     mask: Bool[Array, "X Q T"]
 
 
-Mask = Bool[Array, "B S S"] | LongRows | FlowingRows
+Mask = Bool[Array, "B S S"] | LongRows | FlowingRows | NearRows
 
+_SHORTEST_NEAR_ROW = 256
+"""Of shorter rows, all keys of a block are about as many as those of its items."""
 _SHORTEST_BLOCK = 128
 _MOST_BLOCKS = 16
 """Of a row. Of more, keys are copied more often; of fewer, more of them are compared in vain."""
@@ -66,7 +68,7 @@ def causal_mask(segments: Int[Array, "B S"]) -> Bool[Array, "B S S"]:
     return same & (order[:, None] >= order[None, :])
 
 
-def _flowing_mask(segments: Int[Array, "B S"]) -> FlowingRows:
+def _flowing_mask(segments: Int[Array, "B S"]) -> FlowingRows | NearRows:
     length = segments.shape[1]
     count = max(
         count
@@ -76,7 +78,8 @@ def _flowing_mask(segments: Int[Array, "B S"]) -> FlowingRows:
     own, near = _in_blocks(segments, count), _with_a_row_before(segments, count)
     places, near_places = np.arange(own.shape[1]) + length, np.arange(near.shape[1])
     same = own[:, :, None] == near[:, None, :]
-    return FlowingRows(same & (places[:, None] >= near_places))
+    mask = same & (places[:, None] >= near_places)
+    return FlowingRows(mask) if length < _SHORTEST_NEAR_ROW else near_rows(mask)
 
 
 def _in_blocks(x: Array, count: int) -> Array:
@@ -114,6 +117,8 @@ def attend(
     """
     if isinstance(mask, LongRows):
         return attend_long(query, key, value, mask.segments, preamble)
+    if isinstance(mask, NearRows):
+        return attend_near_rows(query, key, value, mask, preamble)
     if isinstance(mask, FlowingRows):
         count = mask.mask.shape[0] // query.shape[0]
         near = (_with_a_row_before(x, count) for x in (key, value))
@@ -194,11 +199,6 @@ def _bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
     not.
     """
     return jax.lax.optimization_barrier(mask_bias(mask))
-
-
-def mask_bias(mask: Bool[Array, "B S T"]) -> Float[Array, "B S T"]:
-    """Zero where the mask is true, and so low elsewhere that no score is left beside it."""
-    return jnp.where(mask, 0.0, _NEVER).astype(jnp.float32)
 
 
 attend_scaled.defvjp(_attend_fwd, _attend_bwd)

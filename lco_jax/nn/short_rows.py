@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lco_jax.nn.attention import mask_bias
 from lco_jax.nn.linear import dot
+from lco_jax.nn.mask_bias import mask_bias
 
 MAX_SCORES = 2**18
 """Of one head, at a time, on CPUs: they should stay in the cache."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lco_jax.nn.attention import attend, causal_mask, row_mask
+from lco_jax.nn.near_rows import NearRows, _widths, near_rows
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
@@ -52,8 +53,9 @@ def test_values_and_gradients(sizes, with_preamble):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.parametrize("has_preamble", [True, False], ids=["preamble", "none"])
 @pytest.mark.parametrize("length", [16, 256], ids=["whole rows", "blocks of rows"])
-def test_items_that_run_on_from_row_to_row(length):
+def test_items_that_run_on_from_row_to_row(length, has_preamble):
     """Values and gradients are those of each shard's rows as a single one."""
     rows, shards = 4, 2
     rng = np.random.default_rng(1)
@@ -72,7 +74,8 @@ def test_items_that_run_on_from_row_to_row(length):
     def run(sizes, shape, flows):
         def loss(heads, preamble, segments, weights):
             mask = row_mask(segments, WIDTH, flows=flows)
-            context = attend(*heads, mask, preamble)
+            assert isinstance(mask, NearRows) == (flows and length >= 256)
+            context = attend(*heads, mask, preamble if has_preamble else None)
             return jnp.sum(context * weights), context
 
         def place(x, letters):
@@ -91,3 +94,31 @@ def test_items_that_run_on_from_row_to_row(length):
     found = run((shards, 1, 2), (rows, length), True)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4 if length > 100 else 1e-5)
+
+
+def test_blocks_of_rows_meet_few_keys():
+    """As many as reach back to the start of the item that a block begins in."""
+    rng = np.random.default_rng(3)
+    ends = np.cumsum(rng.integers(20, 200, 60))
+    segments = np.searchsorted(ends, np.arange(4 * 512), side="right").reshape(4, 512) + 1
+    with jax.set_mesh(meshes.make((1, 1, 1))):
+        rows = row_mask(jax.device_put(segments, act_spec("B S")), WIDTH, flows=True)
+    count, length, reach = rows.bias.shape
+    widths = np.array(_widths(length, reach))
+    met = widths[np.asarray(rows.kinds)]
+    sees = np.asarray(rows.bias) == 0
+    for width, own in zip(met, sees, strict=True):
+        assert not own[:, : reach - width].any()
+    assert met.mean() < 0.6 * reach
+    assert count * length == segments.size
+    empty = near_rows(jnp.zeros((2, length, reach), bool))
+    assert (np.asarray(empty.kinds) == 0).all()
+
+
+@pytest.mark.parametrize(("length", "reach"), [(128, 384), (160, 480), (256, 4352), (128, 128)])
+def test_numbers_of_keys_are_few_and_end_with_all(length, reach):
+    widths = _widths(length, reach)
+    assert list(widths) == sorted(set(widths))
+    assert widths[0] == length
+    assert widths[-1] == reach
+    assert len(widths) <= 24

@@ -154,11 +154,11 @@ def test_attention_in_pieces_equals_all_rows_at_once(monkeypatch, sizes, most, p
     values = rng.normal(size=(4, 4, 512, 2, 8)).astype(np.float32)
 
     def loss(arrays, segments):
-        context = row_attention.attend_in_rows(*arrays[:3], segments)
+        context = row_attention._attend_in_pieces(*arrays[:3], segments)
         return (context * arrays[3]).sum(), context
 
     def run(most):
-        monkeypatch.setattr(row_attention, "_MAX_SCORES_ON_CPU", most)
+        monkeypatch.setattr(row_attention, "MAX_SCORES", most)
         with jax.set_mesh(meshes.make(sizes)):
             at = jax.NamedSharding(jax.sharding.get_mesh(), act_spec("G P N H"))
             arrays = tuple(jax.device_put(x, at) for x in values)
@@ -177,7 +177,7 @@ def test_attention_in_pieces_equals_all_rows_at_once(monkeypatch, sizes, most, p
 @pytest.mark.parametrize(
     ("sizes", "width"), [((1, 1, 1), 80), ((1, 2, 2), 80), ((1, 1, 1), 72)], ids=str
 )
-def test_the_kernel_of_tpus_equals_plain_attention(monkeypatch, sizes, width):
+def test_the_kernel_of_tpus_equals_plain_attention(sizes, width):
     rng = np.random.default_rng(0)
     segments = np.sort(rng.integers(1, 5, (2, 2, 512)), axis=2).astype(np.int32)
     segments[:, 1] += 4
@@ -196,7 +196,6 @@ def test_the_kernel_of_tpus_equals_plain_attention(monkeypatch, sizes, width):
             return jax.tree.map(np.asarray, (alone, jax.jit(jax.grad(loss, has_aux=True))(arrays)))
 
     found = run(functools.partial(row_attention._attend_by_kernel, interpret=True))
-    monkeypatch.setattr(row_attention, "_SHORTEST_ROW_OF_BLOCKS", 1024)
-    expected = run(row_attention.attend_in_rows)
+    expected = run(row_attention._attend_in_pieces)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(one - other) < 2e-6 * np.linalg.norm(other)
