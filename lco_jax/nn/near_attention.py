@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lco_jax.nn.attention import attend_scaled
+from lco_jax.nn.widths import widths
 
 BLOCK = 128
 """Queries of a block. Of more, its segments are spread wider; of fewer, products are small."""
-_STEP_BITS = 2
-"""Block widths have four steps an octave: each is a branch of the program."""
 
 
 def attend_near(
@@ -42,12 +41,7 @@ def attend_near(
 
 
 def _widths(length: int) -> tuple[int, ...]:
-    """Numbers of keys of which each block takes the first that holds all of its segments."""
-    widths, width = [], BLOCK
-    while width < length:
-        widths.append(width)
-        width += max(BLOCK, 1 << width.bit_length() - 1 - _STEP_BITS)
-    return *widths, length
+    return widths(BLOCK, length, BLOCK)
 
 
 def _places(segments: Int[Array, "P"]) -> tuple[Int[Array, "B"], Int[Array, "B"]]:
@@ -60,9 +54,9 @@ def _places(segments: Int[Array, "P"]) -> tuple[Int[Array, "B"], Int[Array, "B"]
     first, end = first.at[0].set(length), end.at[0].set(0)
     own = segments.reshape(-1, BLOCK)
     first, end = first[own].min(axis=1), end[own].max(axis=1)
-    widths = np.array(_widths(length), np.int32)
-    kinds = (end - first > widths[:-1, None]).sum(axis=0, dtype=jnp.int32)
-    return jnp.minimum(first, length - jnp.asarray(widths)[kinds]), kinds
+    counts = np.array(_widths(length), np.int32)
+    kinds = (end - first > counts[:-1, None]).sum(axis=0, dtype=jnp.int32)
+    return jnp.minimum(first, length - jnp.asarray(counts)[kinds]), kinds
 
 
 def _in_blocks(x: Array) -> Array:

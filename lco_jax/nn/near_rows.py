@@ -13,11 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.linear import dot
 from lco_jax.nn.mask_bias import mask_bias
+from lco_jax.nn.widths import widths
 
 _WIDTH_STEP = 64
 """Keys by which the numbers that a block may meet differ at least."""
-_STEP_BITS = 2
-"""They have at most four steps an octave: each is a branch of the program."""
 
 
 class NearRows(NamedTuple):
@@ -35,8 +34,8 @@ def near_rows(mask: Bool[Array, "X Q T"]) -> NearRows:
     _, length, reach = mask.shape
     seen = jnp.argmax(mask.any(axis=1), axis=1)
     needed = jnp.where(mask.any(axis=(1, 2)), reach - seen, 0)
-    widths = np.array(_widths(length, reach)[:-1], np.int32)
-    kinds = jnp.sum(needed[:, None] > widths, axis=1, dtype=jnp.int32)
+    counts = np.array(widths(length, reach, _WIDTH_STEP)[:-1], np.int32)
+    kinds = jnp.sum(needed[:, None] > counts, axis=1, dtype=jnp.int32)
     return NearRows(mask_bias(mask), kinds)
 
 
@@ -57,15 +56,6 @@ def attend_near_rows(
     return attend(query, (key, value), preamble, rows)
 
 
-def _widths(length: int, reach: int) -> tuple[int, ...]:
-    """Numbers of keys of which each block takes the first that holds all that it sees."""
-    widths, width = [], length
-    while width < reach:
-        widths.append(width)
-        width += max(_WIDTH_STEP, 1 << width.bit_length() - 1 - _STEP_BITS)
-    return *widths, reach
-
-
 def _attend_shard(query, keys, preamble, rows: NearRows) -> Float[Array, "B S N H"]:
     (count, length, reach), (num_kv_heads, head_dim) = rows.bias.shape, keys[0].shape[2:]
     blocks = query.reshape(count, length, num_kv_heads, -1, head_dim)
@@ -75,7 +65,8 @@ def _attend_shard(query, keys, preamble, rows: NearRows) -> Float[Array, "B S N 
     keys = [jnp.moveaxis(x, 0, 1) for x in keys]
     shared = [jnp.moveaxis(x[0], 0, 1) for x in preamble] if preamble else None
     branches = [
-        functools.partial(_attend_block, shared, width=width) for width in _widths(length, reach)
+        functools.partial(_attend_block, shared, width=width)
+        for width in widths(length, reach, _WIDTH_STEP)
     ]
 
     def attend(block: tuple[Array, ...]) -> Float[Array, "K G Q H"]:

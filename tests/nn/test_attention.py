@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lco_jax.nn.attention import attend, causal_mask, row_mask
-from lco_jax.nn.near_rows import NearRows, _widths, near_rows
+from lco_jax.nn.near_rows import _WIDTH_STEP, NearRows, near_rows
+from lco_jax.nn.widths import widths
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
@@ -104,8 +105,7 @@ def test_blocks_of_rows_meet_few_keys():
     with jax.set_mesh(meshes.make((1, 1, 1))):
         rows = row_mask(jax.device_put(segments, act_spec("B S")), WIDTH, flows=True)
     count, length, reach = rows.bias.shape
-    widths = np.array(_widths(length, reach))
-    met = widths[np.asarray(rows.kinds)]
+    met = np.array(widths(length, reach, _WIDTH_STEP))[np.asarray(rows.kinds)]
     sees = np.asarray(rows.bias) == 0
     for width, own in zip(met, sees, strict=True):
         assert not own[:, : reach - width].any()
@@ -117,8 +117,8 @@ def test_blocks_of_rows_meet_few_keys():
 
 @pytest.mark.parametrize(("length", "reach"), [(128, 384), (160, 480), (256, 4352), (128, 128)])
 def test_numbers_of_keys_are_few_and_end_with_all(length, reach):
-    widths = _widths(length, reach)
-    assert list(widths) == sorted(set(widths))
-    assert widths[0] == length
-    assert widths[-1] == reach
-    assert len(widths) <= 24
+    found = widths(length, reach, 64)
+    assert list(found) == sorted(set(found))
+    assert found[0] == length
+    assert found[-1] == reach
+    assert len(found) <= 24

@@ -80,9 +80,9 @@ def check(rows, attend, sizes, dtype=np.float32):
 
 
 def test_blocks_meet_few_keys_where_segments_lie_in_one_piece():
-    widths = np.array(near_attention._widths(LONG))
+    counts = np.array(near_attention._widths(LONG))
     starts, kinds = near_attention._places(_segments("in one piece")[0])
-    met = widths[np.asarray(kinds)]
+    met = counts[np.asarray(kinds)]
     assert (np.asarray(starts) + met <= LONG).all()
     assert met.mean() < LONG / 4
     assert (np.asarray(near_attention._places(_segments("none")[0])[1]) == 0).all()
