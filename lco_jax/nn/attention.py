@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from lco_jax.nn.flowing_attention import NearRows, attend_near_rows, near_rows
 from lco_jax.nn.linear import dot
 from lco_jax.nn.mask_bias import mask_bias
-from lco_jax.nn.near_rows import NearRows, attend_near_rows, near_rows
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import mesh_platform

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from lco_jax.nn.attention import attend
 from lco_jax.nn.near_attention import BLOCK, attend_near
-from lco_jax.nn.short_rows import MAX_SCORES, attend_short, rows_together
+from lco_jax.nn.short_attention import MAX_SCORES, attend_short, rows_together
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.runtime.axes import mesh_platform
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lco_jax.nn.attention import attend, causal_mask, row_mask
-from lco_jax.nn.near_rows import _WIDTH_STEP, NearRows, near_rows
+from lco_jax.nn.flowing_attention import _WIDTH_STEP, NearRows, near_rows
 from lco_jax.nn.widths import widths
 from lco_jax.runtime.axes import act_spec
 from tests import meshes

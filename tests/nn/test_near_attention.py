@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lco_jax.nn import near_attention, row_attention, short_rows
+from lco_jax.nn import near_attention, row_attention, short_attention
 from lco_jax.runtime.axes import act_spec
 from tests import meshes
 
@@ -48,7 +48,7 @@ def test_near_keys_are_all_that_count(sizes, kind):
 @pytest.mark.parametrize("length", [128, 384])
 def test_short_rows_with_heads_first(monkeypatch, sizes, length, dtype):
     """Some rows at a time, and (of 384) one."""
-    monkeypatch.setattr(short_rows, "MAX_SCORES", 4 * 128**2)
+    monkeypatch.setattr(short_attention, "MAX_SCORES", 4 * 128**2)
     segments = np.sort(np.random.default_rng(2).integers(0, 4, (2, LONG // length, length)))
     check(segments.astype(np.int32), row_attention.attend_in_rows, sizes, dtype)
 
