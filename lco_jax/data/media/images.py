@@ -56,7 +56,8 @@ def load_hashed(
         with source.lock, _naming(name):
             return to_rgb(_decode(source.image, name, limits)), None
     with open_media(source) as file, _naming(name):
-        is_small = file.seek(0, io.SEEK_END) <= _MOST_HASHED_BYTES
+        file.seek(0, io.SEEK_END)
+        is_small = file.tell() <= _MOST_HASHED_BYTES
         file.seek(0)
         content = file.read() if is_small else None  # at once: Pillow would read piece by piece
         with Image.open(file if content is None else io.BytesIO(content), formats=FORMATS) as image:

@@ -92,13 +92,13 @@ def _dealt(
 
 
 def weights_of(encoded: Sequence[Encoded | None]) -> Float64[np.ndarray, "N W"]:
-    """Tokens, bytes of pixels, audio chunks and known features of items (None: absent)."""
+    """Tokens, patches, audio chunks and known features of items (None: absent)."""
     weights = np.zeros((len(encoded), 4))
     weights[:, 0] = item_lengths(encoded)
     for index, item in enumerate(encoded):
         if item is not None and item.media:
             weights[index, 1:] = (
-                sum(medium.content.patches.nbytes for medium in item.visuals),
+                sum(len(medium.content.patches) for medium in item.visuals),
                 sum(len(medium.content.frames) for medium in item.audios),
                 sum(len(medium.places) for medium in item.known),
             )
