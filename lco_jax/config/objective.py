@@ -16,7 +16,8 @@ class Contrastive:
     symmetric: bool = False
     """Also classify each positive's anchor among all anchors."""
     mask_duplicates: bool = False
-    """Drop candidates whose content equals the anchor's own or its positive's."""
+    """Drop candidates whose content equals the anchor's own or its positive's; images are equal if
+    their files are."""
     false_negative_margin: float | None = None
     """Drop candidates whose cosine exceeds the positive's by more than this margin."""
     matryoshka_dims: tuple[int, ...] = ()

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lco_jax.data.encode.encoded import Audio, Encoded, Medium, Visual
+from lco_jax.data.encode.encoded import Audio, Encoded, Known, Medium, Visual
 from lco_jax.data.encode.positions import Grid
 from lco_jax.data.encode.row import num_features
 from lco_jax.data.pack.media_stream import MediaStream
@@ -110,7 +110,11 @@ def make_stream(config, **options) -> MediaStream:
 
 
 def make_item(config, rng):
-    """An image of up to 256 patches, or an audio of one or two chunks."""
+    """An image of up to 256 patches, an audio of one or two chunks, or known features."""
+    if rng.random() < 0.2:
+        count = int(rng.integers(1, 60))
+        features = np.zeros((count, config.feature_size), np.float32)
+        return _item(config, [Known(features, Grid(1, 2, 2 * count))])
     if rng.random() < 0.7:
         return images_item(config, [(2 * rng.integers(1, 9, 2)).tolist()])
     frames = rng.integers(4, 200, rng.integers(1, 3)).astype(np.int32)

@@ -44,6 +44,8 @@ def test_every_anchor_has_the_positive_of_another(tmp_path):
         assert positive == negative and positive[0] == anchor[0] and positive != anchor
         assert partners.setdefault(anchor, positive) == positive  # in every pass
     assert len(partners) == 50 and set(partners.values()) == set(partners)
+    # Of positives of other records nothing is known before.
+    assert plain.sizes_of(range(9))[:, 2].all() and not shuffled.sizes_of(range(9))[:, 1:].any()
     other = stream(sources, True, seed=4)
     drawn = {tuple(numbers(other[index])[:2]) for index in range(120)}
     assert drawn != set(partners.items())

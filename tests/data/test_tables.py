@@ -4,6 +4,7 @@ import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -68,6 +69,18 @@ def test_every_kind_of_file_gives_the_same_records(tmp_path, name):
             EXPECTED[i] for i in (2, 0, 1, 1)
         ]
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_what_is_known_of_rows_before_they_are_read(tmp_path, name):
+    rows = [row | {"query": "a fox " * count} for row, count in zip(ROWS, (1, 50, 10), strict=True)]
+    sizes = records(write(tmp_path, name, rows)).sizes_of(np.array([2, 1, 0]))
+    assert (sizes[:, 0] == 0).all()  # no media
+    if ".parquet" in name:  # which does not say
+        assert (sizes[:, 1] == 0).all()
+    else:
+        middle, longest, shortest = sizes[:, 1].tolist()
+        assert longest > middle + 200 and shortest < middle
 
 
 def test_spreadsheets(tmp_path):

@@ -60,7 +60,8 @@ class Encoded(NamedTuple):
 
     tokens: Int32[np.ndarray, "S"]
     hash: np.uint64
-    """Of what the item says; equal for equal items, in every run."""
+    """Of what the item says; equal for equal items, in every run. Images of files are equal if the
+    files are, byte for byte."""
     positions: Int32[np.ndarray, "S 3"] | None = None
     """Time, height and width of each token, counted from the end of the head (None: text, whose
     axes all count the tokens)."""

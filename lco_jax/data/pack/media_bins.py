@@ -52,17 +52,19 @@ class Bin:
             return False
         lengths = [*self.lengths, len(item.tokens)]
         num_chunks = self.num_chunks + sum(len(m.content.frames) for m in item.audios)
+        num_known = self.num_known + sum(len(medium.places) for medium in item.known)
         if limit is not None:
             rows = lay(np.array(lengths, np.int64), limit.row_tokens, self.flows)[1]
             if rows > limit.rows or num_chunks > limit.media.audio_chunks:
+                return False
+            if num_known > limit.media.known_features:
                 return False
         if self.budget is not None:
             grids = [medium.content.grid for medium in item.visuals]
             if self.budget.add(grids, limit and limit.media.patch_rows) is None:
                 return False
         self.members.append(index)
-        self.lengths, self.num_chunks = lengths, num_chunks
-        self.num_known += sum(len(medium.places) for medium in item.known)
+        self.lengths, self.num_chunks, self.num_known = lengths, num_chunks, num_known
         return True
 
 

@@ -86,7 +86,8 @@ class ExampleStream:
         for position in np.unique(positions).tolist():
             own = positions == position
             sizes[own, 0] = position
-            sizes[own, 1:] = self._sources[position].sizes_of(numbers[own])
+            if self._partners is None:  # else positives are those of other records
+                sizes[own, 1:] = self._sources[position].sizes_of(numbers[own])
         return sizes
 
     def place_of(self, index: int) -> str:

@@ -22,6 +22,8 @@ class ParquetTable(Table):
         ValueError: it is no parquet file.
     """
 
+    has_offsets = False
+
     def __init__(self, path: str):
         super().__init__(path)
         self._content: Content = open_content(path)

@@ -42,6 +42,8 @@ class Table(abc.ABC):
     """Their names (None: no row says any)."""
     holds_records: ClassVar[bool] = False
     """Whether rows may be records as they are, and not just columns."""
+    has_offsets: ClassVar[bool] = True
+    """Whether rows start and stop at bytes of the file."""
 
     def __init__(self, path: str):
         self.path = path
@@ -85,8 +87,9 @@ class _Rows:
         self._found = np.array(found, np.int64).reshape(-1, 4)
 
     def num_bytes(self, indices: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-        """Of rows."""
-        return self._found[indices, 3] - self._found[indices, 2]
+        """Of rows; 0 where files do not say."""
+        table, _, start, stop = self._found[indices].T
+        return np.where(np.array([own.has_offsets for own in self.tables])[table], stop - start, 0)
 
     def part(self, index: slice) -> "_Rows":
         part = copy.copy(self)
