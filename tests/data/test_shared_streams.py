@@ -147,6 +147,19 @@ def _item(config, contents, num_words=0):
     )
 
 
+@FLOWS
+def test_a_later_job_may_have_more_known_features(config, flows):
+    """Than the one whose batches decided the shape."""
+    stream = make_stream(config, num_shards=2, flows=flows)
+    for num_words, count in ((60, 4), (4, 60)):
+        features = np.zeros((count, config.feature_size), np.float32)
+        known = Known(features, Grid(1, 2, 2 * count))
+        part = [_item(config, [known], num_words) for _ in range(40)]
+        batches = list(stream.pack(part))
+        assert len(batches) > 1
+        check([batches], [part])
+
+
 def test_items_are_dealt_evenly_and_once():
     shares = [deal(1001, 8, shards) for shards in ((0, 4), (1, 5), (2, 6), (3, 7))]
     assert sorted(np.concatenate(shares)) == list(range(1001))
