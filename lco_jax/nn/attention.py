@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.flowing_attention import NearRows, attend_near_rows, near_rows
 from lco_jax.nn.linear import dot
-from lco_jax.nn.mask_bias import mask_bias
+from lco_jax.nn.scores import mask_bias, softmax_parts
 from lco_jax.nn.splash import attend_long, splash_fits
 from lco_jax.nn.stack import keep
 from lco_jax.runtime.axes import mesh_platform
@@ -166,10 +166,7 @@ def attend_scaled(
 
 def _attend_fwd(query, key, value, mask):
     scores = dot("BKGSH,BKTH->BKGST", query, key) + _bias(mask)[:, None, None]
-    highest = scores.max(axis=-1, keepdims=True)
-    weights = jnp.exp(scores - highest)
-    total = weights.sum(axis=-1, keepdims=True)
-    # The sum divides the small context instead of the large weights.
+    weights, highest, total = softmax_parts(scores)
     context = dot("BKGST,BKTH->BKGSH", weights.astype(value.dtype), value) / total
     context = keep(jnp.einsum("BKGSH->BSKGH", context).astype(value.dtype))
     return context, (query, key, value, mask, keep(highest), keep(total), context)

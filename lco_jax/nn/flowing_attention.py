@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from lco_jax.nn.linear import dot
-from lco_jax.nn.mask_bias import mask_bias
+from lco_jax.nn.scores import mask_bias, softmax_parts
 from lco_jax.nn.widths import widths
 
 _WIDTH_STEP = 64
@@ -86,7 +86,5 @@ def _attend_block(shared, query, key, value, bias, end, *, width: int) -> Float[
         near = [jnp.concatenate(parts, axis=1) for parts in zip(shared, near, strict=True)]
         bias = jnp.pad(bias, ((0, 0), (shared[0].shape[1], 0)))
     key, value = near
-    scores = dot("KGQH,KTH->KGQT", query, key) + bias
-    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-    total = weights.sum(axis=-1, keepdims=True)
+    weights, _, total = softmax_parts(dot("KGQH,KTH->KGQT", query, key) + bias)
     return (dot("KGQT,KTH->KGQH", weights.astype(value.dtype), value) / total).astype(value.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lco_jax.nn.linear import dot
-from lco_jax.nn.mask_bias import mask_bias
+from lco_jax.nn.scores import mask_bias, softmax_parts
 
 MAX_SCORES = 2**18
 """Of one head, at a time, on CPUs: they should stay in the cache."""
@@ -69,8 +69,6 @@ def _some_at_a_time(rows: tuple[Array, ...], together: int) -> Float[Array, "W N
 def _attend(rows: tuple[Array, ...]) -> Float[Array, "W N S H"]:
     """The weighted values of scaled queries."""
     query, key, value, bias = rows
-    scores = dot("WNSH,WNTH->WNST", query, key) + bias
-    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-    total = weights.sum(axis=-1, keepdims=True)
+    weights, _, total = softmax_parts(dot("WNSH,WNTH->WNST", query, key) + bias)
     context = dot("WNST,WNTH->WNSH", weights.astype(value.dtype), value) / total
     return context.astype(value.dtype)

@@ -13,7 +13,7 @@ from lco_jax.data.pack.batch import Batch, Shape, choose_shape, item_lengths, me
 from lco_jax.data.pack.budgets import open_budget
 from lco_jax.data.pack.media_batch import MediaBatch, MediaPacker, MediaShape, VisionBatch
 from lco_jax.data.pack.patch_layout import WINDOW_ROW
-from lco_jax.data.pack.shares import slots_per_cell
+from lco_jax.data.pack.shares import check_batch_size, slots_per_cell
 from lco_jax.data.pack.specs import BATCH_SPECS, MEDIA_SPECS
 from lco_jax.models.config import ModelConfig
 from lco_jax.objectives.traits import traits_of
@@ -29,7 +29,7 @@ def assume_batch(
     """Shapes and shardings of the batches of a stage.
 
     Raises:
-        ValueError: there are fewer examples than data shards.
+        ValueError: there are fewer examples than encode chunks of data shards.
     """
     shards, chunks = meshes.num_shards(mesh), config.memory.encode_chunks
     shape = assume_shape(config, model, shards)
@@ -84,16 +84,12 @@ def assume_shape(config: TrainConfig, model: ModelConfig, num_shards: int) -> Sh
     """What the packer of a run makes of the fullest data shard of an encode chunk.
 
     Raises:
-        ValueError: there are fewer examples than data shards.
+        ValueError: there are fewer examples than encode chunks of data shards.
     """
     memory, size = config.memory, config.data.batch_size
-    cells = num_shards * memory.encode_chunks
-    if size < cells:
-        raise ValueError(
-            f"batch_size={size} is less than encode_chunks={memory.encode_chunks} times "
-            f"{num_shards} data shards; use at least {cells}, or a larger mesh.tensor"
-        )
-    assumed, examples = traits_of(config.objective).assume(config), slots_per_cell(size, cells)
+    check_batch_size(size, memory.encode_chunks, num_shards)
+    assumed = traits_of(config.objective).assume(config)
+    examples = slots_per_cell(size, num_shards * memory.encode_chunks)
     count = examples * assumed.roles
     items = [_item(assumed.item_tokens)] * count
     if model.vision is not None:

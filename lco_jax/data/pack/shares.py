@@ -13,12 +13,17 @@ IDLE = -1
 
 
 def check_batch_size(batch_size: int, chunks: int, num_shards: int) -> None:
-    """Refuse a batch that does not give each encode chunk of each data shard an example."""
+    """Refuse a batch that does not give each encode chunk of each data shard an example.
+
+    Raises:
+        ValueError: it is too small.
+    """
     cells = chunks * num_shards
     if batch_size < cells:
         raise ValueError(
             f"batch_size={batch_size} is less than encode_chunks={chunks} times {num_shards} data "
-            f"shards; use a batch_size of at least {cells}, or smaller encode_chunks or mesh sizes"
+            f"shards; use a batch_size of at least {cells}, smaller encode_chunks, or fewer data "
+            "shards (a larger mesh.tensor)"
         )
 
 
