@@ -19,6 +19,12 @@ _FILES: dict[Kind, tuple[str, ...]] = {
 }
 """Each is made of the template of its name in `templates/`."""
 
+_ACCOUNTS: dict[Kind, str] = {
+    "xpk": "give the rights to the account of the cluster under which its workloads run",
+    "skypilot": "write it to ~/.sky/config.yaml, as remote_identity of gcp",
+}
+"""Where those kinds take an account from that a job file cannot name."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -47,6 +53,9 @@ class Job:
     """GKE cluster, for xpk."""
     spot: bool = False
     """Preemptible capacity."""
+    service_account: str = ""
+    """Account of the machines, which needs the bucket: NAME@PROJECT.iam.gserviceaccount.com, or of
+    a jobset one of Kubernetes (default: that of the project, or of the namespace)."""
     image: str = "python:3.11"
     """Container of GKE jobs; it needs Python 3.11, venv and git."""
     max_restarts: int = 100
@@ -79,12 +88,17 @@ def job_files(job: Job, kind: Kind) -> dict[str, str]:
     """Files by name; the first lines of each say how to use it.
 
     Raises:
-        ValueError: this kind cannot start several slices.
+        ValueError: this kind cannot start several slices, or takes no account.
     """
     if kind == "skypilot" and job.num_slices > 1:
         raise ValueError(
             f"num_slices={job.num_slices}: a SkyPilot task takes one slice; use queued-resource, "
             "jobset or xpk"
+        )
+    if job.service_account and kind in _ACCOUNTS:
+        raise ValueError(
+            f"service_account={job.service_account!r} cannot be told to {kind}: leave it out, and "
+            f"{_ACCOUNTS[kind]}"
         )
     templates = Environment(
         loader=PackageLoader("lco_jax", "jobs/templates"),

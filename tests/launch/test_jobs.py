@@ -163,12 +163,15 @@ esac
     assert not (tmp_path / "there").exists()
 
 
+STRINGS = ("repository", "revision", "project", "cluster", "image")
 HOSTILE = 'it\'s "a" $(touch /tmp/x) `id`\n; rm -rf ~ #\t{{ x }} ü'
 
 
 @pytest.mark.parametrize("kind", ["queued-resource", "jobset", "xpk", "skypilot"])
 def test_hostile_names_are_quoted(kind, tmp_path):
-    strings = dict.fromkeys(("repository", "revision", "project", "cluster", "image"), HOSTILE)
+    strings = dict.fromkeys(STRINGS, HOSTILE)
+    if kind in (QUEUED, "jobset"):
+        strings["service_account"] = HOSTILE
     job = make(workdir=f"gs://{HOSTILE}", train=shlex.join(["--name", HOSTILE]), **strings)
     for name, text in job_files(job, kind).items():
         script = text
@@ -209,6 +212,28 @@ def test_jobset_holds_a_valid_job():
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4x4"
     command = pod["containers"][0]["command"][-1].splitlines()[-1]
     assert shlex.split(command)[-1] == "gs://b/my data.jsonl"
+
+
+def test_machines_run_under_an_account(tmp_path):
+    account = "trainer@project.iam.gserviceaccount.com"
+    create = job_files(make(service_account=account), QUEUED)["create.sh"]
+    words = shlex.split(create[create.index('"${tpu[@]}" create') :].split("\n}")[0])
+    assert f"--service-account={account}" in words and words[-1].startswith("--metadata-from-file")
+    content = yaml.safe_load(job_files(make(service_account="trainer"), "jobset")["jobset.yaml"])
+    (workers,) = content["spec"]["replicatedJobs"]
+    check_job(workers)
+    assert workers["template"]["spec"]["template"]["spec"]["serviceAccountName"] == "trainer"
+    for kind in (QUEUED, "jobset"):
+        text = "".join(job_files(make(), kind).values())
+        assert "service-account" not in text and "serviceAccount" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("xpk", "account of the cluster"), ("skypilot", "config.yaml")]
+)
+def test_an_account_that_a_job_file_cannot_name_is_refused(kind, advice):
+    with pytest.raises(ValueError, match=f"service_account='trainer' .* leave it out, .*{advice}"):
+        job_files(make(service_account="trainer"), kind)
 
 
 def test_skypilot_task():
@@ -310,6 +335,8 @@ def test_the_command_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", shlex.split(command)[1:])
     assert main() == 0
+    account = "--service-account=lco-train@PROJECT.iam.gserviceaccount.com"
+    assert account in (tmp_path / "job" / "create.sh").read_text()
     startup = (tmp_path / "job" / "startup.sh").read_text()
     assert (
         "--config configs/lco_omni_7b_text.py --data.batch-size 1056 --memory.remat none" in startup
