@@ -16,6 +16,7 @@ from etils import epath
 from lco_jax.runtime import processes
 from lco_jax.runtime.disks import writing
 from lco_jax.runtime.lease import PATIENCE_S, BucketLease, FileLease, Lease
+from lco_jax.runtime.start import skip_absent_tpu
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def only_writer_of(output: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(place: epath.Path, file: epath.Path) -> Iterator[None]:
+    skip_absent_tpu()  # which process this is starts JAX, in many programs as the first
     with contextlib.ExitStack() as stack:
         with processes.all_or_none(f"lock of {place}"):
             if jax.process_index() == 0:

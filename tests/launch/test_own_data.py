@@ -89,6 +89,13 @@ def test_ten_steps_on_a_csv_file(folder, trained):
 def test_a_killed_run_goes_on_with_the_same_losses(
     folder, train, trained, tmp_path, monkeypatch, name
 ):
+    expected = trained
+    if name != "my.csv":  # not all files know how long their rows are, by which examples are dealt
+        code, said = train("--workdir", str(tmp_path / "whole"), data=(name,))
+        assert code == 0, said
+        expected = losses(tmp_path / "whole")
+        assert list(expected.values()) == pytest.approx(list(trained.values()), rel=1e-5)
+
     original = ContrastiveLoader.__iter__
 
     def iterate_until_killed(self):
@@ -107,7 +114,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     assert len(losses(tmp_path / "run")) < 10
     code, said = train(*options, data=(name,))
     assert code == 0, said
-    assert losses(tmp_path / "run") == trained
+    assert losses(tmp_path / "run") == expected
     changed = (folder / name).read_bytes()
     try:
         table = pq.read_table(folder / name) if name == "my.parquet" else None
