@@ -102,6 +102,12 @@ def test_mesh_of_another_size(train):
     assert "needs 3 devices, found 8" in said
 
 
+def test_mesh_that_does_not_divide_the_model(train):
+    code, said = train([GOOD] * 40, "--mesh.data", "2", "--mesh.tensor", "4")
+    assert code == 2
+    assert "mesh.tensor=4 does not divide key-value heads (2); use 1, 2" in said
+
+
 def test_missing_file(train):
     code, said = train([GOOD] * 40, "--mesh.data", "8", "--data.sources.0.path", "nowhere.jsonl")
     assert (code, "nowhere.jsonl: no such file" in said) == (2, True), said
