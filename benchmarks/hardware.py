@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
+import tyro
 
 from lco_jax.config import Lora
 from lco_jax.lab.pages_with_tables import replace_table
@@ -104,4 +105,4 @@ def _row(model: Held) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

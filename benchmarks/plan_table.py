@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tyro
+
 _FOLDER = Path("runs/plans")
 _TABLE = Path("docs/plan.md")
 _BATCH = "--data.batch-size 1056"
@@ -112,13 +114,17 @@ pass, those of the trainers one.
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
-def main() -> None:
-    """Compile and write."""
+def main(cases: tyro.conf.Positional[tuple[str, ...]] = ()) -> None:
+    """Compile some cases (none: all that have neither a plan nor a row), and write the table."""
+    known = (*CASES, *_PEERS, _LOSSES)
+    for name in cases:
+        if name not in known:
+            raise SystemExit(f"there is no case {name!r}; there are {', '.join(known)}")
     _FOLDER.mkdir(parents=True, exist_ok=True)
     rows = _read_rows()
     missing = [name for name, options in CASES.items() if f"`{options}`" not in rows]
     missing += [name for name in (*_PEERS, _LOSSES) if not (_FOLDER / f"{name}.json").exists()]
-    for name in sys.argv[1:] or missing:
+    for name in cases or missing:
         file = _FOLDER / f"{name}.json"
         if name == _LOSSES:
             file.write_text(json.dumps(_compile_losses()))
@@ -254,4 +260,4 @@ def _loss_section() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

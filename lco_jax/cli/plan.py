@@ -86,6 +86,8 @@ def main() -> int:
     front, _ = tyro.cli(_Front, args=typed(), return_unknown_args=True, add_help=False)
     given = {name: value for name, value in vars(front).items() if value is not None}
     config = load_config(front.config)
+    if front.search is not None and front.search < 1:
+        raise ValueError(f"--search {front.search} compiles nothing; give at least 1")
     parsed = {
         name: parse(
             _Arguments,

@@ -226,6 +226,8 @@ class DataConfig:
         require(bool(self.sources), "data.sources is empty; name at least one source")
         require(self.batch_size > 0, f"batch_size={self.batch_size} must be positive")
         require(self.num_negatives >= 0, f"num_negatives={self.num_negatives} is negative")
+        most = self.max_text_tokens
+        require(most is None or most > 0, f"max_text_tokens={most} leaves nothing of a text")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,10 @@ class MeshConfig:
         return self.data, self.fsdp, self.tensor
 
 
+FRAME_ROW_STEP = 128
+"""Patches of which the length of a row of patches is a multiple."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Trades memory for time; never changes a result."""
@@ -87,6 +91,11 @@ class Memory:
             sizes = getattr(self, name)
             ascending = tuple(sorted(set(sizes))) == sizes
             require(ascending and bool(sizes), f"{name}={sizes} must ascend")
+            require(min(sizes) > 0, f"{name}={sizes} must be positive")
+        require(
+            not any(size % FRAME_ROW_STEP for size in self.frame_rows),
+            f"frame_rows={self.frame_rows} must be multiples of {FRAME_ROW_STEP}",
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,10 @@ class CheckpointConfig:
     """Of the newest checkpoints."""
     keep_best: int = 1
     """Of the checkpoints that were evaluated."""
+
+    def __post_init__(self):
+        every = self.every_steps
+        require(every > 0, f"checkpoint.every_steps={every} must be positive")
 
 
 @dataclass(frozen=True)
@@ -117,5 +130,7 @@ class LoggingConfig:
     """First and last step to trace for xprof, into `profile/` of the run folder."""
 
     def __post_init__(self):
+        every = self.every_steps
+        require(every > 0, f"logging.every_steps={every} must be positive")
         first, last = self.profile or (1, 1)
         require(0 < first <= last, f"profile={self.profile} must be a first and a last step")

@@ -33,6 +33,11 @@ class OptimizerConfig:
     clips at 1.0, so its threshold on the true gradient is the number of GPUs (32)."""
 
     def __post_init__(self):
+        require(self.peak_lr > 0, f"peak_lr={self.peak_lr} must be positive")
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"clip_norm={self.clip_norm} leaves nothing of a gradient; None clips nothing",
+        )
         steps = self.warmup_steps
         require(
             steps >= 0 and (steps < 1 or steps == int(steps)),
@@ -77,6 +82,7 @@ class TrainConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self):
+        require(self.seed >= 0, f"seed={self.seed} must not be negative")
         chunks = self.memory.encode_chunks
         require(
             self.data.batch_size % chunks == 0,

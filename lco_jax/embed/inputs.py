@@ -242,12 +242,12 @@ class InputReader:
             options |= options_of(value, field, kind)
             value, fps = only_source(kind, value, field)
         source = self._source(kind, value, field)
-        if isinstance(source, Frames):
-            # Of frames it is the rate at which they were taken.
-            source = replace(source, fps=options.pop("fps", fps))
-        if not options:
-            return source
         try:
+            if isinstance(source, Frames):
+                # Of frames it is the rate at which they were taken.
+                source = replace(source, fps=options.pop("fps", fps))
+            if not options:
+                return source
             return Adjusted(source, MediaOptions(**options))
         except ValueError as error:
             raise ValueError(f"{field}: {error}") from error

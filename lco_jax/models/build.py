@@ -1,6 +1,6 @@
 """A model as a static graph and dictionaries of arrays: what trains and what is frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -57,8 +57,10 @@ def build(
     is set.
 
     Raises:
-        ValueError: nothing of the model trains although something should.
+        ValueError: nothing of the model trains although something should, or the mesh that is set
+            does not divide it.
     """
+    check_divides(config.with_towers(towers), jax.sharding.get_mesh().shape)
     model = jax.eval_shape(lambda: _make(config, trainable, dtype, towers, with_head, None))
     graph, train, frozen = nnx.split(model, _filter(trainable), ...)
     train = _in_float32(on_mesh(nnx.to_pure_dict(train)))
@@ -68,6 +70,34 @@ def build(
             f"{list(towers)}; give a part that it has a multiplier above 0"
         )
     return graph, train, on_mesh(nnx.to_pure_dict(frozen))
+
+
+def check_divides(model: ModelConfig, mesh: Mapping[str, int]) -> None:
+    """Look whether a mesh divides what a model has of everything; it may have no such axes.
+
+    Raises:
+        ValueError: it does not; the axis and the size are named.
+    """
+    text, tensor, fsdp = model.text, mesh.get("tensor", 1), mesh.get("fsdp", 1)
+    sizes = {
+        ("tensor", tensor, "attention heads"): text.num_heads,
+        ("tensor", tensor, "key-value heads"): text.num_kv_heads,
+        ("tensor", tensor, "the feed-forward width"): text.intermediate_size,
+        ("tensor", tensor, "the vocabulary"): text.vocab_size,
+        ("fsdp", fsdp, "the model width"): text.hidden_size,
+    }
+    for name, tower in (("vision", model.vision), ("audio", model.audio)):
+        if tower is not None:
+            sizes["tensor", tensor, f"heads of the {name} tower"] = tower.num_heads
+            width = f"the feed-forward width of the {name} tower"
+            sizes["tensor", tensor, width] = tower.intermediate_size
+            sizes["fsdp", fsdp, f"the width of the {name} tower"] = tower.hidden_size
+    for (axis, parts, name), size in sizes.items():
+        if size % parts:
+            fits = [str(n) for n in (1, 2, 4, 8, 16) if size % n == 0]
+            raise ValueError(
+                f"mesh.{axis}={parts} does not divide {name} ({size}); use {', '.join(fits)}"
+            )
 
 
 def init_lora(config: ModelConfig, trainable: Trainable, dtype: str, key: PRNGKeyArray) -> Params:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,6 @@ def abstract_run(config: TrainConfig) -> AbstractRun:
     traits = traits_of(config.objective)
     config = dataclasses.replace(config, model=underlying(config.model))
     sizes = model_sizes(config)
-    check_divides(sizes, mesh.shape)
     model = describe_model(config.model, sizes, with_head=traits.needs_head)
     num_steps = config.num_steps or _STEPS
     schedule = make_schedule(config.optimizer, num_steps)
@@ -115,30 +114,6 @@ def model_sizes(config: TrainConfig) -> ModelConfig:
     """The sizes of the model that a config names, from its folder or as they are known."""
     path = underlying(config.model).path
     return read_config(Path(path)) if Path(path).is_dir() else public_config(path)
-
-
-def check_divides(model: ModelConfig, mesh: Mapping[str, int]) -> None:
-    """Raise ValueError with the size that an axis does not divide, before the compiler does."""
-    text, tensor, fsdp = model.text, mesh["tensor"], mesh["fsdp"]
-    sizes = {
-        ("tensor", tensor, "attention heads"): text.num_heads,
-        ("tensor", tensor, "key-value heads"): text.num_kv_heads,
-        ("tensor", tensor, "the feed-forward width"): text.intermediate_size,
-        ("tensor", tensor, "the vocabulary"): text.vocab_size,
-        ("fsdp", fsdp, "the model width"): text.hidden_size,
-    }
-    for name, tower in (("vision", model.vision), ("audio", model.audio)):
-        if tower is not None:
-            sizes["tensor", tensor, f"heads of the {name} tower"] = tower.num_heads
-            width = f"the feed-forward width of the {name} tower"
-            sizes["tensor", tensor, width] = tower.intermediate_size
-            sizes["fsdp", fsdp, f"the width of the {name} tower"] = tower.hidden_size
-    for (axis, parts, name), size in sizes.items():
-        if size % parts:
-            fits = [str(n) for n in (1, 2, 4, 8, 16) if size % n == 0]
-            raise ValueError(
-                f"mesh.{axis}={parts} does not divide {name} ({size}); use {', '.join(fits)}"
-            )
 
 
 def count(shapes) -> int:

@@ -18,7 +18,6 @@ from lco_jax.data.loader import Loader
 from lco_jax.data.pack.batch import Shape
 from lco_jax.data.steps import LoadStats
 from lco_jax.plan import rehearsal_paths as paths
-from lco_jax.plan.abstract import check_divides
 from lco_jax.plan.feeding import Feed, Fullness, feeds_of, find_faults, fullness
 from lco_jax.plan.stand_in import OnHand, ReadOnce, on_hand
 from lco_jax.runtime import mesh as meshes
@@ -146,7 +145,6 @@ def _run(
     workdir: str,
     num_steps: int,
 ) -> Rehearsal:
-    check_divides(hand.sizes, mesh.shape)
     inputs = _open(hand, mesh)
     if "://" not in workdir:
         fingerprint = inputs.loader.fingerprint if hand.has_all_data else None

@@ -10,10 +10,11 @@ import jax
 from lco_jax.config import MeshConfig, TrainConfig
 from lco_jax.data.pack.batch import Shape
 from lco_jax.data.pack.patch_layout import WINDOW_ROW
+from lco_jax.models.build import check_divides
 from lco_jax.models.config import ModelConfig
 from lco_jax.models.describe import describe_model
 from lco_jax.objectives.traits import traits_of
-from lco_jax.plan.abstract import check_divides, count, model_sizes, text_table
+from lco_jax.plan.abstract import count, model_sizes, text_table
 from lco_jax.plan.assumed_batch import assume_shape, largest_image
 from lco_jax.plan.estimate import Estimate, estimate
 from lco_jax.plan.plan import Plan, make_plan

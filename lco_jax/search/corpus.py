@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from etils import epath
 from jaxtyping import Float
 
-from lco_jax.data.records import Item
+from lco_jax.data.records import Item, is_address
 from lco_jax.data.sources.items import open_items
 from lco_jax.embed.parts import ABOUT_KEY, VECTOR_COLUMN
 
@@ -119,7 +119,7 @@ def _row_item(row: dict, folder: epath.Path) -> Item:
         given = row.get(column) or ()
         paths = [given] if isinstance(given, str) else given
         media[kind] = tuple(
-            path if "://" in path else os.fspath(folder / path) for path in paths if path
+            path if is_address(path) else os.fspath(folder / path) for path in paths if path
         )
     name = row.get(_ID_COLUMN)
     return Item(row.get(_TEXT_COLUMN) or "", **media, id=None if name is None else str(name))

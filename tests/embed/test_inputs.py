@@ -386,6 +386,8 @@ BAD = [
     ({"image": {"path": "a.png", "start": 2}}, r"start is for audio and video only"),
     ({"video": "a.mp4", "start": 3, "end": 2}, "nothing lies between"),
     ({"video": "a.mp4", "fps": 0}, "fps=0.0 must be positive"),
+    ({"video": np.zeros((2, 9, 9, 3), np.uint8), "fps": 0}, "video: fps=0.0 must be positive"),
+    ({"video": np.zeros((2, 9, 9, 3), np.uint8), "fps": np.nan}, "fps=nan must be positive"),
     ({"video": "a.mp4", "fps": "2"}, r"fps is of type str \(\"2\"\), expected a number"),
     ({"video": "a.mp4", "max_frames": 2.5}, "expected a whole number"),
     ({"image": "a.png", "min_pixels": 900, "max_pixels": 800}, "more than max_pixels=800"),

@@ -7,11 +7,14 @@ import sys
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lco_jax.cli import embed, search
 from lco_jax.embed import embedder as embedders
 from lco_jax.embed.encoder import Encoder
+from lco_jax.search.corpus import open_corpus
 from tests import meshes, tiny
 from tests.data.audio_files import plain, tones, track
 from tests.data.media_files import encode, noise, random_image, video_file
@@ -215,6 +218,18 @@ def test_items_of_a_file(run, tmp_path):
     assert "items.jsonl:3: item has an unknown key 'texd'" in found["errors"]["2"]
     (hit,) = found["rankings"][0]["hits"]
     assert hit["text"] == "a fox" and hit["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_media_in_vectors_that_are_no_files(tmp_path):
+    address = "data:image/png;base64,AAAA"
+    table = {"image_path": [address, "a.png", "gs://b/c.png"], "vector": [[1.0], [1.0], [1.0]]}
+    pq.write_table(pa.table(table), tmp_path / "vectors.parquet")
+    items = open_corpus(str(tmp_path / "vectors.parquet")).items
+    assert [item.images for item in items] == [
+        (address,),
+        (f"{tmp_path}/a.png",),
+        ("gs://b/c.png",),
+    ]
 
 
 def test_a_model_of_texts_leaves_media_out(run, folder, tmp_path, caplog):

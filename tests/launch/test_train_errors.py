@@ -75,6 +75,15 @@ def test_batch_smaller_than_the_mesh(train):
         (("--data.sources.0.max-examples", "0"), "max_examples=0"),
         (("--num-steps", "0"), "num_steps=0 trains nothing"),
         (("--num-steps", "None", "--num-epochs", "0"), "num_epochs=0 trains nothing"),
+        (("--optimizer.peak-lr", "-1e-3"), "peak_lr=-0.001 must be positive"),
+        (("--optimizer.clip-norm", "0"), "clip_norm=0.0 leaves nothing of a gradient"),
+        (("--seed", "-1"), "seed=-1 must not be negative"),
+        (("--data.max-text-tokens", "0"), "max_text_tokens=0 leaves nothing of a text"),
+        (("--data.max-text-tokens", "-5"), "max_text_tokens=-5 leaves nothing of a text"),
+        (("--checkpoint.every-steps", "0"), "checkpoint.every_steps=0 must be positive"),
+        (("--logging.every-steps", "0"), "logging.every_steps=0 must be positive"),
+        (("--memory.row-tokens", "-64", "64"), "row_tokens=(-64, 64) must be positive"),
+        (("--memory.frame-rows", "100", "256"), "frame_rows=(100, 256) must be multiples of 128"),
     ],
     ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "",
 )
@@ -91,6 +100,12 @@ def test_mesh_of_another_size(train):
     code, said = train([GOOD] * 40, "--mesh.data", "3")
     assert code == 2
     assert "needs 3 devices, found 8" in said
+
+
+def test_mesh_that_does_not_divide_the_model(train):
+    code, said = train([GOOD] * 40, "--mesh.data", "2", "--mesh.tensor", "4")
+    assert code == 2
+    assert "mesh.tensor=4 does not divide key-value heads (2); use 1, 2" in said
 
 
 def test_missing_file(train):

@@ -162,6 +162,12 @@ def test_there_is_no_such_slice(config_file, monkeypatch, capsys):
     assert "such as v5e:16x16" in capsys.readouterr().err
 
 
+def test_a_search_that_compiles_nothing(config_file, monkeypatch, capsys):
+    options = ("--config", config_file, "--topology", "v5e:2x4", "--search", 0)
+    assert plan(monkeypatch, *options) == 2
+    assert "--search 0 compiles nothing" in capsys.readouterr().err
+
+
 def test_our_count_is_the_compilers_with_loops_counted():
     with jax.set_mesh(on_slice("v5e:2x2", (4, 1, 1))):
         x = array("B D", (1024, 512))

@@ -4,6 +4,7 @@ import base64
 import binascii
 import contextlib
 import io
+import math
 import re
 import threading
 import urllib.parse
@@ -47,6 +48,10 @@ class Frames:
     fps: float | None = None
     """At which they were taken (None: the rate at which videos are read, so that all are kept)."""
     name: str = "frames"
+
+    def __post_init__(self):
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps={self.fps} must be positive")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
+from lco_jax.config.execution import FRAME_ROW_STEP
 from lco_jax.data.encode.positions import Grid
 from lco_jax.models.config import DeepConfig, TileConfig, VisionConfig
 
-WINDOW_ROW = 128
+WINDOW_ROW = FRAME_ROW_STEP
 """Patches of a row of window attention. It holds two full windows of the public towers; a single
 one would leave more gaps, a longer row costs attention to what is masked."""
 _OPEN_WINDOW_ROWS = 4
