@@ -328,6 +328,32 @@ def test_statistics_of_images_in_the_joint_file(bases, tmp_path):
         image_settings(nested)
 
 
+@pytest.mark.parametrize(
+    ("images", "videos", "message"),
+    [
+        ({}, {"image_mean": [0.1] * 3}, r"image_mean=\[0\.1.* of videos and \[0\.48"),
+        ({"image_std": [0.2] * 3}, {"patch_size": 14}, r"image_std=\[0\.26.* of videos and \[0\.2"),
+        ({"image_mean": [0.1] * 3}, {}, None),
+        ({"image_mean": [0.1] * 3}, {"image_mean": [0.1] * 3}, None),
+        ({}, {"patch_size": 14}, None),
+    ],
+)
+def test_statistics_that_only_one_file_says(bases, tmp_path, images, videos, message):
+    """The other has the default of its class; without a file of theirs videos are read by that of
+    images.
+    """
+    folder = shutil.copytree(bases / OMNI, tmp_path / "model")
+    for name, said in (("preprocessor", images), ("video_preprocessor", videos)):
+        (folder / f"{name}_config.json").unlink(missing_ok=True)
+        if said:
+            (folder / f"{name}_config.json").write_text(json.dumps(said))
+    if message is None:
+        assert image_settings(folder) == images
+    else:
+        with pytest.raises(ValueError, match=message):
+            image_settings(folder)
+
+
 def test_windows_that_no_layer_has(bases, tmp_path):
     shutil.copytree(bases / TEXT, tmp_path / "model")
     fields(use_sliding_window=True, sliding_window=8, max_window_layers=1)(tmp_path / "model")

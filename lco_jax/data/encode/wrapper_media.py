@@ -7,7 +7,8 @@ from pydantic import Field
 
 from lco_jax.config import MediaConfig
 from lco_jax.data.encode.tile_settings import check_tile_settings
-from lco_jax.models.config import ModelConfig, TileConfig, read_config
+from lco_jax.data.media.config import PixelConfig
+from lco_jax.models.config import DeepConfig, ModelConfig, TileConfig, read_config
 from lco_jax.models.json_files import Schema, check, naming, read_object
 
 _FILE = "preprocessor_config.json"
@@ -23,7 +24,9 @@ _SPELLINGS = {
 _Pixels = Annotated[int, Field(ge=1, le=1 << 40)]
 _Values = Annotated[float, Field(ge=-1000, le=1000)]
 _Deviation = Annotated[float, Field(gt=0, le=1000)]
-_STATISTICS = ("image_mean", "image_std")
+_DEFAULTS = {"image_mean": list(PixelConfig.mean), "image_std": list(PixelConfig.std)}
+_DEFAULTS_OF_DEEP_VIDEOS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+"""Where a file of videos says nothing of them."""
 
 
 class _Size(Schema):
@@ -114,15 +117,8 @@ def image_settings(folder: Path) -> dict[str, Any]:
         with naming(where):
             _check_sizes(found[part], sizes)
         images = content
-    for name in _STATISTICS:
-        of_videos, of_images = (
-            getattr(found[part], name) for part in ("video_processor", "image_processor")
-        )
-        if None not in (of_videos, of_images) and of_videos != of_images:
-            raise ValueError(
-                f"{folder}: {name}={of_videos} of videos and {of_images} of images differ, which "
-                "is not supported"
-            )
+    if found["video_processor"].model_fields_set:
+        _check_statistics(folder, found["image_processor"], found["video_processor"], config)
     return images
 
 
@@ -170,6 +166,27 @@ def _check_sizes(said: _Settings, expected: dict[str, int]) -> None:
     for name, value in expected.items():
         if getattr(said, name) not in (None, value):
             raise ValueError(f"{name}={getattr(said, name)}, and the model's is {value}")
+
+
+def _check_statistics(
+    folder: Path, images: _Settings, videos: _Settings, config: ModelConfig | None
+) -> None:
+    """That videos, of which a file of their own says something, are normalised as images are.
+
+    Source: transformers Qwen2VLImageProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+    (defaults).
+    """
+    is_deep = config is not None and isinstance(config.vision, DeepConfig)
+    defaults = _DEFAULTS_OF_DEEP_VIDEOS if is_deep else _DEFAULTS
+    for name, default in _DEFAULTS.items():
+        of_images = getattr(images, name) or default
+        of_videos = getattr(videos, name) or defaults[name]
+        if of_videos != of_images:
+            raise ValueError(
+                f"{folder}: {name}={of_videos} of videos and {of_images} of images differ, which "
+                "is not supported; where one of them is not written, it is the default of "
+                "transformers"
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:
