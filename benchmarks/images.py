@@ -83,7 +83,7 @@ def main(arguments: Arguments) -> None:
     rows = [make_row(_OURS, own, own, 2 * num_weights)]
     for side, runs in others.items():
         rows.append(make_row(f"{side}, batches of {best[side]}", runs, own, 2 * num_weights))
-    show(f"{len(images)} images, {arguments.dtype}", rows)
+    show(f"{len(images)} images, {arguments.dtype}", rows, counts_tokens=False)
     cosines = {
         side: float(np.min(np.sum(first.work.vectors * their_vectors, axis=1)))
         for side, their_vectors in vectors.items()

@@ -160,6 +160,7 @@ _COLUMNS = {
     "gemm_gflops": ("GEMM GFLOP/s", "{:.0f}"),
     "peak_gb": ("peak GB", "{:.2f}"),
 }
+_OF_TOKENS = ("tokens_per_s", "computed", "gemm_share")
 
 
 @dataclass(frozen=True)
@@ -208,13 +209,14 @@ def _median(values: Iterable[float]) -> float:
     return float(np.median(list(values)))
 
 
-def show(title: str, rows: list[Row]) -> None:
-    """Print the comparison."""
+def show(title: str, rows: list[Row], *, counts_tokens: bool = True) -> None:
+    """Print the comparison, with what is said of tokens if they were counted."""
+    shown = [field for field in _COLUMNS if counts_tokens or field not in _OF_TOKENS]
     table = Table("side", title=title)
-    for name, _ in _COLUMNS.values():
-        table.add_column(name, justify="right", no_wrap=True)
+    for field in shown:
+        table.add_column(_COLUMNS[field][0], justify="right", no_wrap=True)
     for row in rows:
-        cells = (style.format(getattr(row, field)) for field, (_, style) in _COLUMNS.items())
+        cells = (_COLUMNS[field][1].format(getattr(row, field)) for field in shown)
         table.add_row(row.side, *cells)
     Console(width=max(110, Console().width)).print(table)
 

@@ -29,7 +29,7 @@ def append_line(file: Path, benchmark: str, figures: dict[str, Any]) -> None:
 
 def _options() -> list[str]:
     """Of this program, but for where the line goes."""
-    options = sys.argv[1:]
+    options = [option for option in sys.argv[1:] if not option.startswith("--json=")]
     if "--json" in options:
         place = options.index("--json")
         del options[place : place + 2]

@@ -92,6 +92,8 @@ class Memory:
             ascending = tuple(sorted(set(sizes))) == sizes
             require(ascending and bool(sizes), f"{name}={sizes} must ascend")
             require(min(sizes) > 0, f"{name}={sizes} must be positive")
+        least = self.least_shape
+        require(min(least) >= 0, f"least_shape={least} must not be negative")
         require(
             not any(size % FRAME_ROW_STEP for size in self.frame_rows),
             f"frame_rows={self.frame_rows} must be multiples of {FRAME_ROW_STEP}",

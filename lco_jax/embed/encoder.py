@@ -42,6 +42,9 @@ class Encoder:
         patches_per_batch: patches on each data shard at a time.
         make_reader: gives what puts something else in the place of some media, from graph,
             weights, processor, mesh and memory settings (None: nothing).
+
+    Raises:
+        ValueError: a batch that is to hold nothing.
     """
 
     def __init__(
@@ -56,6 +59,12 @@ class Encoder:
         patches_per_batch: int = 8192,
         make_reader: MakeReader | None = None,
     ):
+        for name, size in (
+            ("tokens_per_batch", tokens_per_batch),
+            ("patches_per_batch", patches_per_batch),
+        ):
+            if size < 1:
+                raise ValueError(f"{name}={size} must be positive")
         self.graph, self.params = graph, params
         self._reader = make_reader and make_reader(graph, params, processor, mesh, memory)
         self.processor, self.mesh, self.memory = processor, mesh, memory

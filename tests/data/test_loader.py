@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 from lco_jax.config import Columns, DataConfig, JsonlSource, Memory, TfdsSource
 from lco_jax.data.encode.processor import Processor
 from lco_jax.data.pack.batch import Batch
+from lco_jax.data.pack.shares import check_batch_size
 from lco_jax.data.sources.mixture import ExampleStream
 from lco_jax.data.sources.open import OpenSource, open_source, read_pairs
 from lco_jax.models.config import ModelConfig
@@ -311,6 +313,27 @@ def test_division_is_checked(folder, prompter):
         ValueError, match=r"batch_size=24 is less than encode_chunks=2 times 13 .*at least 26"
     ):
         make_loader(folder, prompter, num_shards=13)
+
+
+@pytest.mark.parametrize(
+    ("size", "chunks", "shards", "ways"),
+    [
+        (
+            5,
+            2,
+            3,
+            "at least 6, or smaller encode_chunks, or fewer data shards (a larger mesh.tensor)",
+        ),
+        (5, 1, 6, "at least 6, or fewer data shards (a larger mesh.tensor)"),
+        (5, 6, 1, "at least 6, or smaller encode_chunks"),
+    ],
+)
+def test_only_what_helps_is_advised(size, chunks, shards, ways):
+    with pytest.raises(ValueError, match=re.escape(ways) + "$"):
+        check_batch_size(size, chunks, shards)
+    for better in ((6, chunks, shards), (size, 1, shards), (size, chunks, 1)):
+        if better[1] * better[2] <= better[0]:
+            check_batch_size(*better)
 
 
 def test_errors_of_the_background_reach_the_caller(folder, prompter):

@@ -124,6 +124,12 @@ def test_bad_inputs(embedder, inputs, message):
         embedder.encode(inputs)
 
 
+@pytest.mark.parametrize("name", ["tokens_per_batch", "patches_per_batch"])
+def test_a_batch_of_nothing(checkpoint, name):
+    with pytest.raises(ValueError, match=f"{name}=-4 must be positive"):
+        Embedder(checkpoint.folder, dtype="float32", **{name: -4})
+
+
 def test_what_cannot_be_embedded_is_done_too(embedder):
     """Else the bar of a job with a broken file never ends."""
     items = [Item("a"), ValueError("not read"), Item("b"), Item(images=("/no/such.png",))]

@@ -82,6 +82,7 @@ def test_batch_smaller_than_the_mesh(train):
         (("--data.max-text-tokens", "-5"), "max_text_tokens=-5 leaves nothing of a text"),
         (("--checkpoint.every-steps", "0"), "checkpoint.every_steps=0 must be positive"),
         (("--logging.every-steps", "0"), "logging.every_steps=0 must be positive"),
+        (("--memory.least-shape", "0", "-1", "0"), "least_shape=(0, -1, 0) must not be negative"),
         (("--memory.row-tokens", "-64", "64"), "row_tokens=(-64, 64) must be positive"),
         (("--memory.frame-rows", "100", "256"), "frame_rows=(100, 256) must be multiples of 128"),
     ],

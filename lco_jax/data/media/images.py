@@ -28,6 +28,10 @@ _ORIENTATION = 0x0112  # EXIF tag
 _MOST_HASHED_BYTES = 64 << 20
 
 
+class _NoRangeError(ValueError):
+    """An image whose values could mean anything."""
+
+
 def load_image(source: str | bytes | Pixels, limits: MediaLimits = DEFAULT_LIMITS) -> Image.Image:
     """The image in a file (the first, if it holds several) or in memory, upright, in RGB, on white.
 
@@ -131,7 +135,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Source: transformers `convert_to_rgb`; 16-bit greyscale is ours (Pillow would clip it).
     """
     if image.mode == "F" or (image.mode == "I" and not _is_16_bit(image)):
-        raise ValueError(f"values of mode {image.mode!r} have no fixed range; save 8 or 16 bits")
+        raise _NoRangeError(f"values of mode {image.mode!r} have no fixed range; save 8 or 16 bits")
     if image.mode.startswith("I"):
         # The high byte, which is also what Pillow keeps of 16-bit colour.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -205,6 +209,8 @@ def _naming(name: str) -> Iterator[None]:
             f"{name}: no image of a known format ({', '.join(FORMATS)}); convert it, or correct "
             "the path in the record"
         ) from error
+    except _NoRangeError as error:
+        raise MediaError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{name}: {error}; scale it down") from error
     # Pillow's decoders raise many kinds of errors on damaged data (SyntaxError, struct.error, ...).

@@ -19,10 +19,10 @@ def fitting(
     """
     longest = row_tokens[-1]
     if len(encoded.tokens) > longest:
+        media = "fewer or smaller media, " if encoded.media else ""
         return RecordError(
             f"an item of {len(encoded.tokens)} tokens does not fit into rows of {longest}; use "
-            "fewer or smaller media or a lower max_text_tokens, or in training a longer row "
-            "(memory.row_tokens)"
+            f"{media}a lower max_text_tokens, or in training a longer row (memory.row_tokens)"
         )
     grids = [medium.content.grid for medium in encoded.visuals]
     try:

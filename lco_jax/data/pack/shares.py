@@ -20,10 +20,12 @@ def check_batch_size(batch_size: int, chunks: int, num_shards: int) -> None:
     """
     cells = chunks * num_shards
     if batch_size < cells:
+        ways = [f"a batch_size of at least {cells}"]
+        ways += ["smaller encode_chunks"] if chunks > 1 else []
+        ways += ["fewer data shards (a larger mesh.tensor)"] if num_shards > 1 else []
         raise ValueError(
             f"batch_size={batch_size} is less than encode_chunks={chunks} times {num_shards} data "
-            f"shards; use a batch_size of at least {cells}, smaller encode_chunks, or fewer data "
-            "shards (a larger mesh.tensor)"
+            f"shards; use {', or '.join(ways)}"
         )
 
 
