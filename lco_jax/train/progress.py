@@ -24,8 +24,9 @@ class StepProgress:
             console=Console(stderr=True),
             disable=not enabled,
         )
+        doing = "compiling" if start_step < num_steps else "nothing left to do"
         self._task = self._progress.add_task(
-            "training", total=num_steps, completed=start_step, text="compiling"
+            "training", total=num_steps, completed=start_step, text=doing
         )
 
     def __enter__(self) -> "StepProgress":

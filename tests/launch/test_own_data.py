@@ -142,6 +142,7 @@ def test_a_finished_run_says_what_it_was_found_to_be(folder, train, trained, cap
     told = f"last: step 10, evaluated before: recall@1 {last['recall@1']:.3f}, recall@10"
     assert (last["step"], last["kind"]) == (10, "eval")
     assert told in caplog.text and "not evaluated" not in caplog.text
+    assert "nothing left to do" in said and "compiling" not in said
 
 
 @pytest.mark.parametrize(
