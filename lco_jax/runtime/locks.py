@@ -53,7 +53,7 @@ def only_writer_of(output: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(place: epath.Path, file: epath.Path) -> Iterator[None]:
-    skip_absent_tpu()  # which process this is starts JAX, in many programs as the first
+    skip_absent_tpu()  # to be asked which process this is starts JAX, here first in many programs
     with contextlib.ExitStack() as stack:
         with processes.all_or_none(f"lock of {place}"):
             if jax.process_index() == 0:

@@ -4,7 +4,6 @@ import base64
 import binascii
 import contextlib
 import io
-import math
 import re
 import threading
 import urllib.parse
@@ -50,8 +49,7 @@ class Frames:
     name: str = "frames"
 
     def __post_init__(self):
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise ValueError(f"fps={self.fps} must be positive")
+        MediaOptions(fps=self.fps)  # refuses what is no rate
 
 
 @dataclass(frozen=True)
